@@ -1,0 +1,52 @@
+# Short names for what people run often. `make` lists them.
+# Every target builds with the same package selection: cargo chooses features by selection, so another one would build
+# the dependencies again.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+DEV_DIR := $(or $(KARAT_DEV_DIR),target/dev)
+LAKE ?= data/lake
+
+.PHONY: help check test test-services lint fmt doc bench demo read-tables clean-dev
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+check: ## Compiles everything without linking it
+	$(CARGO) check --workspace --all-targets --locked
+
+test: ## Runs every test that needs no service
+	$(CARGO) test --workspace --locked
+
+test-services: ## Starts a real Kafka, runs the log's contract and the end-to-end suite on it, stops it
+	@trap 'dev/kafka.sh stop' EXIT; \
+	broker=$$(dev/kafka.sh start); \
+	export "$$broker"; \
+	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}" >&2; \
+	$(CARGO) test --workspace --locked --test contract --test end_to_end
+
+lint: ## Formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+fmt: ## Formats the code
+	$(CARGO) fmt --all
+
+doc: ## Builds the API documentation of the crates, warnings are errors
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --locked
+
+bench: ## Runs the benchmarks, in release mode
+	$(CARGO) bench --workspace --locked
+
+demo: ## Runs everything in one process, with the sample data
+	$(CARGO) run --locked -- up --demo
+
+read-tables: ## Compares the tables in LAKE=data/lake between delta-rs, Polars and DuckDB
+	dev/read-tables.sh $(LAKE)
+
+clean-dev: ## Stops the test broker and removes what the scripts in dev/ fetched
+	dev/kafka.sh stop
+	rm -rf -- "$(DEV_DIR)"

@@ -1,0 +1,131 @@
+//! API keys: `kk_<prefix>_<secret>`. The whole key is shown once; the prefix finds it, its SHA-256 proves it.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::authenticate::KEY_MARK;
+use crate::secret::{random_hex, sha256_hex};
+use crate::store::NewKeyRow;
+use crate::time::{as_us, now_us};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Origin, Permission, Scope, Scopes};
+
+/// What is needed to make a key.
+#[derive(Debug, Clone)]
+pub struct NewApiKey {
+    /// Whose key it is.
+    pub owner: Uuid,
+    /// A name to know it by.
+    pub name: String,
+    /// What it may be used for.
+    pub scopes: Scopes,
+    /// Its life; `None` for ever.
+    pub expires_in: Option<Duration>,
+}
+
+/// A key as it is listed, without its secret.
+#[derive(Debug, Clone)]
+pub struct ApiKey {
+    /// UUID v7.
+    pub id: Uuid,
+    /// Whose key it is.
+    pub owner: Uuid,
+    /// The name to know it by.
+    pub name: String,
+    /// The public part after `kk_`.
+    pub prefix: String,
+    /// What it may be used for.
+    pub scopes: Scopes,
+    /// Microseconds since 1970, UTC.
+    pub created_at_us: i64,
+    /// Microseconds since 1970, UTC.
+    pub expires_at_us: Option<i64>,
+    /// Microseconds since 1970, UTC; written in batches, so some seconds behind.
+    pub last_used_at_us: Option<i64>,
+    /// Microseconds since 1970, UTC.
+    pub revoked_at_us: Option<i64>,
+}
+
+/// A key just made. This is the only time that the secret is known.
+#[derive(Debug)]
+pub struct IssuedKey {
+    /// The whole key.
+    pub secret: SecretString,
+    /// As it will be listed.
+    pub key: ApiKey,
+}
+
+impl Access {
+    /// Makes a key. It never has more rights than its owner has at the time of use.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`] for an unknown owner; [`AccessError::Invalid`] for a name that is empty or too long.
+    pub async fn create_api_key(
+        &self,
+        new: NewApiKey,
+        actor: Actor,
+        origin: &Origin,
+    ) -> Result<IssuedKey, AccessError> {
+        let name = new.name.trim().to_owned();
+        if !(1..=100).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+            let line = "`name`: must be 1 to 100 characters without control characters";
+            return Err(AccessError::Invalid(vec![line.to_owned()]));
+        }
+        let owner = self.find_user(new.owner).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        if new.scopes.contains(&Scope::PublishForOthers) && !owner.role.permits(Permission::PublishForOthers) {
+            let line = format!("`scopes`: the role `{}` may not publish for others", owner.role);
+            return Err(AccessError::Invalid(vec![line]));
+        }
+        let (id, prefix, at) = (Uuid::now_v7(), random_hex::<6>()?, now_us());
+        let secret = format!("{KEY_MARK}{prefix}_{}", random_hex::<24>()?);
+        let expires_at = new.expires_in.map(|life| at.saturating_add(as_us(life)));
+        let key_hash = sha256_hex(&secret);
+        let (user, scopes) = (new.owner, new.scopes);
+        let row = NewKeyRow { id, user, name, prefix, key_hash, scopes, at, expires_at };
+        let event = AuditEvent::success(actor, Action::ApiKeyCreate, id, origin)
+            .with_details(json!({"owner": user, "scopes": row.scopes.to_texts()}));
+        self.inner.store.create_key(&row, &event).await?;
+        let key = ApiKey {
+            id,
+            owner: user,
+            name: row.name,
+            prefix: row.prefix,
+            scopes: row.scopes,
+            created_at_us: at,
+            expires_at_us: expires_at,
+            last_used_at_us: None,
+            revoked_at_us: None,
+        };
+        Ok(IssuedKey { secret: secret.into(), key })
+    }
+
+    /// The keys of one owner, or of everybody; newest first, revoked ones included.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn list_api_keys(&self, owner: Option<Uuid>) -> Result<Vec<ApiKey>, AccessError> {
+        self.inner.store.list_keys(owner).await
+    }
+
+    /// Revokes a key: at once here, within five seconds in other processes. With an owner, only that owner's.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`] when there is no such live key.
+    pub async fn revoke_api_key(
+        &self,
+        id: Uuid,
+        owner: Option<Uuid>,
+        actor: Actor,
+        origin: &Origin,
+    ) -> Result<(), AccessError> {
+        let event = AuditEvent::success(actor, Action::ApiKeyRevoke, id, origin);
+        if !self.inner.store.revoke_key(id, owner, &event).await? {
+            return Err(AccessError::NotFound { what: "API key" });
+        }
+        self.inner.recent.key_revoked(id);
+        self.inner.drop_revoked();
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! Security events, as the audit log keeps them. Rows are only ever added; the database itself refuses the rest.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{Caller, CallerKind, Origin};
+
+/// Who did it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// Nobody known: a failed log-in, for example.
+    Anonymous,
+    /// A person at the command line, who owns the data folder.
+    Shell,
+    /// A user with a session.
+    User(Uuid),
+    /// An API key.
+    ApiKey(Uuid),
+}
+
+/// What was done or tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Action {
+    Register,
+    Login,
+    Refresh,
+    RefreshReuse,
+    Logout,
+    LogoutAll,
+    UserCreate,
+    RoleSet,
+    PasswordReset,
+    ApiKeyCreate,
+    ApiKeyRevoke,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Success,
+    /// It was refused.
+    Denied,
+}
+
+/// One row of the audit log before it is written.
+#[derive(Debug, Clone)]
+pub struct AuditEvent {
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub action: Action,
+    /// Whom or what it concerned.
+    pub target: Option<Uuid>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From where.
+    pub origin: Origin,
+    /// More facts; never secrets.
+    pub details: Option<Value>,
+}
+
+impl AuditEvent {
+    pub(crate) fn success(actor: Actor, action: Action, target: Uuid, origin: &Origin) -> Self {
+        let (target, outcome) = (Some(target), Outcome::Success);
+        Self { actor, action, target, outcome, origin: origin.clone(), details: None }
+    }
+
+    pub(crate) fn denied(action: Action, target: Option<Uuid>, origin: &Origin) -> Self {
+        let (actor, outcome) = (Actor::Anonymous, Outcome::Denied);
+        Self { actor, action, target, outcome, origin: origin.clone(), details: None }
+    }
+
+    pub(crate) fn with_details(mut self, details: Value) -> Self {
+        self.details = Some(details);
+        self
+    }
+}
+
+impl From<&Caller> for Actor {
+    fn from(caller: &Caller) -> Self {
+        match caller.kind {
+            CallerKind::User { .. } => Self::User(caller.id),
+            CallerKind::ApiKey { key, .. } => Self::ApiKey(key),
+        }
+    }
+}
+
+impl Actor {
+    pub(crate) fn columns(self) -> (&'static str, Option<Uuid>) {
+        match self {
+            Self::Anonymous => ("anonymous", None),
+            Self::Shell => ("shell", None),
+            Self::User(id) => ("user", Some(id)),
+            Self::ApiKey(id) => ("api_key", Some(id)),
+        }
+    }
+}
+
+impl Action {
+    /// The name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Login => "login",
+            Self::Refresh => "refresh",
+            Self::RefreshReuse => "refresh_reuse",
+            Self::Logout => "logout",
+            Self::LogoutAll => "logout_all",
+            Self::UserCreate => "user_create",
+            Self::RoleSet => "role_set",
+            Self::PasswordReset => "password_reset",
+            Self::ApiKeyCreate => "api_key_create",
+            Self::ApiKeyRevoke => "api_key_revoke",
+        }
+    }
+}
+
+impl Outcome {
+    /// The name in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Denied => "denied",
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! [`AccessError`]: everything that can go wrong here, by whose fault it is.
+//!
+//! ```text
+//! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, Invalid, Taken, NotFound,
+//!          LastAdmin, RegistrationClosed, TooManyRefreshes
+//! load     Busy
+//! internal Store, Migrate, Corrupt, Keys, Hash, Task
+//! ```
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Permission;
+
+/// A failure of the accounts store or of an access check.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// No credential, or one that does not hold.
+    #[error("not authenticated: {0}")]
+    NotAuthenticated(TokenFault),
+    /// Unknown name, wrong password or disabled account; which of them is not told.
+    #[error("the name or the password is wrong")]
+    InvalidCredentials,
+    /// The refresh token is unknown, ended, revoked, or was used before (which revoked its family).
+    #[error("the refresh token does not hold (reused: {reused})")]
+    RefreshRefused {
+        /// True when the token had been used before.
+        reused: bool,
+    },
+    /// The session refreshed too often.
+    #[error("the session refreshed too often")]
+    TooManyRefreshes {
+        /// When the next refresh is allowed.
+        retry_after: Duration,
+    },
+    /// The caller lacks a permission.
+    #[error("the caller lacks the permission `{permission}`")]
+    Forbidden {
+        /// The permission that was asked for.
+        permission: Permission,
+    },
+    /// The API key's scopes do not cover an event type.
+    #[error("the API key has no scope for `{event_type}`")]
+    OutOfScope {
+        /// The event type that was to be published.
+        event_type: String,
+    },
+    /// Input that breaks rules, one line each.
+    #[error("invalid input: {}", .0.join("; "))]
+    Invalid(Vec<String>),
+    /// Another account has this username or e-mail address.
+    #[error("the {field} is taken")]
+    Taken {
+        /// `username` or `email`.
+        field: &'static str,
+    },
+    /// No such user, session or key (or not the caller's).
+    #[error("there is no such {what}")]
+    NotFound {
+        /// `user`, `session` or `API key`.
+        what: &'static str,
+    },
+    /// The change would leave no active admin.
+    #[error("the last admin cannot lose the role")]
+    LastAdmin,
+    /// Registration is switched off.
+    #[error("registration is closed")]
+    RegistrationClosed,
+    /// Too many passwords are waiting to be hashed.
+    #[error("too many passwords are waiting to be hashed")]
+    Busy,
+    /// The database failed.
+    #[error("accounts database: {0}")]
+    Store(#[from] sqlx::Error),
+    /// The schema could not be brought up to date.
+    #[error("accounts migration: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The database holds a value that this version does not understand.
+    #[error("accounts database: `{column}` holds `{found}`")]
+    Corrupt {
+        /// Table and column.
+        column: &'static str,
+        /// The value.
+        found: String,
+    },
+    /// The signing keys cannot be read, written or used.
+    #[error("signing keys in `{}`: {reason}", path.display())]
+    Keys {
+        /// Folder or file.
+        path: PathBuf,
+        /// What failed and what to do.
+        reason: String,
+    },
+    /// Password hashing failed.
+    #[error("password hashing: {0}")]
+    Hash(String),
+    /// A blocking task was cancelled or panicked.
+    #[error("blocking task: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Why a credential does not hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    /// There was none.
+    #[error("no credential was presented")]
+    Missing,
+    /// It is not one of ours, or was changed.
+    #[error("the credential is not valid")]
+    Invalid,
+    /// Its time is over.
+    #[error("the credential has expired")]
+    Expired,
+    /// It was revoked, or its account was disabled.
+    #[error("the credential was revoked")]
+    Revoked,
+}
+
+/// Whose fault an error is; status and retry policy follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorDomain {
+    /// The caller must change something.
+    Caller,
+    /// Trying again later helps.
+    Load,
+    /// Somebody who runs the server must look.
+    Internal,
+}
+
+impl AccessError {
+    /// Whose fault this error is.
+    pub fn domain(&self) -> ErrorDomain {
+        match self {
+            Self::NotAuthenticated(_)
+            | Self::InvalidCredentials
+            | Self::RefreshRefused { .. }
+            | Self::TooManyRefreshes { .. }
+            | Self::Forbidden { .. }
+            | Self::OutOfScope { .. }
+            | Self::Invalid(_)
+            | Self::Taken { .. }
+            | Self::NotFound { .. }
+            | Self::LastAdmin
+            | Self::RegistrationClosed => ErrorDomain::Caller,
+            Self::Busy | Self::Store(sqlx::Error::PoolTimedOut) => ErrorDomain::Load,
+            Self::Store(_)
+            | Self::Migrate(_)
+            | Self::Corrupt { .. }
+            | Self::Keys { .. }
+            | Self::Hash(_)
+            | Self::Task(_) => ErrorDomain::Internal,
+        }
+    }
+}

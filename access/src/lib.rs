@@ -1,0 +1,53 @@
+//! Accounts and access: who is calling, and what they may do.
+//!
+//! [`Access`] is the whole of it: it opens the accounts database, registers and logs people in, rotates and revokes
+//! their sessions, keeps API keys, and turns a presented credential into a [`Caller`].
+//!
+//! # Vocabulary
+//! * A *session* is one log-in. Its *refresh tokens* form a family: each works once and is replaced by the next;
+//!   presenting a used one revokes the family.
+//! * An *access token* is a signed JWT that names its session. It is checked without the database.
+//! * An *API key* (`kk_...`) belongs to a user and has *scopes* that narrow what that user may do.
+//! * A *permission* is one thing that a [`Caller`] may be asked for with [`Caller::require`].
+//!
+//! # Guarantees
+//! * A revocation (log-out, key revoked, role changed, account disabled) holds at once in this process and within
+//!   five seconds in every other process on the same database.
+//! * Secrets are stored as hashes only. A committed change survives a crash; an uncommitted one leaves no trace.
+//! * Several processes may use one database at the same time, a command line beside a running server included.
+
+mod accounts;
+mod api_keys;
+mod audit;
+mod authenticate;
+mod cache;
+mod caller;
+mod changes;
+mod error;
+mod fields;
+mod origin;
+mod password;
+mod permission;
+mod scope;
+mod secret;
+mod service;
+mod sessions;
+mod settings;
+mod store;
+mod time;
+mod token;
+
+pub use accounts::{NewAccount, NewUser};
+pub use api_keys::{ApiKey, IssuedKey, NewApiKey};
+pub use audit::{Action, Actor, AuditEvent, Outcome};
+pub use authenticate::Credential;
+pub use caller::{Caller, CallerKind, RowScope};
+pub use error::{AccessError, ErrorDomain, TokenFault};
+pub use fields::{Email, Username};
+pub use origin::Origin;
+pub use permission::{Permission, Role};
+pub use scope::{Scope, Scopes};
+pub use service::Access;
+pub use sessions::TokenPair;
+pub use settings::{AccessSettings, HashSettings};
+pub use store::User;

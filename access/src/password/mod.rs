@@ -1,0 +1,8 @@
+//! Passwords: the rules for choosing one, and hashing.
+
+mod common;
+mod hasher;
+mod rules;
+
+pub(crate) use hasher::Hasher;
+pub(crate) use rules::{MAX_PASSWORD_BYTES, broken_rules};

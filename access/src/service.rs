@@ -1,0 +1,164 @@
+//! [`Access`]: the handle that everything else goes through, and its upkeep in the background.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::task::AbortHandle;
+use uuid::Uuid;
+
+use crate::authenticate::{CachedKey, CachedToken};
+use crate::cache::GenerationCache;
+use crate::changes::RecentChanges;
+use crate::password::Hasher;
+use crate::store::Store;
+use crate::time::{as_us, now_us};
+use crate::token::{SigningKeys, TokenMint};
+use crate::{AccessError, AccessSettings, AuditEvent};
+
+/// Ended sessions are kept this long for the session list, then removed.
+const KEEP_ENDED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const PURGE_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// The accounts of one instance. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Access {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub settings: AccessSettings,
+    pub store: Store,
+    pub hasher: Hasher,
+    pub mint: TokenMint,
+    pub recent: RecentChanges,
+    pub tokens: GenerationCache<[u8; 32], Arc<CachedToken>>,
+    pub keys: GenerationCache<[u8; 32], Arc<CachedKey>>,
+    /// Last use of API keys since it was last written to the database.
+    pub used_keys: Mutex<HashMap<Uuid, i64>>,
+    upkeep: OnceLock<AbortHandle>,
+}
+
+impl Access {
+    /// Opens the accounts: creates the database, brings its schema up to date and makes the first signing key when
+    /// they are absent. Safe to call in several processes at once, and while a server is running.
+    ///
+    /// Starts one background task (changes of other processes, last-used times, removal of what ended), which stops
+    /// when the last clone is dropped.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`], [`AccessError::Migrate`] and [`AccessError::Keys`] name what cannot be used.
+    pub async fn open(settings: AccessSettings) -> Result<Self, AccessError> {
+        let store = Store::open(&settings).await?;
+        let folder = settings.keys_dir.clone();
+        let keys = tokio::task::spawn_blocking(move || SigningKeys::load_or_create(&folder)).await??;
+        let inner = Arc::new(Inner {
+            hasher: Hasher::new(&settings.hashing).await?,
+            mint: TokenMint::new(keys, &settings),
+            recent: RecentChanges::load(&store, settings.access_token_ttl).await?,
+            tokens: GenerationCache::new(settings.token_cache_entries),
+            keys: GenerationCache::new(settings.key_cache_entries),
+            used_keys: Mutex::default(),
+            upkeep: OnceLock::new(),
+            store,
+            settings,
+        });
+        let task = tokio::spawn(keep_up(Arc::downgrade(&inner)));
+        let _ = inner.upkeep.set(task.abort_handle());
+        Ok(Self { inner })
+    }
+
+    /// The public signing keys as a JWK set.
+    pub fn jwks(&self) -> Value {
+        self.inner.mint.keys().jwks()
+    }
+
+    /// The settings that this was opened with.
+    pub fn settings(&self) -> &AccessSettings {
+        &self.inner.settings
+    }
+
+    /// Writes what is only in memory (last-used times of API keys). Call it before the process ends.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn flush(&self) -> Result<(), AccessError> {
+        self.inner.write_last_used().await
+    }
+
+    /// Looks for changes by other processes now instead of at the next turn of the background task.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn catch_up(&self) -> Result<(), AccessError> {
+        self.inner.catch_up().await
+    }
+
+    /// Writes an audit row for something that was refused. The refusal stands even if the row cannot be written.
+    pub(crate) async fn audit_refusal(&self, event: AuditEvent) {
+        if let Err(error) = self.inner.store.append_audit(&event).await {
+            tracing::error!(%error, action = event.action.name(), "cannot write to the audit log");
+        }
+    }
+}
+
+impl Inner {
+    async fn catch_up(&self) -> Result<(), AccessError> {
+        if self.recent.catch_up(&self.store).await? {
+            self.drop_revoked();
+        }
+        Ok(())
+    }
+
+    /// Frees what the caches hold of revoked credentials. They are refused with or without this.
+    pub(crate) fn drop_revoked(&self) {
+        self.tokens.retain(|token| !self.recent.is_session_revoked(token.session));
+        self.keys.retain(|key| !self.recent.is_key_revoked(key.id));
+    }
+
+    async fn write_last_used(&self) -> Result<(), AccessError> {
+        let used: Vec<_> = self.used_keys.lock().drain().collect();
+        if used.is_empty() {
+            return Ok(());
+        }
+        self.store.touch_keys(&used).await
+    }
+
+    async fn purge(&self) -> Result<(), AccessError> {
+        self.recent.forget_old();
+        self.store.purge_before(now_us() - as_us(KEEP_ENDED)).await
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(task) = self.upkeep.get() {
+            task.abort();
+        }
+    }
+}
+
+async fn keep_up(inner: Weak<Inner>) {
+    let Some(period) = inner.upgrade().map(|inner| inner.settings.upkeep_interval) else { return };
+    let mut turns = tokio::time::interval(period.max(Duration::from_millis(10)));
+    turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut purged = tokio::time::Instant::now();
+    loop {
+        turns.tick().await;
+        let Some(inner) = inner.upgrade() else { return };
+        let is_purge_due = purged.elapsed() >= PURGE_EVERY;
+        if is_purge_due {
+            purged = tokio::time::Instant::now();
+        }
+        let turn = async {
+            inner.catch_up().await?;
+            inner.write_last_used().await?;
+            if is_purge_due { inner.purge().await } else { Ok(()) }
+        };
+        if let Err(error) = turn.await {
+            tracing::warn!(%error, "upkeep of the accounts database failed; trying again at the next turn");
+        }
+    }
+}

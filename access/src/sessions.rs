@@ -1,0 +1,147 @@
+//! Log-in, refresh and log-out.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use crate::accounts::too_long;
+use crate::password::MAX_PASSWORD_BYTES;
+use crate::secret::{random_hex, sha256_hex};
+use crate::store::{NewSessionRow, Rotation, RotationRequest, User};
+use crate::time::{as_us, now_us};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
+
+/// What a log-in, a registration and a refresh answer with.
+#[derive(Debug)]
+pub struct TokenPair {
+    /// The JWT.
+    pub access_token: SecretString,
+    /// The opaque token for the next refresh. Works once.
+    pub refresh_token: SecretString,
+    /// Seconds until the access token expires.
+    pub expires_in_s: u64,
+    /// The account.
+    pub user: User,
+}
+
+impl Access {
+    /// Logs in by username or address. Unknown names, wrong passwords and disabled accounts take the same time and
+    /// give the same error.
+    ///
+    /// # Errors
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::Busy`].
+    pub async fn login(&self, name: &str, password: SecretString, origin: &Origin) -> Result<TokenPair, AccessError> {
+        if password.expose_secret().len() > MAX_PASSWORD_BYTES {
+            return Err(AccessError::Invalid(vec![too_long()]));
+        }
+        let found = self.inner.store.find_login(name).await?;
+        let (user, hash) = found.map_or((None, None), |login| (Some(login.user), login.password_hash));
+        let verdict = self.inner.hasher.verify(password.clone(), hash.clone()).await?;
+        match user {
+            Some(user) if verdict.matches && user.is_active => {
+                if let (true, Some(old)) = (verdict.is_outdated, hash) {
+                    self.rehash(user.id, &old, password).await?;
+                }
+                self.start_session(user, Action::Login, origin).await
+            }
+            user => {
+                let target = user.map(|user| user.id);
+                self.audit_refusal(AuditEvent::denied(Action::Login, target, origin)).await;
+                Err(AccessError::InvalidCredentials)
+            }
+        }
+    }
+
+    /// Exchanges a refresh token for a new pair. A token that was used before revokes its whole session.
+    ///
+    /// # Errors
+    /// [`AccessError::RefreshRefused`]; [`AccessError::TooManyRefreshes`].
+    pub async fn refresh(&self, token: &SecretString, origin: &Origin) -> Result<TokenPair, AccessError> {
+        let next = random_hex::<32>()?;
+        let request = RotationRequest {
+            old_hash: sha256_hex(token.expose_secret()),
+            new_hash: sha256_hex(&next),
+            at: now_us(),
+            per_hour: self.inner.settings.refreshes_per_hour,
+        };
+        match self.inner.store.rotate(&request, origin).await? {
+            Rotation::Rotated { session, user } => self.pair(user, session, next),
+            Rotation::Reused { session } => {
+                self.note_revoked(&[session]);
+                tracing::warn!(%session, "a used refresh token was presented; its session is revoked");
+                Err(AccessError::RefreshRefused { reused: true })
+            }
+            Rotation::Refused => Err(AccessError::RefreshRefused { reused: false }),
+            Rotation::TooMany { retry_at } => {
+                let wait = u64::try_from(retry_at - request.at).unwrap_or(0);
+                Err(AccessError::TooManyRefreshes { retry_after: Duration::from_micros(wait) })
+            }
+        }
+    }
+
+    /// Ends the caller's session. Its access tokens stop working at once.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`] when the caller has no session (an API key).
+    pub async fn logout(&self, caller: &Caller, origin: &Origin) -> Result<(), AccessError> {
+        let session = caller.session().ok_or(AccessError::NotFound { what: "session" })?;
+        let event = AuditEvent::success(caller.into(), Action::Logout, session, origin);
+        self.inner.store.revoke_session(session, caller.id, &event).await?;
+        self.note_revoked(&[session]);
+        Ok(())
+    }
+
+    /// Ends every session of the caller; answers how many there were.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn logout_all(&self, caller: &Caller, origin: &Origin) -> Result<usize, AccessError> {
+        let event = AuditEvent::success(caller.into(), Action::LogoutAll, caller.id, origin);
+        let revoked = self.inner.store.revoke_sessions_of(caller.id, &event).await?;
+        self.note_revoked(&revoked);
+        Ok(revoked.len())
+    }
+
+    pub(crate) async fn start_session(
+        &self,
+        user: User,
+        action: Action,
+        origin: &Origin,
+    ) -> Result<TokenPair, AccessError> {
+        let (id, token, at) = (Uuid::now_v7(), random_hex::<32>()?, now_us());
+        let row = NewSessionRow {
+            id,
+            user: user.id,
+            token_hash: sha256_hex(&token),
+            at,
+            expires_at: at + as_us(self.inner.settings.session_ttl),
+            origin: origin.clone(),
+        };
+        let event = AuditEvent::success(Actor::User(user.id), action, user.id, origin);
+        self.inner.store.create_session(&row, &event).await?;
+        self.pair(user, id, token)
+    }
+
+    pub(crate) fn note_revoked(&self, sessions: &[Uuid]) {
+        for session in sessions {
+            self.inner.recent.session_revoked(*session);
+        }
+        self.inner.drop_revoked();
+    }
+
+    fn pair(&self, user: User, session: Uuid, refresh_token: String) -> Result<TokenPair, AccessError> {
+        let issued = self.inner.mint.issue(user.id, &user.username, user.role, session)?;
+        Ok(TokenPair {
+            access_token: issued.token.into(),
+            refresh_token: refresh_token.into(),
+            expires_in_s: issued.expires_in_s,
+            user,
+        })
+    }
+
+    async fn rehash(&self, id: Uuid, old: &SecretString, password: SecretString) -> Result<(), AccessError> {
+        let new = self.inner.hasher.hash(password).await?;
+        self.inner.store.replace_password_hash(id, old.expose_secret(), &new).await
+    }
+}

@@ -1,0 +1,9 @@
+//! Access tokens: signed JWTs, and the keys that sign them.
+
+mod claims;
+mod jwt;
+mod keys;
+
+pub(crate) use claims::Claims;
+pub(crate) use jwt::TokenMint;
+pub(crate) use keys::SigningKeys;

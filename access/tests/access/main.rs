@@ -1,0 +1,8 @@
+//! The accounts as the rest of the product uses them, each test on a fresh folder.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failing unwrap in a test is a failing test")]
+
+mod accounts;
+mod api_keys;
+mod sessions;
+mod support;

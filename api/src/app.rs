@@ -1,0 +1,128 @@
+//! [`app`]: every route of the API as one endpoint.
+//!
+//! `/api/v1` is the canonical prefix and `/api` serves the same routes. The operations of other crates (the HTTP door)
+//! are handed in as one more `OpenApi`, so that they are in the same document and under the same rules.
+
+use std::sync::Arc;
+
+use karat_access::Access;
+use karat_http::{ApiError, HardenSettings, authenticate, harden_with};
+use karat_lake::Lake;
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Request, Response, Result, Route, endpoint::BoxEndpoint};
+use poem_openapi::{OpenApi, OpenApiService, ServerObject};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::{
+    auth::{AccountApi, ApiKeyApi, AuthSettings, SessionApi, auth_apis, jwks},
+    health::{self, ReadyCheck},
+    lag::Lag,
+    routes::{JobsApi, RunsApi, SummaryApi, SyncStatusApi, data_apis},
+    serving::{Serving, ServingSettings},
+    snapshot::Snapshots,
+};
+
+/// Settings of the application.
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    pub auth: AuthSettings,
+    pub serving: ServingSettings,
+    pub harden: HardenSettings,
+    /// Whether `/docs`, `/swagger` and `/openapi.json` are open to everybody. Not so in production, by default.
+    pub docs_are_public: bool,
+    /// Signs cursors, so that several processes read each other's; a random key when not given.
+    pub cursor_key: Option<SecretString>,
+}
+
+impl Default for ApiSettings {
+    fn default() -> Self {
+        Self {
+            auth: AuthSettings::default(),
+            serving: ServingSettings::default(),
+            harden: HardenSettings::default(),
+            docs_are_public: true,
+            cursor_key: None,
+        }
+    }
+}
+
+/// What the application works with.
+#[derive(Clone)]
+pub struct Parts {
+    pub access: Access,
+    pub lake: Lake,
+    /// Kept current by [`follow`](crate::snapshot::follow), which the caller runs.
+    pub snapshots: Arc<Snapshots>,
+    pub lag: Arc<dyn Lag>,
+    /// Dependencies beside the lake that `/ready` asks.
+    pub checks: Vec<ReadyCheck>,
+}
+
+type Apis<E> = ((SummaryApi, SyncStatusApi, RunsApi, JobsApi), (AccountApi, SessionApi, ApiKeyApi), E);
+
+/// Every route, hardened. `extra` are operations of other crates for the same prefix; `()` for none.
+///
+/// # Errors
+/// When the system gives no random numbers, or the query engine cannot be set up.
+pub fn app<E>(
+    settings: ApiSettings,
+    parts: Parts,
+    extra: E,
+) -> Result<impl Endpoint<Output = Response> + 'static, ApiError>
+where
+    E: OpenApi + 'static,
+{
+    let service = service(&settings, &parts, extra)?;
+    let guard = |endpoint: BoxEndpoint<'static>| Guarded { is_public: settings.docs_are_public, endpoint };
+    let route = Route::new()
+        .at("/openapi.json", guard(service.spec_endpoint().map_to_response().boxed()))
+        .nest("/docs", guard(service.scalar().map_to_response().boxed()))
+        .nest("/swagger", guard(service.swagger_ui().map_to_response().boxed()))
+        .at("/health", health::live())
+        .at("/livez", health::live())
+        .at("/ready", health::ready(&parts.snapshots, parts.checks.clone()))
+        .at("/readyz", health::ready(&parts.snapshots, parts.checks.clone()))
+        .at("/.well-known/jwks.json", poem::get(jwks(&parts.access)));
+    let api = Arc::new(service.into_endpoint());
+    let route = route.nest("/api/v1", Arc::clone(&api)).nest("/api", api);
+    Ok(harden_with(route.data(parts.access), settings.harden))
+}
+
+/// The OpenAPI document of [`app`], as JSON.
+///
+/// # Errors
+/// As [`app`].
+pub fn openapi_json<E: OpenApi + 'static>(settings: &ApiSettings, parts: &Parts, extra: E) -> Result<String, ApiError> {
+    Ok(service(settings, parts, extra)?.spec())
+}
+
+fn service<E: OpenApi + 'static>(
+    settings: &ApiSettings,
+    parts: &Parts,
+    extra: E,
+) -> Result<OpenApiService<Apis<E>, ()>, ApiError> {
+    let key = settings.cursor_key.as_ref().map(|key| key.expose_secret().as_bytes());
+    let (snapshots, lag) = (Arc::clone(&parts.snapshots), Arc::clone(&parts.lag));
+    let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key)?;
+    let apis = (data_apis(&Arc::new(serving)), auth_apis(&parts.access, &settings.auth), extra);
+    let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");
+    Ok(OpenApiService::new(apis, "Karat", env!("CARGO_PKG_VERSION"))
+        .description("Runs of ETL jobs: publish events, read figures, watch jobs and pipelines.")
+        .server(server))
+}
+
+/// The reference pages, open or for those who are logged in.
+struct Guarded {
+    is_public: bool,
+    endpoint: BoxEndpoint<'static>,
+}
+
+impl Endpoint for Guarded {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> Result<Response> {
+        if !self.is_public {
+            authenticate(&request).await?;
+        }
+        self.endpoint.call(request).await
+    }
+}

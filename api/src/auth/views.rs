@@ -1,0 +1,229 @@
+//! Request and answer bodies of the account routes.
+
+use chrono::{DateTime, SecondsFormat};
+use karat_access::{ApiKey, IssuedKey, TokenPair, User};
+use poem_openapi::Object;
+use poem_openapi::types::Example;
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+
+/// What a person gives to register: a username, an e-mail address or both.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(example)]
+pub struct RegisterRequest {
+    /// 3 to 30 of letters A to Z, digits and `_`; unique without case.
+    pub username: Option<String>,
+    /// In ASCII; unique without case.
+    pub email: Option<String>,
+    /// 8 to 128 characters with upper and lower case, a digit and a special character.
+    pub password: String,
+    /// The person's name.
+    pub full_name: Option<String>,
+}
+
+/// A username or an e-mail address, and the password.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(example)]
+pub struct LoginRequest {
+    /// The username; without it, `email` is needed.
+    pub username: Option<String>,
+    /// The e-mail address; without it, `username` is needed.
+    pub email: Option<String>,
+    /// The password.
+    pub password: String,
+}
+
+/// A refresh token. It works once.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(example)]
+pub struct RefreshRequest {
+    /// The token from the last log-in or refresh.
+    pub refresh_token: String,
+}
+
+/// What is needed to make an API key.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[oai(example)]
+pub struct NewApiKeyRequest {
+    /// A name to know it by.
+    pub name: String,
+    /// `publish:<event type>`, `publish:<prefix>.*`, `publish:*`, `publish_for_others`, `read`.
+    pub scopes: Vec<String>,
+    /// Its life in days; without it the key does not expire.
+    pub expires_in_days: Option<u32>,
+}
+
+/// An account.
+#[derive(Debug, Clone, Object)]
+pub struct UserView {
+    /// UUID v7.
+    pub id: String,
+    /// The name.
+    pub username: String,
+    /// The e-mail address.
+    pub email: Option<String>,
+    /// What others call this person.
+    pub nickname: Option<String>,
+    /// The person's name.
+    pub full_name: Option<String>,
+    /// `user`, `moderator`, `operator` or `admin`.
+    pub role: String,
+    /// Where the picture is.
+    pub avatar_url: Option<String>,
+    /// False when the account is disabled.
+    pub is_active: bool,
+    /// True when the address was verified.
+    pub is_verified: bool,
+    /// RFC 3339 in UTC.
+    pub created_at: String,
+    /// RFC 3339 in UTC.
+    pub updated_at: String,
+    /// Grows with every change.
+    pub version: i64,
+}
+
+/// Tokens and the account that they are for.
+#[derive(Debug, Object)]
+pub struct TokensView {
+    /// The JWT for `Authorization: Bearer`.
+    pub access_token: String,
+    /// For the next refresh; works once.
+    pub refresh_token: String,
+    /// Always `bearer`.
+    pub token_type: String,
+    /// Seconds until the access token expires.
+    pub expires_in: u64,
+    /// The account.
+    pub user: UserView,
+}
+
+/// An API key without its secret.
+#[derive(Debug, Clone, Object)]
+pub struct ApiKeyView {
+    /// UUID v7.
+    pub id: String,
+    /// The name to know it by.
+    pub name: String,
+    /// The public part after `kk_`.
+    pub prefix: String,
+    /// What it may be used for.
+    pub scopes: Vec<String>,
+    /// RFC 3339 in UTC.
+    pub created_at: String,
+    /// RFC 3339 in UTC; absent when it does not expire.
+    pub expires_at: Option<String>,
+    /// RFC 3339 in UTC, some seconds behind.
+    pub last_used_at: Option<String>,
+    /// RFC 3339 in UTC; present when it was revoked.
+    pub revoked_at: Option<String>,
+}
+
+/// An API key just made.
+#[derive(Debug, Object)]
+pub struct IssuedKeyView {
+    /// The whole key. It is shown this once.
+    pub key: String,
+    /// As it will be listed.
+    pub details: ApiKeyView,
+}
+
+/// How many sessions a log-out ended.
+#[derive(Debug, Object)]
+pub struct LoggedOut {
+    /// Sessions ended.
+    pub sessions_ended: u64,
+}
+
+impl From<User> for UserView {
+    fn from(user: User) -> Self {
+        Self {
+            id: user.id.to_string(),
+            username: user.username,
+            email: user.email,
+            nickname: user.nickname,
+            full_name: user.full_name,
+            role: user.role.name().to_owned(),
+            avatar_url: user.avatar_url,
+            is_active: user.is_active,
+            is_verified: user.is_verified,
+            created_at: rfc3339(user.created_at_us),
+            updated_at: rfc3339(user.updated_at_us),
+            version: user.version,
+        }
+    }
+}
+
+impl From<TokenPair> for TokensView {
+    fn from(pair: TokenPair) -> Self {
+        Self {
+            access_token: pair.access_token.expose_secret().to_owned(),
+            refresh_token: pair.refresh_token.expose_secret().to_owned(),
+            token_type: "bearer".to_owned(),
+            expires_in: pair.expires_in_s,
+            user: pair.user.into(),
+        }
+    }
+}
+
+impl From<ApiKey> for ApiKeyView {
+    fn from(key: ApiKey) -> Self {
+        Self {
+            id: key.id.to_string(),
+            name: key.name,
+            prefix: key.prefix,
+            scopes: key.scopes.to_texts(),
+            created_at: rfc3339(key.created_at_us),
+            expires_at: key.expires_at_us.map(rfc3339),
+            last_used_at: key.last_used_at_us.map(rfc3339),
+            revoked_at: key.revoked_at_us.map(rfc3339),
+        }
+    }
+}
+
+impl From<IssuedKey> for IssuedKeyView {
+    fn from(issued: IssuedKey) -> Self {
+        Self { key: issued.secret.expose_secret().to_owned(), details: issued.key.into() }
+    }
+}
+
+impl Example for RegisterRequest {
+    fn example() -> Self {
+        Self {
+            username: Some("maria_77".to_owned()),
+            email: Some("maria@example.org".to_owned()),
+            password: "nine-Blue-7-boats".to_owned(),
+            full_name: Some("Maria Lopez".to_owned()),
+        }
+    }
+}
+
+impl Example for LoginRequest {
+    fn example() -> Self {
+        Self { username: Some("maria_77".to_owned()), email: None, password: "nine-Blue-7-boats".to_owned() }
+    }
+}
+
+impl Example for RefreshRequest {
+    fn example() -> Self {
+        Self { refresh_token: "5d0c7e3f".repeat(8) }
+    }
+}
+
+impl Example for NewApiKeyRequest {
+    fn example() -> Self {
+        Self {
+            name: "nightly load".to_owned(),
+            scopes: vec!["publish:etl.run.*".to_owned(), "read".to_owned()],
+            expires_in_days: Some(365),
+        }
+    }
+}
+
+fn rfc3339(micros: i64) -> String {
+    let time = DateTime::from_timestamp_micros(micros).unwrap_or_default();
+    time.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

@@ -1,0 +1,25 @@
+//! The thin query API: people and programs ask, gold answers.
+//!
+//! - [`app`] puts every route together; the binary serves it.
+//! - [`snapshot`] holds the rows of one epoch in memory and moves to the next in one step.
+//! - [`summary`] folds them: one stored state for days, weeks and months of every zone.
+//! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.
+//! - [`routes`] are the data operations, [`auth`] those on accounts, [`health`] whether the process can work.
+//!
+//! This crate never writes a table, and no text of an inner error reaches a client.
+
+pub mod app;
+pub mod auth;
+pub mod health;
+pub mod lag;
+pub mod routes;
+pub mod serving;
+pub mod snapshot;
+pub mod summary;
+
+pub use app::{ApiSettings, Parts, app, openapi_json};
+
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../tests/serving/support/rows.rs"]
+mod testing;

@@ -1,0 +1,43 @@
+//! The data operations. One file a resource; answers are in the envelope, with how fresh they are.
+
+mod cover;
+mod jobs;
+mod run_views;
+mod runs;
+mod seen;
+mod summary;
+mod summary_question;
+mod summary_views;
+mod sync_status;
+mod sync_views;
+
+use std::sync::Arc;
+
+use poem_openapi::Tags;
+
+pub use jobs::JobsApi;
+pub use runs::RunsApi;
+pub use summary::SummaryApi;
+pub use sync_status::SyncStatusApi;
+
+use crate::serving::Serving;
+
+/// The data operations, to be mounted under the API's prefix beside the others.
+pub fn data_apis(serving: &Arc<Serving>) -> (SummaryApi, SyncStatusApi, RunsApi, JobsApi) {
+    (
+        SummaryApi::new(Arc::clone(serving)),
+        SyncStatusApi::new(Arc::clone(serving)),
+        RunsApi::new(Arc::clone(serving)),
+        JobsApi::new(Arc::clone(serving)),
+    )
+}
+
+#[derive(Tags)]
+pub(crate) enum DataTag {
+    /// Figures of runs by day, week and month.
+    Summary,
+    /// Whether jobs and pipelines do what is expected.
+    SyncStatus,
+    /// Single runs and the jobs that they belong to.
+    Runs,
+}

@@ -1,0 +1,57 @@
+//! What a caller sees of each job: decision 32 is about runs, and a job's status is made of runs.
+
+use crate::{
+    snapshot::{Names, SummaryState},
+    summary::Visible,
+};
+
+/// How much of a job a caller sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seen {
+    Nothing,
+    /// Some of its runs are the caller's: that the job exists and how it stands, but nothing that names a run.
+    Shared,
+    Whole,
+}
+
+/// For each job, what one caller sees, and of how many runs.
+pub(super) struct JobsSeen<'a> {
+    names: &'a Names,
+    sees_all: bool,
+    granted: &'a [String],
+    /// By job id: runs that are seen, and whether others have runs too.
+    by_job: Vec<(i64, bool)>,
+}
+
+impl<'a> JobsSeen<'a> {
+    pub(super) fn of(state: &'a SummaryState, visible: &'a Visible) -> Self {
+        let names = &*state.names;
+        let (sees_all, user, granted) = match visible {
+            Visible::All => (true, None, &[][..]),
+            Visible::Own { user, granted } => (false, names.find_user(user), &granted[..]),
+        };
+        let granted_ids: Vec<u32> = granted.iter().filter_map(|name| names.find_source(name)).collect();
+        let mut by_job = vec![(0, false); names.num_jobs()];
+        for row in state.files.iter().flat_map(|file| file.rows()) {
+            let (runs, has_others) = &mut by_job[row.job as usize];
+            if sees_all || user == Some(row.user) || granted_ids.contains(&row.source) {
+                *runs += row.counts.runs;
+            } else {
+                *has_others = true;
+            }
+        }
+        Self { names, sees_all, granted, by_job }
+    }
+
+    /// What the caller sees of this job, and of how many of its runs.
+    pub(super) fn of_job(&self, source: &str, job: &str) -> (Seen, i64) {
+        let id = self.names.find_source(source).and_then(|source| self.names.find_job(source, job));
+        let (runs, has_others) = id.map_or((0, false), |id| self.by_job[id as usize]);
+        let seen = match (self.sees_all || self.granted.iter().any(|name| name == source), runs > 0, has_others) {
+            (true, _, _) | (false, true, false) => Seen::Whole,
+            (false, true, true) => Seen::Shared,
+            (false, false, _) => Seen::Nothing,
+        };
+        (seen, runs)
+    }
+}

@@ -1,0 +1,78 @@
+//! How fresh an answer is: `as_of`, `epoch` and `data_state` (decision 29).
+
+use std::time::Duration;
+
+use karat_schemas::epoch::Epoch;
+use poem_openapi::Enum;
+use serde::Serialize;
+
+use crate::lag::{Lag, records_behind};
+
+/// Whether an answer has everything that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Enum)]
+#[serde(rename_all = "snake_case")]
+#[oai(rename_all = "snake_case")]
+pub enum DataState {
+    /// Everything in the log is folded in.
+    Complete,
+    /// Some records of the log are still on their way.
+    Partial,
+    /// They have been on their way for longer than the objective allows.
+    Late,
+}
+
+/// The state of a pipeline against its log, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    pub data_state: DataState,
+    /// Records that the log has and the epoch does not; `None` while the log is not known.
+    pub lag_records: Option<u64>,
+    pub lag_bytes: Option<u64>,
+    /// How long ago the epoch was written when records wait, else 0.
+    pub lag: Duration,
+}
+
+impl Freshness {
+    /// Looks at the log now.
+    pub fn of(epoch: &Epoch, lag: &dyn Lag, objective: Option<Duration>, now_us: i64) -> Self {
+        let ends = lag.log_ends(&epoch.pipeline);
+        let lag_records = ends.map(|ends| records_behind(&ends, &epoch.positions));
+        let lag_bytes = lag.bytes_after(&epoch.pipeline, &epoch.positions);
+        let is_behind = lag_records.is_some_and(|records| records > 0);
+        let age_us = u64::try_from(now_us - epoch.written_at_us).unwrap_or(0);
+        let lag = if is_behind && epoch.epoch > 0 { Duration::from_micros(age_us) } else { Duration::ZERO };
+        let data_state = match is_behind {
+            true if objective.is_some_and(|objective| lag > objective) => DataState::Late,
+            true => DataState::Partial,
+            false => DataState::Complete,
+        };
+        Self { data_state, lag_records, lag_bytes, lag }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    struct Ends(i64);
+
+    impl Lag for Ends {
+        fn log_ends(&self, _: &str) -> Option<BTreeMap<u32, i64>> {
+            Some(BTreeMap::from([(0, self.0)]))
+        }
+    }
+
+    #[test]
+    fn data_is_partial_while_records_wait_and_late_when_they_wait_too_long() {
+        let epoch = Epoch { epoch: 1, positions: BTreeMap::from([(0, 5)]), written_at_us: 0, ..Epoch::default() };
+        let state =
+            |end, now_s: i64| Freshness::of(&epoch, &Ends(end), Some(Duration::from_secs(60)), now_s * 1_000_000);
+        assert_eq!(state(5, 1000).data_state, DataState::Complete);
+        assert_eq!(state(8, 30).data_state, DataState::Partial);
+        assert_eq!(state(8, 61).data_state, DataState::Late);
+        assert_eq!((state(8, 61).lag_records, state(8, 61).lag.as_secs()), (Some(3), 61));
+        assert_eq!(state(5, 1000).lag, Duration::ZERO);
+    }
+}

@@ -1,0 +1,173 @@
+//! Reads query parameters strictly: every problem of a request is one line that names the parameter, what was expected
+//! and what was found; a parameter that the operation does not know is refused, since ignoring it would answer another
+//! question than the one asked.
+
+use chrono::{Datelike, NaiveDate};
+use chrono_tz::Tz;
+use karat_http::ApiError;
+use poem::Request;
+use url::form_urlencoded;
+
+/// Rows of a page when the request does not say.
+pub const DEFAULT_LIMIT: u32 = 1_000;
+/// The most rows of a page.
+pub const MAX_LIMIT: u32 = 10_000;
+/// Longer values are no names, and would be echoed.
+const MAX_VALUE_CHARS: usize = 500;
+
+/// Collects what is wrong with the parameters of one request.
+#[derive(Debug, Default)]
+pub struct Params {
+    problems: Vec<String>,
+}
+
+impl Params {
+    /// Begins with the parameters that are unknown, repeated or too long.
+    pub fn of(request: &Request, known: &[&str]) -> Self {
+        let mut params = Self::default();
+        let query = request.uri().query().unwrap_or_default();
+        let mut seen = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if !known.contains(&&*name) {
+                params.add(&short(&name), &format!("one of {}", quoted(known)), "an unknown parameter");
+            } else if seen.contains(&name) {
+                params.add(&name, "it once", "it again");
+            } else if value.chars().count() > MAX_VALUE_CHARS {
+                params.add(&name, &format!("at most {MAX_VALUE_CHARS} characters"), "more");
+            }
+            seen.push(name);
+        }
+        params
+    }
+
+    /// Notes a problem.
+    pub fn add(&mut self, name: &str, expected: &str, found: &str) {
+        self.problems.push(format!("`{name}`: expected {expected}, found {found}"));
+    }
+
+    /// Ends with a 422 that has every problem.
+    ///
+    /// # Errors
+    /// When there is one.
+    pub fn finish(self) -> Result<(), ApiError> {
+        if self.problems.is_empty() { Ok(()) } else { Err(ApiError::validation(self.problems)) }
+    }
+
+    /// A calendar date such as `2026-01-31`.
+    pub fn date(&mut self, name: &str, text: Option<&str>) -> Option<NaiveDate> {
+        let text = text?;
+        // Years beyond these have no data, and would make ranges of millions of days.
+        let parsed =
+            NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|date| (1970..=2199).contains(&date.year()));
+        let date = parsed.filter(|_| text.len() == "2026-01-31".len());
+        if date.is_none() {
+            self.add(name, "a date like `2026-01-31` from 1970 to 2199", &found(text));
+        }
+        date
+    }
+
+    /// An IANA time zone; UTC when absent.
+    pub fn zone(&mut self, name: &str, text: Option<&str>) -> Tz {
+        let Some(text) = text else { return Tz::UTC };
+        text.parse().unwrap_or_else(|_| {
+            self.add(name, "an IANA time zone like `Europe/Berlin`", &found(text));
+            Tz::UTC
+        })
+    }
+
+    /// Rows of a page.
+    pub fn limit(&mut self, text: Option<&str>) -> usize {
+        let Some(text) = text else { return DEFAULT_LIMIT as usize };
+        let parsed = text.parse::<u32>().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
+        parsed.unwrap_or_else(|| {
+            self.add("limit", &format!("a whole number from 1 to {MAX_LIMIT}"), &found(text));
+            DEFAULT_LIMIT
+        }) as usize
+    }
+
+    /// `true` or `false`; false when absent.
+    pub fn flag(&mut self, name: &str, text: Option<&str>) -> bool {
+        self.choice(name, text, &[("true", true), ("false", false)]).unwrap_or(false)
+    }
+
+    /// One of some words.
+    pub fn choice<T: Copy>(&mut self, name: &str, text: Option<&str>, choices: &[(&str, T)]) -> Option<T> {
+        let text = text?;
+        let chosen = choices.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        if chosen.is_none() {
+            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+            let expected = if words.len() == 1 { quoted(&words) } else { format!("one of {}", quoted(&words)) };
+            self.add(name, &expected, &found(text));
+        }
+        chosen
+    }
+
+    /// Notes when a range ends before it begins.
+    pub fn in_order(&mut self, from: Option<NaiveDate>, to: Option<NaiveDate>) {
+        if let (Some(from), Some(to)) = (from, to)
+            && from > to
+        {
+            self.add("to", &format!("a date not before `from` (`{from}`)"), &format!("`{to}`"));
+        }
+    }
+}
+
+fn found(text: &str) -> String {
+    if text.is_empty() { "an empty value".to_owned() } else { format!("`{}`", short(text)) }
+}
+
+/// The beginning of a value without characters that could forge a line.
+fn short(text: &str) -> String {
+    let kept: String = text.chars().take(60).map(|c| if c.is_control() || c == '`' { '?' } else { c }).collect();
+    if kept.len() < text.len() && text.chars().count() > 60 { format!("{kept}...") } else { kept }
+}
+
+fn quoted(words: &[&str]) -> String {
+    words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(query: &str, read: impl FnOnce(&mut Params)) -> Vec<String> {
+        let request = Request::builder().uri_str(format!("/x?{query}")).finish();
+        let mut params = Params::of(&request, &["from", "to", "limit"]);
+        read(&mut params);
+        params.problems
+    }
+
+    #[test]
+    fn every_problem_names_the_parameter_what_was_expected_and_what_was_found() {
+        let found = problems("form=1&to=2&to=3", |params| {
+            params.date("from", Some("31/01/2026"));
+            params.zone("tz", Some("Mars/Olympus"));
+            params.limit(Some("0"));
+            params.choice("group_by", Some("user"), &[("source", 1), ("job", 2)]);
+            params.flag("fill", Some("yes"));
+            params.in_order("2026-02-01".parse().ok(), "2026-01-01".parse().ok());
+        });
+        assert_eq!(
+            found,
+            [
+                "`form`: expected one of `from`, `to`, `limit`, found an unknown parameter",
+                "`to`: expected it once, found it again",
+                "`from`: expected a date like `2026-01-31` from 1970 to 2199, found `31/01/2026`",
+                "`tz`: expected an IANA time zone like `Europe/Berlin`, found `Mars/Olympus`",
+                "`limit`: expected a whole number from 1 to 10000, found `0`",
+                "`group_by`: expected one of `source`, `job`, found `user`",
+                "`fill`: expected one of `true`, `false`, found `yes`",
+                "`to`: expected a date not before `from` (`2026-02-01`), found `2026-01-01`",
+            ]
+        );
+    }
+
+    #[test]
+    fn odd_dates_are_refused() {
+        for text in ["", "2026-1-31", "2026-02-30", "+2026-01-31", "2026-01-31T00:00:00Z", "0001-01-01", "9999-01-01"] {
+            let mut params = Params::default();
+            assert_eq!(params.date("from", Some(text)), None, "{text}");
+            assert_eq!(params.problems.len(), 1);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! [`follow`]: moves the snapshot to each new epoch.
+//!
+//! It looks for the next manifest every second and whenever it is poked, so a lost notice costs a second. When the next
+//! number stays away it asks for the newest, since manifests between may have been cleaned up.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::{FollowHealth, Snapshots};
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Looks for the next number before the folder is listed instead.
+const LOOKS_BEFORE_LISTING: u32 = 10;
+
+/// Tells the follower that there may be a new epoch.
+pub type Poke = Arc<Notify>;
+
+/// Follows the epochs until it is dropped. Failures are logged when they begin and tried again; the last snapshot stays.
+pub async fn follow(snapshots: Arc<Snapshots>, poke: Poke) {
+    let mut looks = LOOKS_BEFORE_LISTING;
+    loop {
+        let result = look(&snapshots, &mut looks).await;
+        let has_failed = result.is_err();
+        let before = std::mem::replace(
+            &mut *snapshots.health.lock(),
+            FollowHealth { last_looked: Some(Instant::now()), has_failed },
+        );
+        match result {
+            Err(error) if !before.has_failed => {
+                tracing::error!(%error, "the next epoch cannot be loaded: answers stay at the last one");
+            }
+            _ => {}
+        }
+        // A poke that came meanwhile is remembered by the notify, and answered at once.
+        let _ = tokio::time::timeout(LOOK_EVERY, poke.notified()).await;
+    }
+}
+
+async fn look(snapshots: &Snapshots, looks: &mut u32) -> karat_lake::Result<()> {
+    let at = snapshots.current().epoch.epoch;
+    let mut loader = snapshots.loader.lock().await;
+    let mut newest = None;
+    if at == 0 || *looks >= LOOKS_BEFORE_LISTING {
+        *looks = 0;
+        newest = loader.epochs().latest().await?.filter(|epoch| epoch.epoch > at);
+    }
+    let mut next = newest.as_ref().map_or(at, |epoch| epoch.epoch) + 1;
+    while let Some(epoch) = loader.epochs().get(next).await? {
+        newest = Some(epoch);
+        next += 1;
+    }
+    *looks += 1;
+    let Some(epoch) = newest else { return Ok(()) };
+    *looks = 0;
+    let snapshot = loader.load(epoch).await?;
+    loader.keep_only(&snapshot);
+    drop(loader);
+    tracing::debug!(epoch = snapshot.epoch.epoch, "answering from a new epoch");
+    snapshots.publish(snapshot);
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! The application as its clients see it: a real listener, a lake in a temporary folder, accounts of each kind.
+
+mod client;
+pub mod rows;
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use karat_access::{Access, AccessSettings, Actor, HashSettings, NewUser, Origin, Role};
+use karat_api::{
+    ApiSettings, Parts, app,
+    auth::AuthSettings,
+    lag::Lag,
+    snapshot::{Poke, Snapshots, follow},
+};
+use karat_http::{ServeSettings, serve};
+use karat_lake::{Lake, TableSpec, arrow::array::RecordBatch, epochs::Epochs};
+use karat_schemas::epoch::Epoch;
+use serde_json::json;
+
+pub use client::Reply;
+pub use rows::Run;
+
+const PASSWORD: &str = "nine-Blue-7-boats";
+
+/// A running application. Ends with the test.
+pub struct TestApp {
+    pub address: SocketAddr,
+    /// Sees everything.
+    pub admin: String,
+    /// Sees own rows.
+    pub user: String,
+    pub user_id: String,
+    pub lake: Lake,
+    snapshots: Arc<Snapshots>,
+    poke: Poke,
+    log_ends: Arc<LogEnds>,
+    epoch: Mutex<u64>,
+    _folder: tempfile::TempDir,
+}
+
+#[derive(Default)]
+struct LogEnds(Mutex<Option<i64>>);
+
+impl Lag for LogEnds {
+    fn log_ends(&self, _pipeline: &str) -> Option<BTreeMap<u32, i64>> {
+        self.0.lock().unwrap().map(|end| BTreeMap::from([(0, end)]))
+    }
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut ApiSettings)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
+        let access = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
+        let access = Access::open(access).await.unwrap();
+        for (name, role) in [("the_admin", Role::Admin), ("maria_77", Role::User)] {
+            let new = NewUser { username: name.into(), email: None, password: PASSWORD.to_owned().into(), role };
+            access.create_user(new, Actor::Shell, &Origin::default()).await.unwrap();
+        }
+        let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
+        let snapshots = Snapshots::new(lake.clone(), "etl_runs").unwrap();
+        let (poke, log_ends) = (Poke::default(), Arc::<LogEnds>::default());
+        tokio::spawn(follow(Arc::clone(&snapshots), Arc::clone(&poke)));
+        let auth = AuthSettings { login_limit: None, register_limit: None };
+        let mut settings = ApiSettings { auth, ..ApiSettings::default() };
+        change(&mut settings);
+        let parts = Parts {
+            access,
+            lake: lake.clone(),
+            snapshots: Arc::clone(&snapshots),
+            lag: log_ends.clone(),
+            checks: vec![],
+        };
+        let endpoint = app(settings, parts, ()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, endpoint, ServeSettings::default(), std::future::pending()));
+        let mut app = Self {
+            address,
+            admin: String::new(),
+            user: String::new(),
+            user_id: String::new(),
+            lake,
+            snapshots,
+            poke,
+            log_ends,
+            epoch: Mutex::new(0),
+            _folder: folder,
+        };
+        app.admin = app.log_in("the_admin").await.0;
+        (app.user, app.user_id) = app.log_in("maria_77").await;
+        app
+    }
+
+    async fn log_in(&self, name: &str) -> (String, String) {
+        let body = json!({"username": name, "password": PASSWORD}).to_string();
+        let headers = [("content-type", "application/json")];
+        let reply = client::send(self.address, "POST", "/api/v1/auth/login", &headers, &body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text);
+        (reply.text_at("/data/access_token").to_owned(), reply.text_at("/data/user/id").to_owned())
+    }
+
+    /// A GET by the admin.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.get_as(&self.admin, path, &[]).await
+    }
+
+    /// A GET by the user.
+    pub async fn get_as_user(&self, path: &str) -> Reply {
+        self.get_as(&self.user, path, &[]).await
+    }
+
+    pub async fn get_as(&self, token: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let token = format!("Bearer {token}");
+        let headers: Vec<_> = headers.iter().copied().chain([("authorization", token.as_str())]).collect();
+        client::send(self.address, "GET", path, &headers, "").await
+    }
+
+    /// A request without a credential.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        client::send(self.address, method, path, headers, body).await
+    }
+
+    /// Where the log ends, in records of its one partition.
+    pub fn log_ends_at(&self, end: i64) {
+        *self.log_ends.0.lock().unwrap() = Some(end);
+    }
+
+    /// Makes `runs` everything that the tables hold, in a new epoch that covers `position` records, and waits until it is
+    /// answered from.
+    pub async fn publish(&self, runs: &[Run], position: i64) -> u64 {
+        let epoch = self.write_epoch(runs, position).await;
+        let mut moved = self.snapshots.moved();
+        self.poke.notify_one();
+        let arrived = tokio::time::timeout(Duration::from_secs(30), moved.wait_for(|number| *number >= epoch)).await;
+        arrived.expect("the epoch was not followed in time").unwrap();
+        epoch
+    }
+
+    async fn write_epoch(&self, runs: &[Run], position: i64) -> u64 {
+        let mut tables = BTreeMap::new();
+        for (name, batch) in [
+            ("gold.summary_state", rows::summary_state(runs)),
+            ("gold.sync_status", rows::sync_status(runs)),
+            ("silver.runs", rows::silver_runs(runs)),
+        ] {
+            tables.insert(name.to_owned(), self.replace(name, batch).await);
+        }
+        let number = {
+            let mut epoch = self.epoch.lock().unwrap();
+            *epoch += 1;
+            *epoch
+        };
+        let epoch = Epoch {
+            pipeline: "etl_runs".to_owned(),
+            epoch: number,
+            tables,
+            as_of_us: runs.iter().map(|run| run.started_at_us).max(),
+            positions: BTreeMap::from([(0, position)]),
+            written_at_us: chrono::Utc::now().timestamp_micros(),
+            ..Epoch::default()
+        };
+        assert!(Epochs::of(&self.lake, "etl_runs").unwrap().put(&epoch).await.unwrap());
+        number
+    }
+
+    async fn replace(&self, name: &str, batch: RecordBatch) -> u64 {
+        let spec = TableSpec {
+            name: name.to_owned(),
+            schema: batch.schema(),
+            partition_by: vec![],
+            stats_columns: vec![],
+            append_only: false,
+        };
+        let mut table = self.lake.open_or_create(&spec).await.unwrap();
+        let old = table.files().map(|file| file.path().to_owned()).collect();
+        let staged = table.stage("part", &[], &[batch]).await.unwrap();
+        table.commit(old, staged.into_iter().collect(), &[]).await.unwrap().version()
+    }
+
+    /// Removes every trace of an epoch, as clean-up does with old ones.
+    pub async fn forget_epochs_before(&self, number: u64) {
+        Epochs::of(&self.lake, "etl_runs").unwrap().remove_before(number).await;
+    }
+}
+
+/// Microseconds of an RFC 3339 time.
+pub fn at(text: &str) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros()
+}
+
+/// A completed run of a minute.
+pub fn run(id: &str, source: &str, job: &str, started_at: &str) -> Run {
+    Run {
+        id: id.to_owned(),
+        source: source.to_owned(),
+        job: job.to_owned(),
+        status: "completed".to_owned(),
+        started_at_us: at(started_at),
+        duration_us: Some(60_000_000),
+        records_read: 10,
+        ..Run::default()
+    }
+}

@@ -1,0 +1,137 @@
+//! [`harden`]: the wrapper that makes every answer of an application conform.
+//!
+//! It gives the request an id, bounds its body, catches errors and panics from anything inside, renders them in the
+//! envelope, adds the security headers and writes one log line. Nothing inside it can answer in another form, except
+//! with a JSON body of its own.
+
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use futures::FutureExt;
+use poem::http::{Method, header};
+use poem::{Endpoint, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Result};
+use tracing::Instrument;
+
+use crate::context::{self, RequestContext};
+use crate::{ApiError, body, headers, render, translate};
+
+/// What [`harden_with`] needs to know.
+#[derive(Debug, Clone)]
+pub struct HardenSettings {
+    /// The largest body that any route may be sent, in bytes as sent. Routes set smaller limits of their own.
+    pub max_body_bytes: u64,
+    /// True when TLS ends in front of this process, so that `Strict-Transport-Security` is sent on plain connections.
+    pub behind_tls: bool,
+}
+
+impl Default for HardenSettings {
+    fn default() -> Self {
+        Self { max_body_bytes: 64 * 1024 * 1024, behind_tls: false }
+    }
+}
+
+/// [`harden_with`] the default settings.
+pub fn harden<E>(app: E) -> impl Endpoint<Output = Response> + 'static
+where
+    E: IntoEndpoint,
+    E::Endpoint: 'static,
+{
+    harden_with(app, HardenSettings::default())
+}
+
+/// Wraps `app` so that every answer has the envelope, a request id and the security headers. Put it outermost.
+///
+/// Log lines go to the target `karat_http::access`: information for answers below 500, errors from there on.
+pub fn harden_with<E>(app: E, settings: HardenSettings) -> impl Endpoint<Output = Response> + 'static
+where
+    E: IntoEndpoint,
+    E::Endpoint: 'static,
+{
+    Hardened { inner: app.into_endpoint(), settings }
+}
+
+struct Hardened<E> {
+    inner: E,
+    settings: HardenSettings,
+}
+
+impl<E: Endpoint> Endpoint for Hardened<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> Result<Response> {
+        let started = Instant::now();
+        let context = RequestContext::from_headers(request.headers());
+        let method = request.method().clone();
+        let over_tls = self.settings.behind_tls || request.scheme().as_str() == "https";
+        let span = tracing::info_span!(target: "karat_http::access", "request", request_id = &*context.request_id);
+        let mut response = context::within(context.clone(), self.answer(request)).instrument(span).await;
+        headers::add_common(response.headers_mut(), &context, over_tls);
+        log(&method, &response, started, &context);
+        Ok(response)
+    }
+}
+
+impl<E: Endpoint> Hardened<E> {
+    async fn answer(&self, mut request: Request) -> Response {
+        if let Err(error) = body::limit_body(&mut request, self.settings.max_body_bytes) {
+            return error.into_response();
+        }
+        let is_head = request.method() == Method::HEAD;
+        match AssertUnwindSafe(self.inner.call(request)).catch_unwind().await {
+            Ok(Ok(output)) => conform(output.into_response(), is_head),
+            Ok(Err(error)) => from_error(error),
+            Err(panic) => ApiError::internal(format!("panic: {}", panic_text(&*panic))).into_response(),
+        }
+    }
+}
+
+/// Answers that a handler built by itself, with a failing status and something other than JSON, get the envelope.
+fn conform(response: Response, is_head: bool) -> Response {
+    let status = response.status();
+    if status.is_success() || status.is_redirection() || status.is_informational() || is_head {
+        return response;
+    }
+    let is_json = response.content_type().is_some_and(|t| t.starts_with("application/") && t.contains("json"));
+    if is_json {
+        return response;
+    }
+    let mut rendered = translate::from_status(status).into_response();
+    for name in [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::CONTENT_RANGE] {
+        if let Some(value) = response.headers().get(&name) {
+            rendered.headers_mut().insert(name, value.clone());
+        }
+    }
+    *rendered.extensions_mut() = response.extensions().clone();
+    rendered
+}
+
+fn from_error(error: poem::Error) -> Response {
+    if error.is_from_response() {
+        return conform(error.into_response(), false);
+    }
+    let pattern = error.data::<PathPattern>().cloned();
+    let mut response = render::error_response(&translate::to_api_error(error), &context::current());
+    if let Some(pattern) = pattern {
+        response.set_data(pattern);
+    }
+    response
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
+fn log(method: &Method, response: &Response, started: Instant, context: &RequestContext) {
+    // The pattern, not the path: paths hold ids, and tickets may stand in query strings.
+    let route = response.data::<PathPattern>().map_or("unmatched", |pattern| &*pattern.0);
+    let status = response.status().as_u16();
+    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let request_id = &*context.request_id;
+    if status < 500 {
+        tracing::info!(target: "karat_http::access", request_id, %method, route, status, duration_us, "answered");
+    } else {
+        tracing::error!(target: "karat_http::access", request_id, %method, route, status, duration_us, "answered");
+    }
+}

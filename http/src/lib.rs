@@ -1,0 +1,47 @@
+//! What every HTTP door of Karat shares: one envelope, one error, one hardened way to serve.
+//!
+//! * [`harden`] wraps an application so that *every* answer conforms: errors made by the framework, panics and
+//!   oversized bodies come out in the same envelope (or as `application/problem+json` when `Accept` asks for it),
+//!   with a request id and the security headers.
+//! * [`ApiError`] carries two messages: a calm one with a stable code for the client, and an internal one that only
+//!   the log sees, under the request id.
+//! * [`Envelope`] is the success form; [`error_answers!`] documents the error answers of an operation.
+//! * [`JsonBody`] and [`read_body`] read request bodies under a limit, also after decompression.
+//! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
+//! * [`serve`] runs the application with header, idle and shutdown deadlines.
+
+mod access_error;
+mod answers;
+mod body;
+mod caller;
+mod client_ip;
+mod context;
+mod envelope;
+mod error;
+mod harden;
+mod headers;
+mod json_body;
+mod limiter;
+mod render;
+mod serve;
+mod translate;
+
+pub use answers::{documented_errors, register_errors};
+pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
+pub use caller::{Authenticated, authenticate, origin};
+pub use client_ip::client_ip;
+pub use context::request_id;
+pub use envelope::{Answer, Created, Envelope, created, ok, timestamp};
+pub use error::ApiError;
+pub use harden::{HardenSettings, harden, harden_with};
+pub use json_body::JsonBody;
+pub use limiter::{WindowLimit, WindowLimiter};
+pub use render::{ErrorBody, ProblemBody};
+pub use serve::{ServeSettings, serve};
+
+/// Re-exported for the expansion of [`error_answers!`].
+#[doc(hidden)]
+pub mod __private {
+    pub use poem;
+    pub use poem_openapi;
+}

@@ -1,0 +1,24 @@
+//! The HTTP door: `POST /events`, `POST /lineage`, `POST /lineage/batch` and `GET /receipts/{id}`.
+//!
+//! [`IngestApi`] is mounted by the server under `/api/v1` and `/api`; the application carries the accounts
+//! (`.data(access)`). Statuses of a publishing request:
+//!
+//! | status | when |
+//! |---|---|
+//! | 202 | all events are durable in the log |
+//! | 200 | as 202, and the layer of `?wait=` has committed them |
+//! | 207 | some were refused, the others are durable |
+//! | 422 | all were refused: the error envelope, with the same counts and errors in `data` |
+//! | 403 | all were refused because the credential may not publish their types |
+//! | 413 | the request, the number of events, or the only event is over its limit, which the message names |
+//! | 400, 415 | the events of the body cannot be told apart |
+//! | 503 | the log or this door is busy: publish again after `Retry-After` |
+
+mod answer;
+mod api;
+mod body;
+mod budget;
+
+pub use answer::{PublishAnswer, PublishFailed, Published, PublishedError, ReceiptState, RefusedBody};
+pub use api::{IngestApi, WaitFor};
+pub use budget::Budget;

@@ -1,0 +1,14 @@
+//! What one event and one request may hold (spec P5). Every limit counts decompressed bytes (decision 33).
+
+/// Largest event, in bytes as sent: the whole JSON object, or the body in binary mode.
+pub const MAX_EVENT_BYTES: usize = 1 << 20;
+/// Largest request body, in bytes.
+pub const MAX_REQUEST_BYTES: usize = 10 << 20;
+/// Most events in one request.
+pub const MAX_EVENTS: usize = 10_000;
+/// Deepest nesting of arrays and objects: far above what people send, far below what a stack holds.
+pub const MAX_DEPTH: usize = 128;
+/// Longest attribute value, in bytes: attributes travel as headers with every record.
+pub const MAX_ATTRIBUTE_BYTES: usize = 2_048;
+/// Most extension attributes of one event.
+pub const MAX_EXTENSIONS: usize = 32;

@@ -1,0 +1,90 @@
+//! Who may publish what.
+
+use karat_access::Role;
+use serde_json::{Value, json};
+
+use crate::app::{App, event, header, run_event};
+
+#[tokio::test]
+async fn without_a_valid_credential_nothing_is_read() {
+    let app = App::start().await;
+    for path in ["events", "lineage", "lineage/batch"] {
+        for credential in [None, Some("Bearer kk_00_00"), Some("Basic eDp5")] {
+            let mut request = poem::Request::builder()
+                .method(poem::http::Method::POST)
+                .uri(format!("/api/v1/{path}").parse().unwrap())
+                .content_type("application/json");
+            if let Some(credential) = credential {
+                request = request.header("authorization", credential);
+            }
+            assert_eq!(app.send(request.body("{}")).await.status, 401, "{path} {credential:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_publishes_the_types_of_its_scopes_and_no_others() {
+    let mut app = App::start().await;
+    app.key = app.key_with(&["publish:io.openlineage.event"]).await;
+    assert_eq!(app.publish("lineage", "application/json", run_event("r").to_string()).await.status, 202);
+    let answered = app.publish("events", "application/json", event("1").to_string()).await;
+    assert_eq!((answered.status, &answered.body["code"]), (403, &json!("forbidden")));
+
+    app.key = app.key_with(&["publish:etl.*"]).await;
+    let mixed = json!([event("1"), {"specversion": "1.0", "id": "2", "source": "/s", "type": "any"}]);
+    let answered = app.publish("events", "application/json", mixed.to_string()).await;
+    assert_eq!(answered.status, 207);
+    assert_eq!(answered.body["data"]["errors"][0]["code"], "type_not_allowed");
+    assert_eq!(app.records().await.len(), 2);
+
+    app.key = app.key_with(&["read"]).await;
+    assert_eq!(app.publish("events", "application/json", event("1").to_string()).await.status, 403);
+}
+
+#[tokio::test]
+async fn the_owner_of_the_key_is_the_publisher_whatever_the_payload_says() {
+    let mut app = App::start().await;
+    let mut sent = event("1");
+    sent["data"]["user_id"] = json!("somebody else");
+    sent["karatpublisher"] = json!("somebody else");
+    assert_eq!(app.publish("events", "application/json", sent.to_string()).await.status, 202);
+    app.key = app.key_with(&["publish:*", "publish_for_others"]).await;
+    assert_eq!(app.publish("events", "application/json", sent.to_string()).await.status, 202);
+    let mut rights: Vec<Option<String>> = Vec::new();
+    for record in app.records().await {
+        assert_eq!(header(&record, "karat_publisher"), Some(app.owner()));
+        rights.push(header(&record, "karat_publish_for_others"));
+    }
+    rights.sort();
+    assert_eq!(rights, [None, Some("1".to_owned())]);
+}
+
+#[tokio::test]
+async fn any_user_may_publish_with_a_key_of_their_own() {
+    let mut app = App::start().await;
+    app.key = app.key_of("someone", Role::User).await;
+    assert_eq!(app.publish("events", "application/json", event("1").to_string()).await.status, 202);
+}
+
+#[tokio::test]
+async fn the_openapi_document_names_the_operations_their_forms_and_their_errors() {
+    let spec: Value = serde_json::from_str(&App::start().await.spec).unwrap();
+    for (path, method, id) in [
+        ("/events", "post", "publish_events"),
+        ("/lineage", "post", "publish_lineage"),
+        ("/lineage/batch", "post", "publish_lineage_batch"),
+        ("/receipts/{id}", "get", "get_receipt"),
+    ] {
+        let operation = &spec["paths"][path][method];
+        assert_eq!(operation["operationId"], id);
+        assert!(!operation["security"].as_array().unwrap().is_empty());
+        if method == "post" {
+            for status in ["200", "202", "207", "400", "401", "403", "413", "415", "422", "429", "500", "503"] {
+                assert!(operation["responses"].get(status).is_some(), "{id} {status}");
+            }
+            for (content_type, media) in operation["requestBody"]["content"].as_object().unwrap() {
+                assert!(media["schema"]["example"] != Value::Null, "{id} {content_type}");
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! One commit: compare, write put-if-absent, resolve unknown outcomes.
+//!
+//! The stock path keeps every active file in memory and costs more with each commit; this one writes the next log entry
+//! directly, at a flat cost. It is valid for tables that only Karat writes (engine facts, section 1).
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use deltalake::{
+    kernel::{Action, Add, Metadata, Remove, Transaction, transaction::{CommitData, TransactionError}},
+    logstore::{CommitOrBytes, LogStoreRef, get_actions},
+    protocol::{DeltaOperation, SaveMode},
+};
+
+use crate::{Error, Result};
+
+/// A position recorded in a commit: the application and its version, such as `karat.events/3` = next offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionId {
+    pub application: String,
+    pub version: i64,
+}
+
+impl TransactionId {
+    pub fn new(application: impl Into<String>, version: i64) -> Self {
+        Self { application: application.into(), version }
+    }
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// This call wrote the version.
+    Now(u64),
+    /// The same positions were there already, from an attempt whose answer was lost.
+    Before(u64),
+}
+
+impl Committed {
+    pub fn version(self) -> u64 {
+        match self {
+            Self::Now(version) | Self::Before(version) => version,
+        }
+    }
+}
+
+pub(crate) struct Entry<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) partition_by: &'a [String],
+    pub(crate) adds: &'a [Add],
+    pub(crate) removes: Vec<Remove>,
+    /// New columns, when they change.
+    pub(crate) metadata: Option<Metadata>,
+    pub(crate) transactions: &'a [TransactionId],
+}
+
+impl Entry<'_> {
+    fn bytes(&self) -> Result<Bytes> {
+        let is_append = self.removes.is_empty();
+        let operation = DeltaOperation::Write {
+            mode: if is_append { SaveMode::Append } else { SaveMode::Overwrite },
+            partition_by: Some(self.partition_by.to_vec()),
+            predicate: None,
+        };
+        let removes = self.removes.iter().cloned().map(Action::Remove);
+        let adds = self.adds.iter().cloned().map(Action::Add);
+        let metadata = self.metadata.iter().cloned().map(Action::Metadata);
+        let actions = metadata.chain(removes).chain(adds).collect();
+        let transactions = self.transactions.iter().map(|id| Transaction::new(&id.application, id.version)).collect();
+        let metadata = HashMap::from([("isBlindAppend".to_owned(), is_append.into())]);
+        CommitData::new(actions, operation, metadata, transactions)
+            .get_bytes()
+            .map_err(|error| Error::storage(self.table, error))
+    }
+}
+
+/// Attempts of one write whose answer is lost, before the error is the caller's.
+const ATTEMPTS: u32 = 4;
+
+/// Writes `entry` as the version after `base`.
+///
+/// When that version is taken: by the same positions, the commit had landed; by others, the result depends on
+/// `may_follow_others` (parallel appends to bronze) or is [`Error::Fenced`]. A failed write leaves the outcome unknown,
+/// so the log is read before it is tried again.
+pub(crate) async fn write(log: &LogStoreRef, base: u64, entry: &Entry<'_>, may_follow_others: bool) -> Result<Committed> {
+    let bytes = entry.bytes()?;
+    let mut version = base + 1;
+    let mut failures = 0;
+    loop {
+        let written = log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes.clone()), uuid::Uuid::new_v4()).await;
+        let error = match written {
+            Ok(()) => return Ok(Committed::Now(version)),
+            Err(error) => error,
+        };
+        let found = log.read_commit_entry(version).await.map_err(|source| Error::storage(entry.table, source))?;
+        match found {
+            Some(found) if found == bytes => return Ok(Committed::Before(version)),
+            Some(found) => {
+                if same_positions(entry, version, &found)? {
+                    return Ok(Committed::Before(version));
+                }
+                if !may_follow_others {
+                    return Err(fenced(entry, version, "another commit"));
+                }
+                version += 1;
+            }
+            None => {
+                failures += 1;
+                if failures >= ATTEMPTS {
+                    return Err(Error::storage(entry.table, transaction_error(error)));
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50 << failures)).await;
+            }
+        }
+    }
+}
+
+/// Whether the commit found at `version` holds the same positions; fences when it moved one of ours elsewhere.
+fn same_positions(entry: &Entry<'_>, version: u64, found: &Bytes) -> Result<bool> {
+    let actions = get_actions(version, found).map_err(|error| Error::Damaged {
+        table: entry.table.to_owned(),
+        file: format!("{version:020}.json"),
+        reason: error.to_string(),
+    })?;
+    for action in actions {
+        let Action::Txn(transaction) = action else { continue };
+        if let Some(ours) = entry.transactions.iter().find(|ours| ours.application == transaction.app_id) {
+            if ours.version == transaction.version {
+                return Ok(true);
+            }
+            return Err(fenced(entry, version, &format!("{} = {}", transaction.app_id, transaction.version)));
+        }
+    }
+    Ok(false)
+}
+
+fn fenced(entry: &Entry<'_>, expected: u64, found: &str) -> Error {
+    Error::Fenced { table: entry.table.to_owned(), expected, found: found.to_owned() }
+}
+
+fn transaction_error(error: TransactionError) -> deltalake::DeltaTableError {
+    error.into()
+}

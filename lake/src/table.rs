@@ -1,0 +1,475 @@
+//! One Delta table, held open by its writer or reader.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use deltalake::{
+    BlindDeltaTable, DeltaTable, Path,
+    arrow::{
+        array::RecordBatch,
+        datatypes::{Schema, SchemaRef},
+    },
+    datafusion::catalog::TableProvider,
+    kernel::{Action, Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
+    logstore::{LogStoreRef, get_actions},
+    operations::create::CreateBuilder,
+};
+use object_store::ObjectStoreExt;
+use url::Url;
+
+use crate::{
+    Error, Result,
+    commit::{self, Committed, Entry, TransactionId},
+    files::{self, FileSpec, write_file},
+    read::read_file,
+};
+
+/// What a table should be when it is created.
+#[derive(Debug, Clone)]
+pub struct TableSpec {
+    /// Full name, `layer.table`: also its folder, `layer/table`.
+    pub name: String,
+    pub schema: SchemaRef,
+    pub partition_by: Vec<String>,
+    /// Columns with statistics in the log, for file pruning.
+    pub stats_columns: Vec<String>,
+    pub append_only: bool,
+}
+
+/// One data file of a table version.
+#[derive(Debug, Clone)]
+pub struct DataFile(Arc<Add>);
+
+impl DataFile {
+    pub(crate) fn add(&self) -> &Arc<Add> {
+        &self.0
+    }
+
+    /// Path below the table's folder, as the log writes it.
+    pub fn path(&self) -> &str {
+        &self.0.path
+    }
+
+    pub fn size_bytes(&self) -> i64 {
+        self.0.size
+    }
+
+    /// Rows in the file, when its statistics say so.
+    pub fn rows(&self) -> Option<u64> {
+        let stats: serde_json::Value = serde_json::from_str(self.0.stats.as_deref()?).ok()?;
+        stats.get("numRecords")?.as_u64()
+    }
+}
+
+/// What one commit added.
+#[derive(Debug, Clone)]
+pub struct CommitSummary {
+    pub version: u64,
+    pub files: Vec<DataFile>,
+    pub positions: Vec<TransactionId>,
+}
+
+/// A table at the version that this handle knows. Not shared: one owner each (decision 8).
+pub struct Table {
+    name: String,
+    schema: SchemaRef,
+    /// The schema without the partition columns: what data files hold.
+    file_schema: SchemaRef,
+    stats_columns: Vec<String>,
+    partition_by: Vec<String>,
+    blind: BlindDeltaTable,
+    log: LogStoreRef,
+    version: u64,
+    files: BTreeMap<String, DataFile>,
+    transactions: HashMap<String, Option<i64>>,
+    may_follow_others: bool,
+}
+
+impl Table {
+    /// Opens the table at `url`, or creates it. `spec.schema` must equal the stored one in names and types.
+    pub async fn open_or_create(url: &Url, spec: &TableSpec) -> Result<Self> {
+        crate::durable::register();
+        let wrap = |source| Error::storage(&spec.name, source);
+        let table = deltalake::DeltaTableBuilder::from_url(url.clone()).map_err(wrap)?.build().map_err(wrap)?;
+        if !table.verify_deltatable_existence().await.map_err(wrap)? {
+            create(table.log_store(), spec).await?;
+        }
+        let mut opened = Self::open(url, &spec.name).await?;
+        opened.may_follow_others = spec.append_only;
+        let expected: Vec<_> = spec.schema.fields().iter().map(|field| (field.name(), field.data_type())).collect();
+        let found: Vec<_> = opened.schema.fields().iter().map(|field| (field.name(), field.data_type())).collect();
+        if expected != found {
+            let reason = format!("the pipeline gives {expected:?}, the table has {found:?}");
+            return Err(Error::Schema { table: spec.name.clone(), reason });
+        }
+        opened.set_schema(spec.schema.clone());
+        Ok(opened)
+    }
+
+    /// Opens an existing table at its newest version.
+    pub async fn open(url: &Url, name: &str) -> Result<Self> {
+        Self::open_at(url, name, None).await
+    }
+
+    /// Opens an existing table at `version`, or at its newest.
+    pub async fn open_at(url: &Url, name: &str, version: Option<u64>) -> Result<Self> {
+        crate::durable::register();
+        let wrap = |source| Error::storage(name, source);
+        let mut table = deltalake::DeltaTableBuilder::from_url(url.clone()).map_err(wrap)?.build().map_err(wrap)?;
+        if !table.verify_deltatable_existence().await.map_err(wrap)? {
+            return Err(Error::UnknownTable(name.to_owned()));
+        }
+        match version {
+            Some(version) => table.load_version(version).await.map_err(wrap)?,
+            None => table.load().await.map_err(wrap)?,
+        }
+        let log = table.log_store();
+        let state = table.snapshot().map_err(wrap)?;
+        let mut files = BTreeMap::new();
+        for view in state.log_data().iter() {
+            // Deprecated in favour of Arrow views of the log; a commit of ours needs the action itself.
+            #[allow(deprecated)]
+            let add = view.add_action();
+            files.insert(add.path.clone(), DataFile(Arc::new(add)));
+        }
+        let version = state.version();
+        let blind = BlindDeltaTable::try_new_with_log_store(log.clone()).await.map_err(wrap)?;
+        let stats = blind.metadata().configuration().get("delta.dataSkippingStatsColumns").cloned();
+        let schema = blind.arrow_schema().map_err(wrap)?;
+        let mut opened = Self {
+            name: name.to_owned(),
+            schema: schema.clone(),
+            file_schema: schema.clone(),
+            stats_columns: stats.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect(),
+            partition_by: blind.metadata().partition_columns().to_vec(),
+            blind,
+            log,
+            version,
+            files,
+            transactions: HashMap::new(),
+            may_follow_others: false,
+        };
+        opened.set_schema(schema);
+        Ok(opened)
+    }
+
+    fn set_schema(&mut self, schema: SchemaRef) {
+        let fields = schema.fields().iter().filter(|field| !self.partition_by.contains(field.name()));
+        self.file_schema = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+        self.schema = schema;
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The files of this version, by path.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = &DataFile> {
+        self.files.values()
+    }
+
+    pub fn file(&self, path: &str) -> Option<&DataFile> {
+        self.files.get(path)
+    }
+
+    /// The newest position committed for `application`.
+    pub async fn position(&mut self, application: &str) -> Result<Option<i64>> {
+        if let Some(known) = self.transactions.get(application) {
+            return Ok(*known);
+        }
+        let wrap = |source| Error::storage(&self.name, source);
+        let snapshot = deltalake::kernel::EagerSnapshot::try_new(self.log.as_ref(), Some(self.version)).await;
+        let found = snapshot.map_err(wrap)?.transaction_version(self.log.as_ref(), application).await.map_err(wrap)?;
+        self.transactions.insert(application.to_owned(), found);
+        Ok(found)
+    }
+
+    /// Writes rows to one data file that no version names yet.
+    ///
+    /// `prefix` starts the file's name; `partition` gives the value of each partition column, whose column the rows
+    /// need not have.
+    pub async fn stage(
+        &self,
+        prefix: &str,
+        partition: &[(String, String)],
+        batches: &[RecordBatch],
+    ) -> Result<Option<DataFile>> {
+        if batches.iter().all(|batch| batch.num_rows() == 0) {
+            return Ok(None);
+        }
+        let batches = batches.iter().map(|batch| files::conform(&self.name, &self.file_schema, batch));
+        let batches = batches.collect::<Result<Vec<_>>>()?;
+        let spec = FileSpec { table: &self.name, prefix, partition, stats_columns: &self.stats_columns };
+        let add = write_file(&self.log.object_store(None), &spec, batches).await?;
+        Ok(Some(DataFile(Arc::new(add))))
+    }
+
+    /// Appends rows to a table without partition columns and moves positions, in one version.
+    pub async fn append(&mut self, batches: &[RecordBatch], positions: &[TransactionId]) -> Result<Committed> {
+        let staged = self.stage("part", &[], batches).await?;
+        self.commit(Vec::new(), staged.into_iter().collect(), positions).await
+    }
+
+    /// Removes the files `removed` (by path), adds `added`, and moves positions, in one version.
+    ///
+    /// After an error the handle must be thrown away and the table opened again: the outcome may be unknown. Staged
+    /// files are never deleted here; vacuum removes what no version names, by age.
+    pub async fn commit(
+        &mut self,
+        removed: Vec<String>,
+        added: Vec<DataFile>,
+        positions: &[TransactionId],
+    ) -> Result<Committed> {
+        let removes = removed.iter().filter_map(|path| self.files.get(path)).map(remove).collect();
+        let adds: Vec<Add> = added.iter().map(|file| file.0.as_ref().clone()).collect();
+        let entry = Entry {
+            table: &self.name,
+            partition_by: &self.partition_by,
+            adds: &adds,
+            removes,
+            metadata: None,
+            transactions: positions,
+        };
+        let committed = commit::write(&self.log, self.version, &entry, self.may_follow_others).await?;
+        if committed.version() > self.version + 1 || matches!(committed, Committed::Before(_)) {
+            self.refresh_to(committed.version()).await?;
+        } else {
+            for path in &removed {
+                self.files.remove(path);
+            }
+            self.files.extend(added.into_iter().map(|file| (file.path().to_owned(), file)));
+        }
+        self.version = committed.version();
+        for position in positions {
+            self.transactions.insert(position.application.clone(), Some(position.version));
+        }
+        Ok(committed)
+    }
+
+    /// Copies a data file of `other` into this table's folder; a commit must name it.
+    pub async fn adopt(&self, other: &Self, file: &DataFile) -> Result<DataFile> {
+        let path = Path::parse(file.path()).map_err(|error| Error::Damaged {
+            table: other.name.clone(),
+            file: file.path().to_owned(),
+            reason: error.to_string(),
+        })?;
+        let bytes = other.log.object_store(None).get(&path).await?.bytes().await?;
+        self.log.object_store(None).put(&path, bytes.into()).await?;
+        Ok(file.clone())
+    }
+
+    /// Replaces every file, and the columns when `schema` differs, in one version.
+    pub async fn replace_all(
+        &mut self,
+        schema: &SchemaRef,
+        added: Vec<DataFile>,
+        positions: &[TransactionId],
+    ) -> Result<Committed> {
+        let names = |schema: &SchemaRef| -> Vec<_> {
+            schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect()
+        };
+        let metadata = if names(schema) == names(&self.schema) { None } else { Some(self.metadata_with(schema)?) };
+        let removed: Vec<String> = self.files.keys().cloned().collect();
+        let adds: Vec<Add> = added.iter().map(|file| file.0.as_ref().clone()).collect();
+        let entry = Entry {
+            table: &self.name,
+            partition_by: &self.partition_by,
+            adds: &adds,
+            removes: self.files.values().map(remove).collect(),
+            metadata,
+            transactions: positions,
+        };
+        let committed = commit::write(&self.log, self.version, &entry, false).await?;
+        removed.iter().for_each(|path| drop(self.files.remove(path)));
+        self.files.extend(added.into_iter().map(|file| (file.path().to_owned(), file)));
+        self.version = committed.version();
+        self.set_schema(schema.clone());
+        for position in positions {
+            self.transactions.insert(position.application.clone(), Some(position.version));
+        }
+        Ok(committed)
+    }
+
+    fn metadata_with(&self, schema: &SchemaRef) -> Result<Metadata> {
+        let invalid = |reason: String| Error::Schema { table: self.name.clone(), reason };
+        let schema: StructType = schema.as_ref().try_into_kernel().map_err(|error| invalid(error.to_string()))?;
+        let metadata = self.blind.metadata().clone();
+        metadata.with_schema(&schema).map_err(|error| invalid(error.to_string()))
+    }
+
+    /// Follows the log to its newest version; returns whether it moved.
+    pub async fn refresh(&mut self) -> Result<bool> {
+        let before = self.version;
+        while self.follow(self.version + 1).await? {}
+        Ok(self.version != before)
+    }
+
+    async fn refresh_to(&mut self, version: u64) -> Result<()> {
+        while self.version < version && self.follow(self.version + 1).await? {}
+        Ok(())
+    }
+
+    /// Applies one commit of the log to this handle; false when there is none.
+    async fn follow(&mut self, version: u64) -> Result<bool> {
+        let Some(actions) = self.actions(version).await? else { return Ok(false) };
+        for action in actions {
+            match action {
+                Action::Add(add) => {
+                    self.files.insert(add.path.clone(), DataFile(Arc::new(add)));
+                }
+                Action::Remove(remove) => {
+                    self.files.remove(&remove.path);
+                }
+                Action::Txn(transaction) => {
+                    self.transactions.insert(transaction.app_id, Some(transaction.version));
+                }
+                _ => {}
+            }
+        }
+        self.version = version;
+        Ok(true)
+    }
+
+    async fn actions(&self, version: u64) -> Result<Option<Vec<Action>>> {
+        let wrap = |source| Error::storage(&self.name, source);
+        let Some(bytes) = self.log.read_commit_entry(version).await.map_err(wrap)? else { return Ok(None) };
+        let file = format!("_delta_log/{version:020}.json");
+        let damaged = |reason: String| Error::Damaged { table: self.name.clone(), file: file.clone(), reason };
+        // A power cut can leave a commit of length zero on a store that does not sync; it must not read as empty.
+        if bytes.is_empty() {
+            return Err(damaged("the commit file is empty".to_owned()));
+        }
+        get_actions(version, &bytes).map(Some).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// What each version after `from` up to `to` added, in commit order.
+    pub async fn commits_between(&self, from: u64, to: u64) -> Result<Vec<CommitSummary>> {
+        let mut commits = Vec::new();
+        for version in from + 1..=to {
+            let actions = self.actions(version).await?.ok_or_else(|| Error::Damaged {
+                table: self.name.clone(),
+                file: format!("_delta_log/{version:020}.json"),
+                reason: "the commit file is missing".to_owned(),
+            })?;
+            let mut commit = CommitSummary { version, files: Vec::new(), positions: Vec::new() };
+            for action in actions {
+                match action {
+                    Action::Add(add) if add.data_change => commit.files.push(DataFile(Arc::new(add))),
+                    Action::Txn(id) => commit.positions.push(TransactionId::new(id.app_id, id.version)),
+                    _ => {}
+                }
+            }
+            commits.push(commit);
+        }
+        Ok(commits)
+    }
+
+    /// Hash of the commit file of `version` in 63 bits: what a position of the next layer remembers beside the number,
+    /// so that a table that was deleted and made again is noticed (decision 10).
+    pub async fn commit_hash(&self, version: u64) -> Result<i64> {
+        let wrap = |source| Error::storage(&self.name, source);
+        let bytes = self.log.read_commit_entry(version).await.map_err(wrap)?.unwrap_or_default();
+        Ok(i64::try_from(xxhash_rust::xxh3::xxh3_64(&bytes) >> 1).unwrap_or_default())
+    }
+
+    /// The newest version in the log, which may be ahead of this handle.
+    pub async fn newest_version(&self) -> Result<u64> {
+        let mut version = self.version;
+        while self.log.read_commit_entry(version + 1).await.map_err(|source| Error::storage(&self.name, source))?.is_some() {
+            version += 1;
+        }
+        Ok(version)
+    }
+
+    /// Reads one file: the columns of `schema`, or all.
+    pub async fn read(&self, file: &DataFile, schema: Option<&SchemaRef>) -> Result<Vec<RecordBatch>> {
+        let store = self.log.object_store(None);
+        read_file(&self.name, &store, schema.unwrap_or(&self.schema), file).await
+    }
+
+    /// Reads every row of this version.
+    pub async fn read_all(&self) -> Result<Vec<RecordBatch>> {
+        let mut rows = Vec::new();
+        for file in self.files.values() {
+            rows.extend(self.read(file, None).await?);
+        }
+        Ok(rows)
+    }
+
+    /// This version as a DataFusion table, with file pruning by statistics.
+    pub async fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+        let wrap = |source| Error::storage(&self.name, source);
+        let mut table = DeltaTable::new(self.log.clone());
+        table.load_version(self.version).await.map_err(wrap)?;
+        table.table_provider().await.map_err(|source| Error::storage(&self.name, source))
+    }
+
+    /// Writes a log checkpoint at this version, so that opening the table stays quick.
+    pub async fn checkpoint(&self) -> Result<()> {
+        let url = self.blind.table_url().clone();
+        let work = deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url, self.version, Some(false), None);
+        work.await.map_err(|source| Error::storage(&self.name, source))
+    }
+
+    /// Where the file `path` of this table is, for messages.
+    pub fn location_of(&self, path: &str) -> Path {
+        Path::from(format!("{}/{path}", self.blind.table_url()))
+    }
+}
+
+async fn create(log: LogStoreRef, spec: &TableSpec) -> Result<()> {
+    let wrap = |source| Error::storage(&spec.name, source);
+    let schema: StructType = spec.schema.as_ref().try_into_kernel().map_err(|error| Error::Schema {
+        table: spec.name.clone(),
+        reason: error.to_string(),
+    })?;
+    let mut properties = vec![("delta.appendOnly".to_owned(), Some(spec.append_only.to_string()))];
+    if !spec.stats_columns.is_empty() {
+        properties.push(("delta.dataSkippingStatsColumns".to_owned(), Some(spec.stats_columns.join(","))));
+    }
+    let created = CreateBuilder::new()
+        .with_log_store(log)
+        .with_table_name(&spec.name)
+        .with_columns(schema.fields().cloned())
+        .with_partition_columns(spec.partition_by.clone())
+        .with_configuration(properties)
+        .with_raise_if_key_not_exists(false)
+        .await;
+    match created {
+        Ok(_) => Ok(()),
+        // Another process created it at the same moment.
+        Err(deltalake::DeltaTableError::VersionAlreadyExists(_)) => Ok(()),
+        Err(source) => Err(wrap(source)),
+    }
+}
+
+fn remove(file: &DataFile) -> Remove {
+    let add = file.add();
+    Remove {
+        path: add.path.clone(),
+        data_change: true,
+        deletion_timestamp: Some(now_ms()),
+        extended_file_metadata: Some(true),
+        partition_values: Some(add.partition_values.clone()),
+        size: Some(add.size),
+        tags: None,
+        deletion_vector: None,
+        base_row_id: None,
+        default_row_commit_version: None,
+    }
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+}

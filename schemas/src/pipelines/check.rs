@@ -1,0 +1,134 @@
+//! Names and references across the entries of a file.
+
+use std::collections::HashSet;
+
+use super::{Pipeline, Pipelines, Problem, Refresh, Silver, SilverMode};
+
+/// Adds a problem for each name or reference that does not hold.
+pub(super) fn check(pipelines: &Pipelines, text: &str, problems: &mut Vec<Problem>) {
+    let mut checker = Checker { text, problems };
+    checker.unique("topic", pipelines.topics.iter().map(|topic| topic.name.as_str()));
+    checker.unique("event type", pipelines.events.iter().map(|event| event.event_type.as_str()));
+    checker.unique("pipeline", pipelines.pipelines.iter().map(|pipeline| pipeline.name.as_str()));
+    let tables = pipelines.pipelines.iter().flat_map(|pipeline| {
+        let silver = pipeline.silver.iter().map(|silver| silver.name.as_str());
+        silver.chain(pipeline.gold.iter().map(|gold| gold.name.as_str()))
+    });
+    checker.unique("table", tables);
+    let topics: HashSet<&str> = pipelines.topics.iter().map(|topic| topic.name.as_str()).collect();
+    for event in &pipelines.events {
+        if !topics.contains(event.topic.as_str()) {
+            let line = checker.line_of(&event.event_type);
+            checker.add(line, format!("event type `{}` goes to topic `{}`, which is not declared", event.event_type, event.topic));
+        }
+    }
+    for pipeline in &pipelines.pipelines {
+        checker.name("pipeline", &pipeline.name, pipeline.line);
+        if !topics.contains(pipeline.topic.as_str()) {
+            let message = format!(
+                "pipeline `{}` reads topic `{}`, which is not declared: add a [[topic]]",
+                pipeline.name, pipeline.topic
+            );
+            checker.add(pipeline.line, message);
+        }
+        checker.pipeline(pipelines, pipeline);
+    }
+}
+
+struct Checker<'a> {
+    text: &'a str,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Checker<'_> {
+    fn pipeline(&mut self, file: &Pipelines, pipeline: &Pipeline) {
+        for input in &pipeline.inputs {
+            self.name("input", &input.name, input.line);
+            if !pipeline.silver.iter().any(|silver| silver.name == input.into && silver.mode != SilverMode::Fold) {
+                self.add(
+                    input.line,
+                    format!(
+                        "input `{}` goes into `{}`, which is no append or upsert table of pipeline `{}`",
+                        input.name, input.into, pipeline.name
+                    ),
+                );
+            }
+            for event_type in &input.types {
+                if !file.events.iter().any(|event| &event.event_type == event_type) {
+                    self.add(
+                        input.line,
+                        format!(
+                            "input `{}` takes type `{event_type}`, which is not declared: add an [[event]]",
+                            input.name
+                        ),
+                    );
+                }
+            }
+            self.unique("column", input.columns.iter().map(|column| column.name.as_str()));
+        }
+        for silver in &pipeline.silver {
+            self.name("silver table", &silver.name, silver.line);
+            self.silver(pipeline, silver);
+        }
+        for gold in &pipeline.gold {
+            self.name("gold table", &gold.name, gold.line);
+            if gold.refresh == Refresh::Keys && gold.key.is_empty() {
+                self.add(gold.line, format!("gold table `{}` has refresh `keys` and no `key`: name its group columns", gold.name));
+            }
+        }
+    }
+
+    fn silver(&mut self, pipeline: &Pipeline, silver: &Silver) {
+        let needs_key = silver.mode != SilverMode::Append;
+        if needs_key && silver.key.is_empty() {
+            self.add(silver.line, format!("silver table `{}` is keyed and has no `key`", silver.name));
+        }
+        match silver.mode {
+            SilverMode::Append => {}
+            SilverMode::Upsert if silver.sequence.is_empty() => self.add(
+                silver.line,
+                format!("silver table `{}` is an upsert and has no `sequence`: name the columns that order its records", silver.name),
+            ),
+            SilverMode::Upsert => {}
+            SilverMode::Fold => {
+                let from = silver.from.as_deref().unwrap_or_default();
+                let is_append = |table: &Silver| table.name == from && table.mode == SilverMode::Append;
+                if !pipeline.silver.iter().any(is_append) {
+                    self.add(silver.line, format!("silver table `{}` folds `{from}`, which is no append table of this pipeline: set `from`", silver.name));
+                }
+                if silver.fold.is_empty() {
+                    self.add(silver.line, format!("silver table `{}` is a fold and declares no aggregate", silver.name));
+                }
+            }
+        }
+    }
+
+    /// Names become folders, SQL tables and routes, so they are kept to the plainest form (spec M3).
+    fn name(&mut self, what: &str, name: &str, line: usize) {
+        let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !is_plain {
+            self.add(line, format!("{what} name `{name}` must be lower case letters, digits and `_`, starting with a letter"));
+        }
+    }
+
+    fn unique<'n>(&mut self, what: &str, names: impl Iterator<Item = &'n str>) {
+        let mut seen = HashSet::new();
+        for name in names {
+            if !seen.insert(name) {
+                let line = self.line_of(name);
+                self.add(line, format!("{what} `{name}` is declared twice"));
+            }
+        }
+    }
+
+    /// The last line that names `name` in quotes: entries of one kind have no position of their own.
+    fn line_of(&self, name: &str) -> usize {
+        let quoted = format!("\"{name}\"");
+        self.text.lines().enumerate().filter(|(_, line)| line.contains(&quoted)).last().map_or(1, |(index, _)| index + 1)
+    }
+
+    fn add(&mut self, line: usize, message: String) {
+        self.problems.push(Problem { line, message });
+    }
+}

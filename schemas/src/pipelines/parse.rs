@@ -1,0 +1,197 @@
+//! From text to [`Pipelines`], with every problem at once.
+//!
+//! Each array entry is read on its own, so that one bad table hides no other; then [`super::check`] looks at names and
+//! references across entries.
+
+use std::{fmt, ops::Range};
+
+use serde::de::DeserializeOwned;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
+
+use super::{Gold, Input, Pipeline, Pipelines, Silver, check, model::default_topic};
+
+/// One problem in the file: where, why, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// Counted from 1.
+    pub line: usize,
+    pub message: String,
+}
+
+/// Every problem of a file, in line order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let newline = if index == 0 { "" } else { "\n" };
+            write!(out, "{newline}line {}: {}", problem.line, problem.message)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the text of a `pipelines.toml`.
+pub fn parse(text: &str) -> Result<Pipelines, Problems> {
+    let mut reader = Reader { text, problems: Vec::new() };
+    let pipelines = reader.file();
+    check::check(&pipelines, text, &mut reader.problems);
+    if reader.problems.is_empty() {
+        return Ok(pipelines);
+    }
+    reader.problems.sort();
+    reader.problems.dedup();
+    Err(Problems(reader.problems))
+}
+
+struct Reader<'t> {
+    text: &'t str,
+    problems: Vec<Problem>,
+}
+
+type Entry<'t> = Spanned<DeValue<'t>>;
+
+impl<'t> Reader<'t> {
+    fn file(&mut self) -> Pipelines {
+        let (table, errors) = DeTable::parse_recoverable(self.text);
+        for error in &errors {
+            self.problem(error.span(), error.message().to_owned());
+        }
+        let mut pipelines = Pipelines::default();
+        for (key, value) in table.into_inner() {
+            match key.get_ref().as_ref() {
+                "version" => self.version(&value),
+                "topic" => pipelines.topics = self.each(value),
+                "event" => pipelines.events = self.each(value),
+                "pipeline" => {
+                    pipelines.pipelines = self.entries(value).into_iter().map(|entry| self.pipeline(entry)).collect();
+                }
+                other => self.problem(
+                    Some(key.span()),
+                    format!("unknown key `{other}`: expected `version`, `topic`, `event` or `pipeline`"),
+                ),
+            }
+        }
+        pipelines
+    }
+
+    fn version(&mut self, value: &Entry<'t>) {
+        if value.get_ref().as_integer().map(|number| number.as_str()) != Some("1") {
+            self.problem(Some(value.span()), "`version` must be 1: this binary reads no other".to_owned());
+        }
+    }
+
+    fn pipeline(&mut self, entry: Entry<'t>) -> Pipeline {
+        let line = self.line(entry.span().start);
+        let mut pipeline = Pipeline {
+            name: String::new(),
+            topic: default_topic(),
+            description: String::new(),
+            inputs: Vec::new(),
+            silver: Vec::new(),
+            gold: Vec::new(),
+            line,
+        };
+        let DeValue::Table(table) = entry.into_inner() else { return pipeline };
+        for (key, value) in table {
+            match key.get_ref().as_ref() {
+                "name" => pipeline.name = self.one(value).unwrap_or_default(),
+                "topic" => pipeline.topic = self.one(value).unwrap_or_default(),
+                "description" => pipeline.description = self.one(value).unwrap_or_default(),
+                "input" => pipeline.inputs = self.each_at(value, |input: &mut Input, line| input.line = line),
+                "silver" => pipeline.silver = self.each_at(value, |silver: &mut Silver, line| silver.line = line),
+                "gold" => pipeline.gold = self.each_at(value, |gold: &mut Gold, line| gold.line = line),
+                other => self.problem(
+                    Some(key.span()),
+                    format!(
+                        "unknown key `{other}` in a pipeline: expected `name`, `topic`, `description`, `input`, \
+                         `silver` or `gold`"
+                    ),
+                ),
+            }
+        }
+        pipeline
+    }
+
+    fn each<T: DeserializeOwned>(&mut self, value: Entry<'t>) -> Vec<T> {
+        self.each_at(value, |_, _| ())
+    }
+
+    fn each_at<T: DeserializeOwned>(&mut self, value: Entry<'t>, place: impl Fn(&mut T, usize)) -> Vec<T> {
+        let mut read = Vec::new();
+        for entry in self.entries(value) {
+            let line = self.line(entry.span().start);
+            if let Some(mut item) = self.one(entry) {
+                place(&mut item, line);
+                read.push(item);
+            }
+        }
+        read
+    }
+
+    fn entries(&mut self, value: Entry<'t>) -> Vec<Entry<'t>> {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::Array(array) => array.into_iter().collect(),
+            other => {
+                let message = format!("expected a list of tables, `[[...]]`, found a {}", other.type_str());
+                self.problem(Some(span), message);
+                Vec::new()
+            }
+        }
+    }
+
+    fn one<T: DeserializeOwned>(&mut self, value: Entry<'t>) -> Option<T> {
+        let span = value.span();
+        match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(item) => Some(item),
+            Err(error) => {
+                self.problem(error.span().or(Some(span)), error.message().to_owned());
+                None
+            }
+        }
+    }
+
+    fn problem(&mut self, span: Option<Range<usize>>, message: String) {
+        let line = self.line(span.map_or(0, |span| span.start));
+        self.problems.push(Problem { line, message });
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        let end = offset.min(self.text.len());
+        1 + self.text.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_file_is_well_formed() {
+        let pipelines = parse(super::super::BUILT_IN).map_err(|problems| problems.to_string()).unwrap();
+        assert_eq!(pipelines.pipelines[0].name, "etl_runs");
+        assert_eq!(pipelines.pipelines[0].gold.len(), 6);
+    }
+
+    #[test]
+    fn every_problem_is_named_with_its_line() {
+        let text = "version = 1\n[[topic]]\nname = \"t\"\npartitoins = 3\n[[event]]\ntype = \"a\"\n\
+                    [[pipeline]]\nname = \"p\"\ntopic = \"nowhere\"\n[[pipeline.silver]]\nname = \"s\"\nmode = \"apend\"\n";
+        let Err(Problems(problems)) = parse(text) else { panic!("accepted") };
+        let lines: Vec<usize> = problems.iter().map(|problem| problem.line).collect();
+        assert!(lines.contains(&4), "{problems:?}");
+        assert!(lines.contains(&12), "{problems:?}");
+        assert!(problems.iter().any(|problem| problem.message.contains("nowhere")), "{problems:?}");
+    }
+
+    #[test]
+    fn broken_toml_is_a_problem_with_a_line() {
+        let Err(Problems(problems)) = parse("version = 1\n[[pipeline]\n") else { panic!("accepted") };
+        assert_eq!(problems[0].line, 2);
+    }
+}

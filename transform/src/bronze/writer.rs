@@ -1,0 +1,198 @@
+//! The loop from the log to the bronze table.
+//!
+//! It collects records until rows, bytes or latency say so (spec B3), commits them with the next offset of each
+//! partition, and only then tells the broker and the pipelines. While a commit is written the log goes on filling, so
+//! a busy stage takes larger batches by itself.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use chrono::DateTime;
+use karat_eventlog::{Consumer, ConsumerSettings, EventLog, NewRecord, PollLimits, Record, StartPositions};
+use karat_lake::{Lake, Table, TransactionId, arrow::array::RecordBatch};
+use karat_schemas::{COMMITS_TOPIC, epoch::Notice};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::{position_name, rows, table_spec};
+use crate::Result;
+
+/// When a batch is written: on the first of these.
+#[derive(Debug, Clone, Copy)]
+pub struct BronzeSettings {
+    /// 50,000 rows: where the cost of a commit vanishes beside the rows' own (performance notes, section 4.2).
+    pub max_rows: usize,
+    /// 32 MiB of payload: bounds memory with large events.
+    pub max_bytes: usize,
+    /// 100 ms: most of the second that an event may take to become visible is left to the later stages.
+    pub max_latency: Duration,
+}
+
+impl Default for BronzeSettings {
+    fn default() -> Self {
+        Self { max_rows: 50_000, max_bytes: 32 << 20, max_latency: Duration::from_millis(100) }
+    }
+}
+
+/// A committed bronze version, handed on in memory so that the next layer need not read the file back.
+#[derive(Debug, Clone)]
+pub struct BronzeBatch {
+    pub version: u64,
+    pub rows: RecordBatch,
+    /// Next offset of the partitions that moved.
+    pub positions: BTreeMap<u32, i64>,
+}
+
+/// Owns the bronze table of one topic in this process.
+pub struct BronzeWriter {
+    topic: String,
+    settings: BronzeSettings,
+    log: Arc<dyn EventLog>,
+    table: Arc<Mutex<Table>>,
+    pipelines: Vec<mpsc::Sender<BronzeBatch>>,
+}
+
+/// Start positions from the table's own transactions (spec L2).
+struct FromTable {
+    table: Arc<Mutex<Table>>,
+}
+
+#[async_trait]
+impl StartPositions for FromTable {
+    async fn next_offsets(&self, topic: &str, partitions: &[u32]) -> karat_eventlog::Result<BTreeMap<u32, i64>> {
+        let mut table = self.table.lock().await;
+        let mut offsets = BTreeMap::new();
+        // A partition may come back after another process wrote it: the log of the table is read first.
+        let internal = |error: karat_lake::Error| karat_eventlog::Error::internal(format!("position of topic `{topic}`"), error);
+        table.refresh().await.map_err(internal)?;
+        for partition in partitions {
+            let position = table.position(&position_name(topic, *partition)).await.map_err(internal)?;
+            offsets.extend(position.map(|offset| (*partition, offset)));
+        }
+        Ok(offsets)
+    }
+}
+
+impl BronzeWriter {
+    /// Opens the table. `pipelines` get each committed batch, in order.
+    pub async fn open(
+        topic: &str,
+        settings: BronzeSettings,
+        log: Arc<dyn EventLog>,
+        lake: &Lake,
+        pipelines: Vec<mpsc::Sender<BronzeBatch>>,
+    ) -> Result<Self> {
+        let table = lake.open_or_create(&table_spec(topic)).await?;
+        Ok(Self { topic: topic.to_owned(), settings, log, table: Arc::new(Mutex::new(table)), pipelines })
+    }
+
+    /// Runs until `stop` says so; what was collected by then is committed.
+    pub async fn run(self, group: &str, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let start = Arc::new(FromTable { table: Arc::clone(&self.table) });
+        let settings = ConsumerSettings { group: group.to_owned(), topic: self.topic.clone(), start };
+        let mut consumer = self.log.consumer(settings).await?;
+        loop {
+            let records = self.collect(consumer.as_mut(), &mut stop).await?;
+            if !records.is_empty() {
+                let batch = self.commit(records).await?;
+                consumer.commit_for_display(&batch.positions).await;
+                self.announce(batch).await;
+            }
+            if *stop.borrow() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Collects one batch: waits for a first record, then until a bound is met.
+    async fn collect(&self, consumer: &mut dyn Consumer, stop: &mut watch::Receiver<bool>) -> Result<Vec<Record>> {
+        let mut records: Vec<Record> = Vec::new();
+        let (mut bytes, mut deadline) = (0, None);
+        loop {
+            let now = Instant::now();
+            let max_wait = match deadline {
+                None => Duration::from_millis(500),
+                Some(deadline) if now >= deadline => return Ok(records),
+                Some(deadline) => deadline - now,
+            };
+            let limits = PollLimits {
+                max_records: self.settings.max_rows - records.len(),
+                max_bytes: self.settings.max_bytes.saturating_sub(bytes).max(1),
+                max_wait,
+            };
+            let polled = tokio::select! {
+                polled = consumer.poll(limits) => polled?,
+                _ = stop.changed() => return Ok(records),
+            };
+            if !polled.revoked.is_empty() {
+                records.retain(|record| !polled.revoked.contains(&record.partition));
+            }
+            bytes += polled.records.iter().map(|record| record.payload.len()).sum::<usize>();
+            records.extend(polled.records);
+            if *stop.borrow() || records.len() >= self.settings.max_rows || bytes >= self.settings.max_bytes {
+                return Ok(records);
+            }
+            if !records.is_empty() && deadline.is_none() {
+                deadline = Some(now + self.settings.max_latency);
+            }
+        }
+    }
+
+    async fn commit(&self, records: Vec<Record>) -> Result<BronzeBatch> {
+        let ingest_us = now_us();
+        let mut positions = BTreeMap::new();
+        for record in &records {
+            let next = positions.entry(record.partition).or_insert(0);
+            *next = (record.offset + 1).max(*next);
+        }
+        let rows = tokio::task::spawn_blocking(move || rows::from_records(&records, ingest_us)).await??;
+        let date = DateTime::from_timestamp_micros(ingest_us).unwrap_or_default().format("%Y-%m-%d").to_string();
+        let transactions: Vec<TransactionId> = positions
+            .iter()
+            .map(|(partition, next)| TransactionId::new(position_name(&self.topic, *partition), *next))
+            .collect();
+        let mut table = self.table.lock().await;
+        let partition = [("ingest_date".to_owned(), date)];
+        let staged = table.stage("part", &partition, std::slice::from_ref(&rows)).await?;
+        let committed = table.commit(Vec::new(), staged.into_iter().collect(), &transactions).await?;
+        let version = committed.version();
+        if version % CHECKPOINT_EVERY == 0 {
+            table.checkpoint().await?;
+        }
+        Ok(BronzeBatch { version, rows, positions })
+    }
+
+    async fn announce(&self, batch: BronzeBatch) {
+        let table = super::table_name(&self.topic);
+        let notice = Notice::Bronze { table: table.clone(), version: batch.version, positions: batch.positions.clone() };
+        for pipeline in &self.pipelines {
+            // A pipeline that is slow or gone reads the files instead: bronze waits a little for it, not for ever.
+            let _ = pipeline.send_timeout(batch.clone(), HAND_OVER_WAIT).await;
+        }
+        announce(self.log.as_ref(), &table, &notice).await;
+    }
+}
+
+/// Versions between checkpoints of the table's log: what opening the table has to read.
+const CHECKPOINT_EVERY: u64 = 500;
+
+/// How long bronze waits for a busy pipeline to take a batch from memory.
+const HAND_OVER_WAIT: Duration = Duration::from_secs(2);
+
+/// Publishes a commit notice. A lost notice costs a second, never correctness (spec L4), so failures are only logged.
+pub(crate) async fn announce(log: &dyn EventLog, key: &str, notice: &Notice) {
+    let Ok(payload) = serde_json::to_vec(notice) else { return };
+    let record = NewRecord { key: Some(key.to_owned().into()), payload: payload.into(), ..NewRecord::default() };
+    if let Err(error) = log.append(COMMITS_TOPIC, vec![record]).await {
+        tracing::debug!(%error, key, "commit notice not published");
+    }
+}
+
+/// The clock, microseconds since 1970 UTC.
+pub(crate) fn now_us() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,183 @@
+//! One column under construction, and the rules of its type.
+
+use std::sync::Arc;
+
+use jiter::{Jiter, Peek};
+use karat_lake::arrow::{
+    array::{
+        ArrayRef, BooleanBuilder, Date32Builder, Decimal128Builder, Float64Builder, Int64Builder, StringBuilder,
+        TimestampMicrosecondBuilder,
+    },
+    datatypes::{DataType, TimeUnit},
+};
+use karat_schemas::pipelines::{Column, ColumnType};
+
+use super::{Fault, kind, number, time};
+use crate::Result;
+
+/// The Arrow type of a declared type.
+pub(super) fn data_type(column_type: ColumnType) -> DataType {
+    match column_type {
+        ColumnType::String | ColumnType::Json => DataType::Utf8,
+        ColumnType::Int64 => DataType::Int64,
+        ColumnType::Float64 => DataType::Float64,
+        ColumnType::Bool => DataType::Boolean,
+        ColumnType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        ColumnType::Date => DataType::Date32,
+        ColumnType::Decimal { precision, scale } => DataType::Decimal128(precision, scale),
+    }
+}
+
+pub(super) struct ColumnBuilder {
+    values: Values,
+    /// Takes numbers and booleans written as text, and text written as a number.
+    coerce: bool,
+    len: usize,
+    is_last_null: bool,
+}
+
+enum Values {
+    Text(StringBuilder),
+    Json(StringBuilder),
+    Int(Int64Builder),
+    Float(Float64Builder),
+    Bool(BooleanBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+    Date(Date32Builder),
+    Decimal(Decimal128Builder, u8, i8),
+}
+
+impl ColumnBuilder {
+    pub(super) fn new(column: &Column) -> Self {
+        let values = match column.column_type {
+            ColumnType::String => Values::Text(StringBuilder::new()),
+            ColumnType::Json => Values::Json(StringBuilder::new()),
+            ColumnType::Int64 => Values::Int(Int64Builder::new()),
+            ColumnType::Float64 => Values::Float(Float64Builder::new()),
+            ColumnType::Bool => Values::Bool(BooleanBuilder::new()),
+            ColumnType::Timestamp => {
+                Values::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(data_type(column.column_type)))
+            }
+            ColumnType::Date => Values::Date(Date32Builder::new()),
+            ColumnType::Decimal { precision, scale } => {
+                let builder = Decimal128Builder::new().with_data_type(data_type(column.column_type));
+                Values::Decimal(builder, precision, scale)
+            }
+        };
+        Self { values, coerce: column.coerce, len: 0, is_last_null: false }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_last_null(&self) -> bool {
+        self.is_last_null
+    }
+
+    pub(super) fn append_null(&mut self) {
+        match &mut self.values {
+            Values::Text(builder) | Values::Json(builder) => builder.append_null(),
+            Values::Int(builder) => builder.append_null(),
+            Values::Float(builder) => builder.append_null(),
+            Values::Bool(builder) => builder.append_null(),
+            Values::Timestamp(builder) => builder.append_null(),
+            Values::Date(builder) => builder.append_null(),
+            Values::Decimal(builder, ..) => builder.append_null(),
+        }
+        self.len += 1;
+        self.is_last_null = true;
+    }
+
+    /// Takes the value that `json` stands at. On a fault nothing was appended.
+    pub(super) fn append(&mut self, json: &mut Jiter<'_>, payload: &[u8], peek: Peek) -> Result<(), Fault> {
+        if matches!(peek, Peek::Null) {
+            json.known_null()?;
+            self.append_null();
+            return Ok(());
+        }
+        let coerce = self.coerce;
+        match &mut self.values {
+            Values::Text(builder) => match peek {
+                Peek::String => builder.append_value(json.known_str()?),
+                _ if coerce && peek.is_num() => builder.append_value(text(json.known_number_bytes(peek)?)),
+                Peek::True | Peek::False if coerce => {
+                    builder.append_value(if json.known_bool(peek)? { "true" } else { "false" });
+                }
+                other => return Err(wrong("text", other)),
+            },
+            Values::Json(builder) => {
+                let start = json.current_index();
+                json.known_skip(peek)?;
+                builder.append_value(text(&payload[start..json.current_index()]).trim_ascii());
+            }
+            Values::Int(builder) => builder.append_value(number::int(digits(json, peek, coerce, "a whole number")?)?),
+            Values::Float(builder) => builder.append_value(number::float(digits(json, peek, coerce, "a number")?)?),
+            Values::Bool(builder) => match peek {
+                Peek::True | Peek::False => builder.append_value(json.known_bool(peek)?),
+                Peek::String if coerce => builder.append_value(boolean(json.known_str()?)?),
+                other => return Err(wrong("a boolean", other)),
+            },
+            Values::Timestamp(builder) => match peek {
+                Peek::String => builder.append_value(time::timestamp(json.known_str()?, coerce)?),
+                other => return Err(wrong("a time as text (RFC 3339)", other)),
+            },
+            Values::Date(builder) => match peek {
+                Peek::String => builder.append_value(time::date(json.known_str()?)?),
+                other => return Err(wrong("a date as text (YYYY-MM-DD)", other)),
+            },
+            Values::Decimal(builder, precision, scale) => {
+                // Decimals are often sent as text, just because JSON numbers lose digits elsewhere: both are exact.
+                let digits = digits(json, peek, true, "a decimal")?;
+                builder.append_value(number::decimal(digits, *precision, *scale)?);
+            }
+        }
+        self.len += 1;
+        self.is_last_null = false;
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self) -> Result<ArrayRef> {
+        Ok(match &mut self.values {
+            Values::Text(builder) | Values::Json(builder) => Arc::new(builder.finish()),
+            Values::Int(builder) => Arc::new(builder.finish()),
+            Values::Float(builder) => Arc::new(builder.finish()),
+            Values::Bool(builder) => Arc::new(builder.finish()),
+            Values::Timestamp(builder) => Arc::new(builder.finish()),
+            Values::Date(builder) => Arc::new(builder.finish()),
+            Values::Decimal(builder, ..) => Arc::new(builder.finish()),
+        })
+    }
+}
+
+/// The text of a number, or of a string where that is allowed.
+fn digits<'a>(json: &'a mut Jiter<'_>, peek: Peek, takes_text: bool, expected: &str) -> Result<&'a str, Fault> {
+    match peek {
+        _ if peek.is_num() => Ok(text(json.known_number_bytes(peek)?)),
+        Peek::String if takes_text => Ok(json.known_str()?),
+        other => Err(wrong(expected, other)),
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, Fault> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(Fault::new("wrong_type", format!("expected `true` or `false`, found `{}`", shorten(other)))),
+    }
+}
+
+fn wrong(expected: &str, found: Peek) -> Fault {
+    Fault::new("wrong_type", format!("expected {expected}, found {}", kind(found)))
+}
+
+/// The payload was checked to be UTF-8, so its parts are too.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The start of a value, for messages.
+pub(super) fn shorten(value: &str) -> &str {
+    let end = value.char_indices().nth(60).map_or(value.len(), |(index, _)| index);
+    &value[..end]
+}

@@ -1,0 +1,206 @@
+//! Refresh by keys: the groups that a change touches are computed again from their rows.
+//!
+//! The state store keeps the silver rows of each group side by side, so a touched group is read without a scan. With
+//! `latest`, only the newest rows of a group are kept and seen; `floor` remembers the newest row that was let go, and
+//! when a kept row goes away or moves, so that an older one should come back, the group asks to be refilled.
+
+use std::collections::BTreeSet;
+
+use karat_lake::arrow::{
+    array::RecordBatch,
+    datatypes::SchemaRef,
+};
+use karat_schemas::pipelines::Gold;
+
+use super::{
+    GoldChanges,
+    choose::{Applied, GoldPlan, Source},
+};
+use crate::{
+    Error, Result,
+    query::{Planner, Query},
+    silver::fold::WEIGHT,
+    state::Step,
+    value::{self, Column, Value},
+};
+
+/// A planned refresh by keys.
+pub struct KeysPlan {
+    name: String,
+    source: String,
+    source_schema: SchemaRef,
+    row_key: Vec<String>,
+    key: Vec<String>,
+    latest: Option<(String, usize)>,
+    query: Query,
+    schema: SchemaRef,
+}
+
+impl KeysPlan {
+    pub async fn new(gold: &Gold, source: &Source<'_>) -> Result<Self> {
+        let planner = Planner::new(&[(source.table, source.schema.clone())])?;
+        let query = planner.select(&gold.sql).await?;
+        let latest = gold.latest.as_ref().map(|latest| (latest.by.clone(), latest.keep));
+        for name in gold.key.iter().chain(latest.iter().map(|(by, _)| by)) {
+            if source.schema.field_with_name(name).is_err() {
+                return Err(Error::Declaration(format!("silver table `{}` has no column `{name}`", source.table)));
+            }
+        }
+        for name in &gold.key {
+            if query.schema().field_with_name(name).is_err() {
+                return Err(Error::Declaration(format!("its SQL must give the key column `{name}`")));
+            }
+        }
+        if gold.bucket.is_some() {
+            return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
+        }
+        Ok(Self {
+            name: gold.name.clone(),
+            source: source.table.to_owned(),
+            source_schema: source.schema.clone(),
+            row_key: source.key.to_vec(),
+            key: gold.key.clone(),
+            latest,
+            schema: query.schema().clone(),
+            query,
+        })
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn key(&self) -> &[String] {
+        &self.key
+    }
+
+    pub(super) async fn apply(&mut self, step: &mut Step<'_>, changes: &RecordBatch) -> Result<Applied> {
+        let touched = self.keep_rows(step, changes)?;
+        let (mut ready, mut recompute) = (Vec::new(), Vec::new());
+        for group in touched {
+            if self.trim(step, &group)? {
+                ready.push(group);
+            } else {
+                recompute.push(value::decode_all(&group, &self.name)?);
+            }
+        }
+        Ok(Applied { changes: self.compute(step, &ready).await?, recompute })
+    }
+
+    pub(super) async fn recompute(
+        &mut self,
+        step: &mut Step<'_>,
+        groups: &[Vec<Value>],
+        rows: &RecordBatch,
+    ) -> Result<GoldChanges> {
+        let groups: BTreeSet<Vec<u8>> = groups.iter().map(|values| value::encode_all(values)).collect();
+        let keyspace = GoldPlan::keyspace(&self.name);
+        for group in &groups {
+            for (key, _) in step.prefix(&keyspace, group)? {
+                step.remove(&keyspace, key);
+            }
+        }
+        let group_keys = value::row_keys(rows, &self.key)?;
+        let wanted = (0..rows.num_rows()).filter(|row| groups.contains(&group_keys[*row]));
+        let wanted = karat_lake::arrow::array::UInt32Array::from_iter_values(wanted.filter_map(|row| u32::try_from(row).ok()));
+        let rows = karat_lake::arrow::compute::take_record_batch(rows, &wanted)?;
+        self.keep_rows(step, &rows)?;
+        let groups: Vec<Vec<u8>> = groups.into_iter().collect();
+        for group in &groups {
+            self.trim(step, group)?;
+        }
+        self.compute(step, &groups).await
+    }
+
+    /// Writes the rows of a change beside those of their group; gives the touched groups.
+    fn keep_rows(&self, step: &mut Step<'_>, changes: &RecordBatch) -> Result<BTreeSet<Vec<u8>>> {
+        let keyspace = GoldPlan::keyspace(&self.name);
+        let groups = value::row_keys(changes, &self.key)?;
+        let rows = value::row_keys(changes, &self.row_key)?;
+        let orders = match &self.latest {
+            Some((by, _)) => value::row_keys(changes, std::slice::from_ref(by))?,
+            None => vec![Vec::new(); changes.num_rows()],
+        };
+        let names: Vec<String> = self.source_schema.fields().iter().map(|field| field.name().clone()).collect();
+        let cells = value::columns(changes, &names)?;
+        let weights = value::columns(changes, &[WEIGHT.to_owned()])?;
+        let mut touched = BTreeSet::new();
+        for row in 0..changes.num_rows() {
+            let key = row_place(&groups[row], &orders[row], &rows[row]);
+            if weights[0].value(row) == Value::Int(-1) {
+                step.remove(&keyspace, key);
+            } else {
+                let values: Vec<Value> = cells.iter().map(|column: &Column| column.value(row)).collect();
+                step.put(&keyspace, key, value::encode_all(&values));
+            }
+            touched.insert(groups[row].clone());
+        }
+        Ok(touched)
+    }
+
+    /// Keeps the newest rows of a group; false when rows that were let go might belong to them now.
+    fn trim(&self, step: &mut Step<'_>, group: &[u8]) -> Result<bool> {
+        let Some((by, keep)) = &self.latest else { return Ok(true) };
+        let keyspace = GoldPlan::keyspace(&self.name);
+        let floor_key = [group, FLOOR].concat();
+        let mut kept = Vec::new();
+        for (key, bytes) in self.rows_of(step, group)? {
+            let values = value::decode_all(&bytes, &keyspace)?;
+            let order = self.source_schema.index_of(by).map(|index| values[index].clone()).unwrap_or(Value::Null);
+            kept.push((order, key));
+        }
+        kept.sort_unstable();
+        let floor = step.get(&keyspace, &floor_key)?.map(|bytes| value::decode_all(&bytes, &keyspace)).transpose()?;
+        let floor = floor.map(|values| (values[0].clone(), if let Some(Value::Bytes(key)) = values.get(1) { key.to_vec() } else { Vec::new() }));
+        // Below the floor rows have been let go before: what arrives there cannot be judged beside them.
+        if let Some(floor) = &floor {
+            let above = kept.iter().filter(|row| *row > floor).count();
+            if above < *keep {
+                return Ok(false);
+            }
+        }
+        let excess = kept.len().saturating_sub(*keep);
+        if excess > 0 {
+            let (order, key) = kept[excess - 1].clone();
+            for (_, key) in &kept[..excess] {
+                step.remove(&keyspace, key.clone());
+            }
+            let new_floor = (order, key);
+            let highest = floor.map_or(new_floor.clone(), |floor| floor.max(new_floor));
+            step.put(&keyspace, floor_key, value::encode_all(&[highest.0, Value::Bytes(highest.1.into())]));
+        }
+        Ok(true)
+    }
+
+    fn rows_of(&self, step: &Step<'_>, group: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let pairs = step.prefix(&GoldPlan::keyspace(&self.name), group)?;
+        Ok(pairs.into_iter().filter(|(key, _)| key.get(group.len()) == Some(&ROW_MARK)).collect())
+    }
+
+    /// Runs the SQL over the rows of the groups.
+    async fn compute(&mut self, step: &Step<'_>, groups: &[Vec<u8>]) -> Result<GoldChanges> {
+        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.source_schema.fields().len()];
+        for group in groups {
+            for (_, bytes) in self.rows_of(step, group)? {
+                let values = value::decode_all(&bytes, &self.name)?;
+                cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
+            }
+        }
+        let types = self.source_schema.fields().iter();
+        let columns = types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
+        let rows = RecordBatch::try_new(self.source_schema.clone(), columns)?;
+        let upserts = self.query.run(&[(&self.source, rows)]).await?;
+        let upsert_keys = value::row_keys(&upserts, &self.key)?;
+        let present: BTreeSet<&Vec<u8>> = upsert_keys.iter().collect();
+        let deleted_keys = groups.iter().filter(|group| !present.contains(group)).cloned().collect();
+        Ok(GoldChanges { upserts, upsert_keys, deleted_keys })
+    }
+}
+
+/// Follows the group in the key of a row, and of a floor: no value's encoding starts with them.
+const ROW_MARK: u8 = 0xfe;
+const FLOOR: &[u8] = &[0xff];
+
+fn row_place(group: &[u8], order: &[u8], row: &[u8]) -> Vec<u8> {
+    [group, &[ROW_MARK], order, row].concat()
+}

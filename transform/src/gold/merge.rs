@@ -1,0 +1,316 @@
+//! Refresh by merge: weighted changes are aggregated, and the result is added to stored state.
+//!
+//! The declared SQL must be one `SELECT` of groups and aggregates over the silver table. Its aggregates are taken apart
+//! into *parts* that can be added and subtracted: a count is a sum of weights, an average a sum and a count, a
+//! percentile an order-free histogram, a distinct count a set with weights. A batch costs what it changed: one
+//! aggregation of the changed rows, then one read and write of each touched group.
+//!
+//! `min` and `max` can be added to, not subtracted from: they are merged over append-only tables alone.
+
+mod parts;
+
+use std::sync::Arc;
+
+use karat_lake::{
+    arrow::{
+        array::{ArrayRef, RecordBatch, RecordBatchOptions},
+        datatypes::{Field, Schema, SchemaRef},
+    },
+    datafusion::{
+        common::tree_node::{Transformed, TreeNode},
+        functions_aggregate::expr_fn::sum,
+        logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Projection, col},
+    },
+};
+use karat_schemas::pipelines::{Bucket, Gold};
+
+use self::parts::{FinalPlan, PartState};
+use super::{
+    GoldChanges, bucket_end,
+    choose::{Applied, GoldPlan, Source},
+    with_revision,
+};
+use crate::{
+    Error, Result,
+    query::{Planner, Query, plain_type},
+    silver::fold::{WEIGHT, weighted_schema},
+    state::Step,
+    value::{self, Column, Value},
+};
+
+/// Name under which the final projection reads the aggregated groups.
+const GROUPS: &str = "karat_groups";
+/// The part that counts the rows of a group: at zero the group is gone.
+const ROWS: &str = "karat_rows";
+
+/// A planned merge.
+pub struct MergePlan {
+    name: String,
+    source: String,
+    /// Aggregates changed rows to groups and parts.
+    delta: Query,
+    num_groups: usize,
+    finals: Vec<FinalPlan>,
+    /// Groups and final values, as the projection reads them.
+    groups_schema: SchemaRef,
+    projection: Query,
+    /// Output columns that are the groups.
+    key: Vec<String>,
+    bucket: Option<Bucket>,
+    schema: SchemaRef,
+}
+
+/// A group's stored state.
+struct Group {
+    rows: i64,
+    revision: i64,
+    revised_at: Value,
+    parts: Vec<PartState>,
+}
+
+impl MergePlan {
+    /// Plans `gold`, or says why it cannot be merged.
+    pub async fn new(gold: &Gold, source: &Source<'_>) -> Result<Self> {
+        let planner = Planner::new(&[(source.table, weighted_schema(source.schema))])?;
+        let plan = planner.logical(&gold.sql).await?;
+        let LogicalPlan::Projection(Projection { expr: outputs, input, .. }) = plan else {
+            return Err(refused("its SQL is not one SELECT of groups and aggregates"));
+        };
+        let LogicalPlan::Aggregate(aggregate) = input.as_ref() else {
+            return Err(refused("its SQL does not end in GROUP BY (HAVING, DISTINCT, ORDER BY and LIMIT are not merged)"));
+        };
+        if aggregate.input.schema().index_of_column_by_name(None, WEIGHT).is_none() {
+            return Err(refused("it aggregates something else than the silver table itself"));
+        }
+        let mut delta: Vec<Expr> = vec![sum(col(WEIGHT)).alias(ROWS)];
+        let mut finals = Vec::new();
+        for expr in &aggregate.aggr_expr {
+            finals.push(FinalPlan::take_apart(expr, source.is_append_only, &mut delta)?);
+        }
+        let num_groups = aggregate.group_expr.len();
+        let groups = aggregate.group_expr.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("g{index}")));
+        let delta = LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).aggregate(groups.collect::<Vec<_>>(), delta)?;
+        let groups_schema = groups_schema(aggregate);
+        let projection_planner = Planner::new(&[(GROUPS, groups_schema.clone())])?;
+        let scan = projection_planner.logical(&format!("SELECT * FROM {GROUPS}")).await?;
+        let rewritten = outputs.iter().map(|expr| over_groups(expr, aggregate)).collect::<Result<Vec<_>>>()?;
+        let key = key_columns(&outputs, aggregate)?;
+        let projection = LogicalPlanBuilder::from(scan).project(rewritten)?.build()?;
+        let projection = projection_planner.query(projection)?;
+        let delta = planner.query(delta.build()?)?;
+        if let Some(bucket) = &gold.bucket
+            && !key.contains(&bucket.column)
+        {
+            return Err(refused(&format!("its bucket column `{}` is not one of its groups", bucket.column)));
+        }
+        Ok(Self {
+            name: gold.name.clone(),
+            source: source.table.to_owned(),
+            schema: with_revision(projection.schema(), gold.bucket.as_ref()),
+            delta,
+            num_groups,
+            finals,
+            groups_schema,
+            projection,
+            key,
+            bucket: gold.bucket.clone(),
+        })
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    pub fn key(&self) -> &[String] {
+        &self.key
+    }
+
+    pub(super) async fn apply(&mut self, step: &mut Step<'_>, changes: &RecordBatch, now_us: i64) -> Result<Applied> {
+        let delta = self.delta.run(&[(&self.source, changes.clone())]).await?;
+        let (mut present, mut deleted, mut recompute) = (Vec::new(), Vec::new(), Vec::new());
+        let columns = delta.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
+        let keyspace = GoldPlan::keyspace(&self.name);
+        for row in 0..delta.num_rows() {
+            let values: Vec<Value> = columns[..self.num_groups].iter().map(|column| column.value(row)).collect();
+            let key = value::encode_all(&values);
+            let stored = step.get(&keyspace, &key)?;
+            let mut group = match &stored {
+                Some(bytes) => self.decode(bytes)?,
+                None => self.empty(),
+            };
+            let parts = &columns[self.num_groups..];
+            group.rows += int(&parts[0].value(row));
+            for (state, column) in group.parts.iter_mut().zip(&parts[1..]) {
+                state.merge(&column.value(row)).ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
+            }
+            if group.rows <= 0 {
+                step.remove(&keyspace, key.clone());
+                deleted.extend(stored.is_some().then_some(key));
+                continue;
+            }
+            if group.parts.iter().any(PartState::lost_exactness) {
+                recompute.push(values);
+                continue;
+            }
+            self.revise(&mut group, &values, now_us);
+            step.put(&keyspace, key.clone(), encode(&group));
+            present.push((key, values, group));
+        }
+        Ok(Applied { changes: self.finish(present, deleted).await?, recompute })
+    }
+
+    pub(super) async fn recompute(
+        &mut self,
+        step: &mut Step<'_>,
+        groups: &[Vec<Value>],
+        rows: &RecordBatch,
+        now_us: i64,
+    ) -> Result<GoldChanges> {
+        let all = self.delta.run(&[(&self.source, rows.clone())]).await?;
+        let columns = all.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
+        let wanted: std::collections::HashSet<Vec<u8>> = groups.iter().map(|values| value::encode_all(values)).collect();
+        let keyspace = GoldPlan::keyspace(&self.name);
+        let mut present = Vec::new();
+        for row in 0..all.num_rows() {
+            let values: Vec<Value> = columns[..self.num_groups].iter().map(|column| column.value(row)).collect();
+            let key = value::encode_all(&values);
+            if !wanted.contains(&key) {
+                continue;
+            }
+            // Revisions are history, not figures: they go on from what is stored.
+            let before = step.get(&keyspace, &key)?.map(|bytes| self.decode(&bytes)).transpose()?;
+            let mut group = self.empty();
+            (group.revision, group.revised_at) =
+                before.map_or((0, Value::Null), |before| (before.revision, before.revised_at));
+            let parts = &columns[self.num_groups..];
+            group.rows = int(&parts[0].value(row));
+            for (state, column) in group.parts.iter_mut().zip(&parts[1..]) {
+                state.merge(&column.value(row)).ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
+            }
+            self.revise(&mut group, &values, now_us);
+            step.put(&keyspace, key.clone(), encode(&group));
+            present.push((key, values, group));
+        }
+        self.finish(present, Vec::new()).await
+    }
+
+    /// A change after the end of the bucket counts as a revision.
+    fn revise(&self, group: &mut Group, values: &[Value], now_us: i64) {
+        let Some(bucket) = &self.bucket else { return };
+        let start = self.key.iter().position(|name| *name == bucket.column).and_then(|index| values.get(index));
+        if let Some(Value::Int(start)) = start
+            && now_us >= bucket_end(*start, bucket.grain)
+        {
+            group.revision += 1;
+            group.revised_at = Value::Int(now_us);
+        }
+    }
+
+    /// Rows of the table from groups.
+    async fn finish(&mut self, present: Vec<(Vec<u8>, Vec<Value>, Group)>, deleted_keys: Vec<Vec<u8>>) -> Result<GoldChanges> {
+        let mut cells: Vec<Vec<Value>> = vec![Vec::with_capacity(present.len()); self.groups_schema.fields().len()];
+        for (_, values, group) in &present {
+            let finals = self.finals.iter().map(|plan| plan.value(&group.parts));
+            for (cell, value) in cells.iter_mut().zip(values.iter().cloned().chain(finals)) {
+                cell.push(value);
+            }
+        }
+        let types = self.groups_schema.fields().iter();
+        let columns = types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(present.len()));
+        let groups = RecordBatch::try_new_with_options(self.groups_schema.clone(), columns, &options)?;
+        let rows = self.projection.run(&[(GROUPS, groups)]).await?;
+        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
+        if self.bucket.is_some() {
+            let revisions: Vec<Value> = present.iter().map(|(_, _, group)| Value::Int(group.revision)).collect();
+            let revised: Vec<Value> = present.iter().map(|(_, _, group)| group.revised_at.clone()).collect();
+            let fields = self.schema.fields();
+            columns.push(value::to_array(fields[fields.len() - 2].data_type(), &revisions)?);
+            columns.push(value::to_array(fields[fields.len() - 1].data_type(), &revised)?);
+        }
+        let upserts = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
+        Ok(GoldChanges { upserts, upsert_keys: present.into_iter().map(|(key, ..)| key).collect(), deleted_keys })
+    }
+
+    fn empty(&self) -> Group {
+        let parts = self.finals.iter().flat_map(FinalPlan::empty_parts).collect();
+        Group { rows: 0, revision: 0, revised_at: Value::Null, parts }
+    }
+
+    fn decode(&self, mut bytes: &[u8]) -> Result<Group> {
+        let damaged = || Error::DamagedState(GoldPlan::keyspace(&self.name));
+        let mut next = || Value::decode(&mut bytes).ok_or_else(damaged);
+        let mut group = self.empty();
+        (group.rows, group.revision) = (int(&next()?), int(&next()?));
+        group.revised_at = next()?;
+        for part in &mut group.parts {
+            *part = part.of_stored(next()?).ok_or_else(damaged)?;
+        }
+        Ok(group)
+    }
+}
+
+fn encode(group: &Group) -> Vec<u8> {
+    let mut out = Vec::with_capacity(16 * (group.parts.len() + 3));
+    Value::Int(group.rows).encode(&mut out);
+    Value::Int(group.revision).encode(&mut out);
+    group.revised_at.encode(&mut out);
+    group.parts.iter().for_each(|part| part.stored().encode(&mut out));
+    out
+}
+
+fn int(value: &Value) -> i64 {
+    if let Value::Int(number) = value { *number } else { 0 }
+}
+
+fn refused(reason: &str) -> Error {
+    Error::Declaration(reason.to_owned())
+}
+
+/// Columns c0, c1, ...: the aggregate's groups, then its results, in plain types.
+fn groups_schema(aggregate: &Aggregate) -> SchemaRef {
+    let fields = aggregate.schema.fields().iter().enumerate();
+    let fields = fields.map(|(index, field)| Field::new(format!("c{index}"), plain_type(field.data_type()), true));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// An output expression with the aggregate's columns replaced by c0, c1, ...
+fn over_groups(expr: &Expr, aggregate: &Aggregate) -> Result<Expr> {
+    let name = expr.schema_name().to_string();
+    let rewritten = expr.clone().transform(|part| match &part {
+        Expr::Column(column) => {
+            let index = aggregate.schema.index_of_column(column)?;
+            Ok(Transformed::yes(col(format!("c{index}"))))
+        }
+        _ => Ok(Transformed::no(part)),
+    });
+    let rewritten = rewritten?.data;
+    let plain_name = match expr {
+        Expr::Alias(alias) => alias.name.clone(),
+        Expr::Column(column) => column.name.clone(),
+        _ => name,
+    };
+    Ok(rewritten.alias(plain_name))
+}
+
+/// The output column of each group, in order: a row of the table must say which group it is.
+fn key_columns(outputs: &[Expr], aggregate: &Aggregate) -> Result<Vec<String>> {
+    let group_of = |expr: &Expr| match expr {
+        Expr::Column(column) => aggregate.schema.index_of_column(column).ok(),
+        _ => None,
+    };
+    let output_of = |index: usize| {
+        outputs.iter().find_map(|expr| match expr {
+            Expr::Alias(alias) if group_of(&alias.expr) == Some(index) => Some(alias.name.clone()),
+            Expr::Column(column) if group_of(expr) == Some(index) => Some(column.name.clone()),
+            _ => None,
+        })
+    };
+    (0..aggregate.group_expr.len())
+        .map(|index| {
+            let text = aggregate.group_expr[index].to_string();
+            output_of(index).ok_or_else(|| refused(&format!("it groups by `{text}` and does not select it")))
+        })
+        .collect()
+}
+

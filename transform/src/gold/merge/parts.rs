@@ -1,0 +1,200 @@
+//! Aggregates taken apart into what can be added and subtracted.
+
+use karat_lake::datafusion::{
+    arrow::datatypes::DataType,
+    functions_aggregate::expr_fn::{max, min, sum},
+    logical_expr::{Expr, cast, col, expr::AggregateFunction, lit, when},
+    scalar::ScalarValue,
+};
+use karat_schemas::histogram::Histogram;
+
+use crate::{
+    Error, Result,
+    functions::{self, WeightedSet, add_to_set, decode_set, encode_set},
+    silver::fold::WEIGHT,
+    value::Value,
+};
+
+/// How one aggregate of the SQL is made from parts.
+#[derive(Debug, Clone)]
+pub(super) struct FinalPlan {
+    kind: Kind,
+    /// Index of the first part.
+    first: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// Part: the sum of weights.
+    Count,
+    /// Parts: the weighted sum, and the number of values, which tells zero from nothing.
+    Sum,
+    Average,
+    Percentile(f64),
+    Histogram,
+    DistinctCount,
+    Min,
+    Max,
+}
+
+/// Stored state of one part of one group.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum PartState {
+    Sum(Value),
+    Histogram(Histogram),
+    Set(WeightedSet),
+    Min(Value),
+    Max(Value),
+}
+
+impl FinalPlan {
+    /// Plans the parts of `expr` and appends their expressions over changed rows to `parts`, whose first entry is the
+    /// group's row count.
+    pub(super) fn take_apart(expr: &Expr, is_append_only: bool, parts: &mut Vec<Expr>) -> Result<Self> {
+        let expr = if let Expr::Alias(alias) = expr { alias.expr.as_ref() } else { expr };
+        let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
+            return Err(refused(format!("`{expr}` is not an aggregate")));
+        };
+        if !params.order_by.is_empty() || params.null_treatment.is_some() {
+            return Err(refused(format!("`{expr}` depends on an order")));
+        }
+        let first = parts.len() - 1;
+        let argument = params.args.first().cloned().unwrap_or_else(|| lit(1i64));
+        let counted = match &params.filter {
+            Some(filter) => filter.as_ref().clone().and(argument.clone().is_not_null()),
+            None => argument.clone().is_not_null(),
+        };
+        let weight_when_counted = when(counted.clone(), col(WEIGHT)).otherwise(lit(0i64))?;
+        let value_when_counted = when(counted.clone(), argument.clone()).end()?;
+        let mut part = |expr: Expr| {
+            let name = format!("p{}", parts.len());
+            parts.push(expr.alias(name));
+        };
+        let kind = match (func.name(), params.distinct) {
+            ("count", false) => {
+                part(sum(weight_when_counted));
+                Kind::Count
+            }
+            ("count", true) => {
+                part(functions::weighted_set().call(vec![cast(value_when_counted, DataType::Utf8), weight_when_counted]));
+                Kind::DistinctCount
+            }
+            ("sum" | "avg", false) => {
+                let weighted = when(counted, argument * col(WEIGHT)).end()?;
+                part(sum(weighted));
+                part(sum(weight_when_counted));
+                if func.name() == "sum" { Kind::Sum } else { Kind::Average }
+            }
+            (functions::HISTOGRAM | functions::PERCENTILE, false) => {
+                let value = cast(value_when_counted, DataType::Int64);
+                part(functions::weighted_histogram().call(vec![value, weight_when_counted]));
+                if func.name() == functions::HISTOGRAM { Kind::Histogram } else { Kind::Percentile(quantile(&params.args)?) }
+            }
+            ("min", false) if is_append_only => {
+                part(min(value_when_counted));
+                Kind::Min
+            }
+            ("max", false) if is_append_only => {
+                part(max(value_when_counted));
+                Kind::Max
+            }
+            ("min" | "max", false) => {
+                return Err(refused(format!("`{expr}` cannot give up a value, and rows of this table change")));
+            }
+            (name, _) => return Err(refused(format!("`{name}` cannot be added to and subtracted from"))),
+        };
+        Ok(Self { kind, first })
+    }
+
+    pub(super) fn empty_parts(&self) -> Vec<PartState> {
+        match self.kind {
+            Kind::Count => vec![PartState::Sum(Value::Int(0))],
+            Kind::Sum | Kind::Average => vec![PartState::Sum(Value::Null), PartState::Sum(Value::Int(0))],
+            Kind::Percentile(_) | Kind::Histogram => vec![PartState::Histogram(Histogram::default())],
+            Kind::DistinctCount => vec![PartState::Set(WeightedSet::new())],
+            Kind::Min => vec![PartState::Min(Value::Null)],
+            Kind::Max => vec![PartState::Max(Value::Null)],
+        }
+    }
+
+    /// The aggregate's value.
+    pub(super) fn value(&self, parts: &[PartState]) -> Value {
+        match (self.kind, &parts[self.first..]) {
+            (Kind::Count, [PartState::Sum(count), ..]) => count.clone(),
+            (Kind::Sum, [PartState::Sum(sum), PartState::Sum(Value::Int(count)), ..]) => {
+                if *count == 0 { Value::Null } else { sum.clone() }
+            }
+            (Kind::Average, [PartState::Sum(sum), PartState::Sum(Value::Int(count)), ..]) => average(sum, *count),
+            (Kind::Histogram, [PartState::Histogram(histogram), ..]) => Value::Bytes(histogram.to_bytes().into()),
+            (Kind::Percentile(p), [PartState::Histogram(histogram), ..]) => {
+                histogram.quantile(p).map_or(Value::Null, |value| Value::Float(value as f64))
+            }
+            (Kind::DistinctCount, [PartState::Set(set), ..]) => Value::Int(i64::try_from(set.len()).unwrap_or(i64::MAX)),
+            (Kind::Min, [PartState::Min(value), ..]) | (Kind::Max, [PartState::Max(value), ..]) => value.clone(),
+            _ => Value::Null,
+        }
+    }
+}
+
+impl PartState {
+    /// Adds what a batch changed; none when the value is not of the part's kind.
+    pub(super) fn merge(&mut self, change: &Value) -> Option<()> {
+        match (self, change) {
+            (Self::Histogram(histogram), Value::Bytes(bytes)) => histogram.merge(&Histogram::from_bytes(bytes)?),
+            (Self::Set(set), Value::Bytes(bytes)) => {
+                decode_set(bytes)?.iter().for_each(|(text, weight)| add_to_set(set, text, *weight));
+            }
+            (_, Value::Null) => {}
+            (Self::Sum(sum), change) => *sum = crate::silver::fold::add(sum, change),
+            (Self::Min(value), change) if value.is_null() || change < value => *value = change.clone(),
+            (Self::Max(value), change) if value.is_null() || change > value => *value = change.clone(),
+            (Self::Min(_) | Self::Max(_), _) => {}
+            _ => return None,
+        }
+        Some(())
+    }
+
+    pub(super) fn lost_exactness(&self) -> bool {
+        matches!(self, Self::Histogram(histogram) if histogram.lost_exactness())
+    }
+
+    pub(super) fn stored(&self) -> Value {
+        match self {
+            Self::Sum(value) | Self::Min(value) | Self::Max(value) => value.clone(),
+            Self::Histogram(histogram) => Value::Bytes(histogram.to_bytes().into()),
+            Self::Set(set) => Value::Bytes(encode_set(set).into()),
+        }
+    }
+
+    /// A part of this kind from its stored form.
+    pub(super) fn of_stored(&self, value: Value) -> Option<Self> {
+        Some(match (self, value) {
+            (Self::Sum(_), value) => Self::Sum(value),
+            (Self::Min(_), value) => Self::Min(value),
+            (Self::Max(_), value) => Self::Max(value),
+            (Self::Histogram(_), Value::Bytes(bytes)) => Self::Histogram(Histogram::from_bytes(&bytes)?),
+            (Self::Set(_), Value::Bytes(bytes)) => Self::Set(decode_set(&bytes)?),
+            _ => return None,
+        })
+    }
+}
+
+fn average(sum: &Value, count: i64) -> Value {
+    match sum {
+        _ if count == 0 => Value::Null,
+        Value::Int(sum) => Value::Float(*sum as f64 / count as f64),
+        Value::Float(sum) => Value::Float(sum / count as f64),
+        _ => Value::Null,
+    }
+}
+
+fn quantile(args: &[Expr]) -> Result<f64> {
+    match args.get(1) {
+        Some(Expr::Literal(ScalarValue::Float64(Some(p)), _)) if (0.0..=1.0).contains(p) => Ok(*p),
+        _ => Err(refused("the second argument of `percentile` must be a number from 0.0 to 1.0".to_owned())),
+    }
+}
+
+fn refused(reason: String) -> Error {
+    Error::Declaration(reason)
+}

@@ -1,0 +1,160 @@
+//! Replay: silver and gold are built anew from bronze and take the place of the old ones at once.
+//!
+//! 1. A second runner of the pipeline, with tables and state of its own, goes through bronze from the start with the
+//!    current code. The live runner goes on meanwhile, and readers keep its epochs.
+//! 2. When the second is at the live runner's position, its data files are copied beside the live ones, and a note that
+//!    names generation and position is written.
+//! 3. Each live table is replaced in one commit; the next epoch names all of them, so readers of epochs switch at once.
+//! 4. The pipeline goes on with the new state; the old one is removed.
+//!
+//! A crash before the note leaves the live tables as they were; after it, [`finish_pending`] does steps 3 and 4 again,
+//! leaving alone what was replaced already. Doing a replay twice gives the same tables as once.
+
+use std::{fs, path::PathBuf};
+
+use karat_lake::{Lake, Table, TransactionId, epochs::Epochs};
+use karat_schemas::pipelines::Pipeline;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Result,
+    plan::PipelinePlan,
+    runner::{Runner, RunnerSettings, generation_folder},
+    tables::hash_name,
+};
+
+/// Written when a rebuild is ready to be swapped in.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ready {
+    generation: u64,
+    position: u64,
+    hash: i64,
+}
+
+/// Begins a rebuild beside the live runner with `settings`; leftovers of an earlier one are removed.
+pub async fn start(pipeline: &Pipeline, settings: &RunnerSettings) -> Result<Runner> {
+    let generation = settings.generation + 1;
+    clear(settings, generation)?;
+    let folder = rebuild_folder(settings);
+    fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
+    let shadow = RunnerSettings {
+        tables: Lake::at(&folder.display().to_string())?,
+        generation,
+        writes_epochs: false,
+        ..settings.clone()
+    };
+    Runner::open(pipeline, shadow).await
+}
+
+/// Puts a finished rebuild in the place of the live tables. Both must be at one position; the live runner, if there is
+/// one, must be closed. Afterwards the pipeline is opened again with the next generation.
+pub async fn swap(pipeline: &Pipeline, live: &RunnerSettings, shadow: Runner) -> Result<()> {
+    let generation = live.generation + 1;
+    let bronze = live.lake.open(&crate::bronze::table_name(&pipeline.topic)).await?;
+    let position = shadow.position();
+    let ready = Ready { generation, position, hash: bronze.commit_hash(position).await? };
+    shadow.close()?;
+    let note = rebuild_folder(live).join("ready.json");
+    let text = serde_json::to_vec(&ready)?;
+    write_durably(&note, &text)?;
+    finish(pipeline, live, &ready).await
+}
+
+/// Ends a swap that a crash interrupted; true when there was one.
+pub async fn finish_pending(pipeline: &Pipeline, live: &RunnerSettings) -> Result<bool> {
+    let note = rebuild_folder(live).join("ready.json");
+    let Ok(text) = fs::read(&note) else { return Ok(false) };
+    let ready: Ready = serde_json::from_slice(&text)?;
+    if ready.generation != live.generation + 1 {
+        clear(live, ready.generation.max(live.generation + 1))?;
+        return Ok(false);
+    }
+    finish(pipeline, live, &ready).await?;
+    Ok(true)
+}
+
+async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Result<()> {
+    let plan = PipelinePlan::new(pipeline).await?;
+    let shadow_lake = Lake::at(&rebuild_folder(live).display().to_string())?;
+    let mut versions = std::collections::BTreeMap::new();
+    let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
+    for spec in plan.append_specs().into_iter().chain(keyed) {
+        let shadow = shadow_lake.open(&spec.name).await?;
+        let mut table = match live.tables.open(&spec.name).await {
+            Ok(table) => table,
+            Err(karat_lake::Error::UnknownTable(_)) => live.tables.open_or_create(&spec).await?,
+            Err(error) => return Err(error.into()),
+        };
+        replace(&mut table, &shadow, ready).await?;
+        versions.insert(spec.name, table.version());
+    }
+    let epochs = Epochs::of(&live.lake, &plan.name)?;
+    let mut epoch = epochs.latest().await?.unwrap_or_default();
+    if epoch.generation < ready.generation {
+        epoch.pipeline.clone_from(&plan.name);
+        epoch.epoch += 1;
+        epoch.tables = versions;
+        epoch.generation = ready.generation;
+        epoch.bronze_version = ready.position;
+        epoch.written_at_us = crate::bronze::writer::now_us();
+        epoch.paused = None;
+        if !epochs.put(&epoch).await? {
+            return Err(Error::EpochTaken { pipeline: plan.name, epoch: epoch.epoch });
+        }
+    }
+    let old = generation_folder(&live.state_folder, live.generation);
+    if old.exists() {
+        fs::remove_dir_all(&old).map_err(|source| file_error(&old, source))?;
+    }
+    let folder = rebuild_folder(live);
+    fs::remove_dir_all(&folder).map_err(|source| file_error(&folder, source))
+}
+
+async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()> {
+    let name = table.name().to_owned();
+    let application = format!("{name}#generation");
+    let generation = i64::try_from(ready.generation).unwrap_or(i64::MAX);
+    if table.position(&application).await? == Some(generation) {
+        return Ok(());
+    }
+    let mut files = Vec::new();
+    for file in shadow.files() {
+        files.push(table.adopt(shadow, file).await?);
+    }
+    let positions = [
+        TransactionId::new(&name, i64::try_from(ready.position).unwrap_or(i64::MAX)),
+        TransactionId::new(hash_name(&name), ready.hash),
+        TransactionId::new(application, generation),
+    ];
+    table.replace_all(shadow.schema(), files, &positions).await?;
+    Ok(())
+}
+
+/// Removes what an unfinished rebuild left.
+fn clear(settings: &RunnerSettings, generation: u64) -> Result<()> {
+    for folder in [rebuild_folder(settings), generation_folder(&settings.state_folder, generation)] {
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
+        }
+    }
+    Ok(())
+}
+
+/// Beside the state, not in the lake: nobody but this pipeline reads it.
+fn rebuild_folder(settings: &RunnerSettings) -> PathBuf {
+    settings.state_folder.join("rebuild")
+}
+
+fn write_durably(path: &PathBuf, bytes: &[u8]) -> Result<()> {
+    let wrap = |source| file_error(path, source);
+    let temporary = path.with_extension("new");
+    fs::write(&temporary, bytes).map_err(wrap)?;
+    fs::File::open(&temporary).and_then(|file| file.sync_all()).map_err(wrap)?;
+    fs::rename(&temporary, path).map_err(wrap)?;
+    let folder = path.parent().map_or_else(|| PathBuf::from("."), PathBuf::from);
+    fs::File::open(&folder).and_then(|file| file.sync_all()).map_err(wrap)
+}
+
+fn file_error(path: &std::path::Path, source: std::io::Error) -> Error {
+    Error::File { path: path.display().to_string(), source }
+}

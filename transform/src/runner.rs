@@ -1,0 +1,281 @@
+//! Runs one pipeline: step after step, from bronze versions to epochs.
+//!
+//! Order of durability within a step: tables (in parallel), epoch manifest, state store. A crash leaves the state store
+//! at or before the tables, never behind by an unknown amount: [`Runner::open`] reads how far each table is and runs
+//! the missing steps again, committing only to the tables that lack them.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use karat_lake::{
+    Lake, Table,
+    arrow::{array::RecordBatch, compute::concat_batches},
+    epochs::Epochs,
+};
+use karat_schemas::{epoch::Epoch, pipelines::Pipeline};
+
+use crate::{
+    Error, Result,
+    bronze::{self, writer::now_us},
+    plan::PipelinePlan,
+    state::StateStore,
+    step::{self, StepCounts},
+    tables::{Position, Tables},
+};
+
+/// Where a pipeline reads and writes.
+#[derive(Clone)]
+pub struct RunnerSettings {
+    /// The lake of the bronze tables.
+    pub lake: Lake,
+    /// The lake of the pipeline's own tables; another one while a rebuild is prepared.
+    pub tables: Lake,
+    /// Folder of the state stores of this pipeline, one a generation.
+    pub state_folder: PathBuf,
+    pub generation: u64,
+    /// Declared event types.
+    pub declared: Arc<HashSet<String>>,
+    /// Records of no declared type go to this pipeline's quarantine.
+    pub owns_unknown: bool,
+    /// Writes epochs; a rebuild does not.
+    pub writes_epochs: bool,
+}
+
+/// A running pipeline.
+pub struct Runner {
+    settings: RunnerSettings,
+    plan: PipelinePlan,
+    store: StateStore,
+    tables: Tables,
+    bronze: Table,
+    epochs: Epochs,
+    last: Epoch,
+    /// Bronze version that the state store has.
+    position: u64,
+    as_of_us: Option<i64>,
+    totals: StepCounts,
+}
+
+const POSITION: &str = "position";
+const FINGERPRINT: &str = "fingerprint";
+const AS_OF: &str = "as_of";
+
+/// Bronze versions read from files in one step while catching up: bounds memory.
+const CATCH_UP_ROWS: usize = 100_000;
+
+impl Runner {
+    /// Opens the tables and brings them to one point. The bronze table must exist.
+    pub async fn open(pipeline: &Pipeline, settings: RunnerSettings) -> Result<Self> {
+        let plan = PipelinePlan::new(pipeline).await?;
+        let bronze = settings.lake.open_or_create(&bronze::table_spec(&plan.topic)).await?;
+        let epochs = Epochs::of(&settings.lake, &plan.name)?;
+        let last = epochs.latest().await?.unwrap_or_default();
+        let store = open_store(&settings, &plan)?;
+        let tables = Tables::open(&settings.tables, &plan).await?;
+        let position = store.meta(POSITION)?.unwrap_or(0);
+        let as_of_us = store.meta(AS_OF)?;
+        let mut runner =
+            Self { settings, plan, store, tables, bronze, epochs, last, position, as_of_us, totals: StepCounts::default() };
+        runner.recover().await?;
+        Ok(runner)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.plan.name
+    }
+
+    /// Bronze version that every table covers.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What became of the events that this runner has seen.
+    pub fn totals(&self) -> &StepCounts {
+        &self.totals
+    }
+
+    pub fn last_epoch(&self) -> &Epoch {
+        &self.last
+    }
+
+    pub(crate) fn settings(&self) -> &RunnerSettings {
+        &self.settings
+    }
+
+    /// Whether the stored state was made by this declaration and code; if not, the pipeline must be rebuilt.
+    pub fn is_current(&self) -> Result<bool> {
+        let stored: Option<String> = self.store.meta(FINGERPRINT)?;
+        Ok(stored.is_none_or(|stored| stored == self.plan.fingerprint))
+    }
+
+    /// Reads bronze versions that are not processed yet and processes them; false when there were none.
+    pub async fn catch_up(&mut self) -> Result<bool> {
+        let newest = self.bronze.newest_version().await?;
+        if newest <= self.position {
+            return Ok(false);
+        }
+        let (to, rows, positions) = self.read_bronze(newest).await?;
+        self.advance(to, rows, positions).await?;
+        Ok(true)
+    }
+
+    /// Processes every bronze version up to `version`.
+    pub async fn catch_up_to(&mut self, version: u64) -> Result<()> {
+        while self.position < version {
+            let (to, rows, positions) = self.read_bronze(version).await?;
+            self.advance(to, rows, positions).await?;
+        }
+        Ok(())
+    }
+
+    /// Processes rows of the bronze versions after [`Runner::position`] up to `version`.
+    pub async fn advance(&mut self, version: u64, rows: RecordBatch, positions: BTreeMap<u32, i64>) -> Result<()> {
+        self.step_to(version, rows, positions, &BTreeMap::new()).await
+    }
+
+    /// Syncs the state store, so that the next start has nothing to do again.
+    pub fn close(self) -> Result<()> {
+        self.store.sync()
+    }
+
+    /// Rows of as many bronze versions as fit one step.
+    async fn read_bronze(&self, newest: u64) -> Result<(u64, RecordBatch, BTreeMap<u32, i64>)> {
+        let (mut to, mut batches, mut rows) = (self.position, Vec::new(), 0);
+        let mut positions = BTreeMap::new();
+        while to < newest && rows < CATCH_UP_ROWS {
+            for commit in self.bronze.commits_between(to, to + 1).await? {
+                for file in &commit.files {
+                    let read = self.bronze.read(file, None).await?;
+                    rows += read.iter().map(RecordBatch::num_rows).sum::<usize>();
+                    batches.extend(read);
+                }
+                positions.extend(commit.positions.iter().filter_map(|id| Some((partition_of(&id.application)?, id.version))));
+            }
+            to += 1;
+        }
+        Ok((to, concat_batches(&bronze::schema(), &batches)?, positions))
+    }
+
+    /// Runs the steps again that a crash left half done.
+    async fn recover(&mut self) -> Result<()> {
+        let reached = self.tables.positions().await?;
+        let mut ends: Vec<u64> = reached.values().map(|(version, _)| *version).filter(|end| *end > self.position).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        for (table, (version, hash)) in &reached {
+            let expected = self.bronze.commit_hash(*version).await?;
+            if hash.is_some_and(|hash| hash != expected) {
+                return Err(Error::ForeignBronze {
+                    table: table.clone(),
+                    pipeline: self.plan.name.clone(),
+                    version: i64::try_from(*version).unwrap_or(i64::MAX),
+                });
+            }
+        }
+        for end in ends {
+            tracing::info!(pipeline = self.plan.name, from = self.position, to = end, "a step is run again after a crash");
+            let (mut batches, mut positions) = (Vec::new(), BTreeMap::new());
+            for commit in self.bronze.commits_between(self.position, end).await? {
+                for file in &commit.files {
+                    batches.extend(self.bronze.read(file, None).await?);
+                }
+                positions.extend(commit.positions.iter().filter_map(|id| Some((partition_of(&id.application)?, id.version))));
+            }
+            let rows = concat_batches(&bronze::schema(), &batches)?;
+            let done = reached.iter().map(|(table, (version, _))| (table.clone(), *version)).collect();
+            self.step_to(end, rows, positions, &done).await?;
+        }
+        Ok(())
+    }
+
+    async fn step_to(
+        &mut self,
+        version: u64,
+        rows: RecordBatch,
+        positions: BTreeMap<u32, i64>,
+        done: &BTreeMap<String, u64>,
+    ) -> Result<()> {
+        let mut step = self.store.begin();
+        let declared = Arc::clone(&self.settings.declared);
+        let is_declared = move |name: &str| declared.contains(name);
+        let output = step::run(&mut self.plan, &mut step, &rows, &is_declared, self.settings.owns_unknown).await?;
+        let counts = output.counts.clone();
+        let paused = output.paused_by.clone();
+        self.as_of_us = self.as_of_us.max(output.as_of_us);
+        let hash = self.bronze.commit_hash(version).await?;
+        let has = |table: &str| done.get(table).is_some_and(|reached| *reached >= version);
+        self.tables.commit(&mut step, &self.plan.name, output, Position { version, hash }, has).await?;
+        step.put_meta(POSITION, &version)?;
+        step.put_meta(AS_OF, &self.as_of_us)?;
+        step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;
+        let writes = step.into_writes();
+        if self.settings.writes_epochs {
+            self.write_epoch(version, positions, paused).await?;
+        }
+        self.store.apply(writes)?;
+        self.position = version;
+        add_counts(&mut self.totals, &counts);
+        Ok(())
+    }
+
+    async fn write_epoch(&mut self, version: u64, positions: BTreeMap<u32, i64>, paused: Option<String>) -> Result<()> {
+        if self.last.bronze_version >= version && self.last.generation == self.settings.generation {
+            return Ok(());
+        }
+        let mut covered = self.last.positions.clone();
+        covered.extend(positions);
+        let epoch = Epoch {
+            pipeline: self.plan.name.clone(),
+            epoch: self.last.epoch + 1,
+            tables: self.tables.versions(),
+            as_of_us: self.as_of_us,
+            bronze_version: version,
+            positions: covered,
+            written_at_us: now_us(),
+            generation: self.settings.generation,
+            paused: paused.map(|rule| format!("rule `{rule}` was broken")),
+        };
+        if !self.epochs.put(&epoch).await? {
+            return Err(Error::EpochTaken { pipeline: epoch.pipeline, epoch: epoch.epoch });
+        }
+        if epoch.epoch % 256 == 0 {
+            self.epochs.remove_before(epoch.epoch.saturating_sub(KEPT_EPOCHS)).await;
+        }
+        self.last = epoch;
+        Ok(())
+    }
+}
+
+/// Manifests kept for readers that hold on to an epoch with a cursor.
+const KEPT_EPOCHS: u64 = 10_000;
+
+/// The folder of one generation's state.
+pub(crate) fn generation_folder(state: &Path, generation: u64) -> PathBuf {
+    state.join(format!("g{generation}"))
+}
+
+fn open_store(settings: &RunnerSettings, plan: &PipelinePlan) -> Result<StateStore> {
+    let folder = generation_folder(&settings.state_folder, settings.generation);
+    std::fs::create_dir_all(&folder)
+        .map_err(|source| Error::File { path: folder.display().to_string(), source })?;
+    StateStore::open(&folder, &plan.keyspaces())
+}
+
+/// The partition in a position's name, `topic/partition`.
+fn partition_of(application: &str) -> Option<u32> {
+    application.rsplit_once('/')?.1.parse().ok()
+}
+
+fn add_counts(totals: &mut StepCounts, counts: &StepCounts) {
+    totals.events += counts.events;
+    totals.silver += counts.silver;
+    totals.duplicates += counts.duplicates;
+    totals.quarantined += counts.quarantined;
+    totals.dropped += counts.dropped;
+    for (rule, count) in &counts.rules {
+        *totals.rules.entry(rule.clone()).or_default() += count;
+    }
+}

@@ -1,0 +1,90 @@
+//! Expectations: rules on silver rows, and what becomes of the rows that break them (spec S3).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use karat_lake::arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+};
+use karat_schemas::pipelines::{Action, Expectation, NullMeans, Silver};
+
+use crate::{
+    Error, Result,
+    decode::ROW,
+    query::{Planner, Query},
+};
+
+/// Column that rules see beside the row's own.
+pub const INGEST_TIME: &str = "ingest_time";
+
+/// The rules of one table, planned.
+pub struct Checks {
+    rules: Vec<Expectation>,
+    query: Query,
+}
+
+/// What the rules say of one row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    pub is_dropped: bool,
+    /// Names of the rules that send the row to quarantine.
+    pub quarantined_by: Vec<String>,
+    pub pauses: bool,
+}
+
+/// Broken rules by name.
+pub type RuleCounts = BTreeMap<String, u64>;
+
+impl Checks {
+    /// Plans the rules over rows of `schema`; none when the table has no rules.
+    pub async fn new(silver: &Silver, schema: &SchemaRef) -> Result<Option<Self>> {
+        if silver.expect.is_empty() {
+            return Ok(None);
+        }
+        let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+        if schema.field_with_name(INGEST_TIME).is_err() {
+            fields.push(Field::new(INGEST_TIME, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true));
+        }
+        fields.push(Field::new(ROW, DataType::UInt32, true));
+        let planner = Planner::new(&[(&silver.name, Arc::new(Schema::new(fields)))])?;
+        let columns: Vec<String> =
+            silver.expect.iter().enumerate().map(|(index, rule)| format!("({}) AS rule_{index}", rule.check)).collect();
+        let sql = format!("SELECT {} FROM {}", columns.join(", "), silver.name);
+        let query = planner.row_wise(&sql, &[ROW]).await.map_err(|error| {
+            Error::Declaration(format!("expectations of `{}`: {error}", silver.name))
+        })?;
+        for (rule, field) in silver.expect.iter().zip(query.schema().fields()) {
+            if field.data_type() != &DataType::Boolean {
+                let message = format!("expectation `{}` of `{}` is not a boolean but {}", rule.name, silver.name, field.data_type());
+                return Err(Error::Declaration(message));
+            }
+        }
+        Ok(Some(Self { rules: silver.expect.clone(), query }))
+    }
+
+    /// Judges each row of `rows`, which has the table's columns, `ingest_time` and `_row`.
+    pub async fn judge(&mut self, table: &str, rows: &RecordBatch, counts: &mut RuleCounts) -> Result<Vec<Verdict>> {
+        let results = self.query.run(&[(table, rows.clone())]).await?;
+        let mut verdicts = vec![Verdict::default(); rows.num_rows()];
+        for (index, rule) in self.rules.iter().enumerate() {
+            let passed = results.column(index).as_boolean();
+            for (row, verdict) in verdicts.iter_mut().enumerate() {
+                let is_good = if passed.is_null(row) { rule.null == NullMeans::Pass } else { passed.value(row) };
+                if is_good {
+                    continue;
+                }
+                *counts.entry(rule.name.clone()).or_default() += 1;
+                match rule.action {
+                    Action::Warn => {}
+                    Action::Drop => verdict.is_dropped = true,
+                    Action::Quarantine => verdict.quarantined_by.push(rule.name.clone()),
+                    Action::Fail => {
+                        verdict.quarantined_by.push(rule.name.clone());
+                        verdict.pauses = true;
+                    }
+                }
+            }
+        }
+        Ok(verdicts)
+    }
+}

@@ -1,0 +1,261 @@
+//! Keyed silver: one row a key, folded from events in any order of arrival (decisions 1 and 2).
+//!
+//! The state of a key is one aggregate a column. Every aggregate is a function of the *set* of events alone, so the
+//! order of arrival does not matter. `upsert` is the same machine: its one aggregate keeps the row that is last by the
+//! sequence columns, and a deletion is a row that is kept as state (a tombstone) and shown to nobody.
+//!
+//! A changed key gives its old row with weight -1 and its new row with weight +1; gold folds those.
+
+mod aggregate;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use karat_lake::arrow::{
+    array::{Int64Array, RecordBatch},
+    compute::concat_batches,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use karat_schemas::pipelines::{Silver, SilverMode};
+
+pub use self::aggregate::AggregateState;
+pub(crate) use self::aggregate::add;
+use self::aggregate::AggregatePlan;
+use crate::{
+    Error, Result,
+    decode::ROW,
+    query::{Planner, Query},
+    state::Step,
+    value::{self, Column, Value},
+};
+
+/// Column of a change: +1 for a row that is there now, -1 for one that was.
+pub const WEIGHT: &str = "_weight";
+/// Column of the rows given to [`FoldPlan::fold`] of an upsert: a number of the event's identity alone.
+pub const EVENT_HASH: &str = "_event_hash";
+
+/// A planned keyed table.
+pub struct FoldPlan {
+    pub name: String,
+    /// The append table that feeds a fold; none for an upsert, which inputs feed.
+    pub from: Option<String>,
+    pub key: Vec<String>,
+    aggregates: Vec<AggregatePlan>,
+    /// Key columns, then one column an aggregate.
+    folded: SchemaRef,
+    /// Shapes folded columns into rows.
+    shape: Query,
+    /// True for upserts: the last aggregate says whether the key is deleted.
+    has_tombstones: bool,
+    schema: SchemaRef,
+}
+
+/// What a batch changed in a keyed table.
+pub struct Changes {
+    /// The table's columns and `_weight`.
+    pub weighted: RecordBatch,
+    /// Rows that are there now, with the encoded key of each.
+    pub upserts: RecordBatch,
+    pub upsert_keys: Vec<Vec<u8>>,
+    pub deleted_keys: Vec<Vec<u8>>,
+}
+
+impl FoldPlan {
+    /// Plans `silver` over rows of `input`: the schema of its append table, or of the inputs of an upsert.
+    pub async fn new(silver: &Silver, input: &SchemaRef) -> Result<Self> {
+        let context = |error: Error| Error::Declaration(format!("silver table `{}`: {error}", silver.name));
+        let field = |name: &str| {
+            let found = input.field_with_name(name).cloned();
+            found.map_err(|_| context(Error::Declaration(format!("there is no column `{name}` to fold"))))
+        };
+        let mut fields = Vec::new();
+        for name in &silver.key {
+            fields.push(field(name)?);
+        }
+        let mut aggregates = Vec::new();
+        match silver.mode {
+            SilverMode::Upsert => {
+                for name in &silver.sequence {
+                    field(name)?;
+                }
+                // The event's hash decides between records of one sequence, for all columns alike.
+                let order: Vec<String> = silver.sequence.iter().cloned().chain([EVENT_HASH.to_owned()]).collect();
+                let rest = input.fields().iter().filter(|field| !silver.key.contains(field.name()));
+                for field in rest {
+                    fields.push(field.as_ref().clone());
+                    aggregates.push(AggregatePlan::last_of(field.name(), &order));
+                }
+            }
+            _ => {
+                for (name, aggregate) in &silver.fold {
+                    let plan = AggregatePlan::new(aggregate);
+                    for column in plan.columns() {
+                        field(column)?;
+                    }
+                    fields.push(Field::new(name, plan.output_type(input), true));
+                    aggregates.push(plan);
+                }
+            }
+        }
+        let folded: SchemaRef = Arc::new(Schema::new(fields));
+        let has_tombstones = silver.delete_when.is_some();
+        let mut shaped: Vec<Field> = folded.fields().iter().map(|field| field.as_ref().clone()).collect();
+        shaped.push(Field::new(ROW, DataType::UInt32, true));
+        let planner = Planner::new(&[(&silver.name, Arc::new(Schema::new(shaped)))])?;
+        let sql = match (&silver.sql, &silver.delete_when) {
+            (Some(sql), None) => sql.clone(),
+            (None, None) => format!("SELECT * FROM {}", silver.name),
+            (None, Some(condition)) => format!("SELECT * FROM {} WHERE ({condition}) IS NOT TRUE", silver.name),
+            (Some(_), Some(_)) => return Err(context(Error::Declaration("`sql` and `delete_when` exclude each other".into()))),
+        };
+        let shape = planner.row_wise(&sql, &[ROW]).await.map_err(context)?;
+        let schema = Arc::new(Schema::new(
+            shape.schema().fields().iter().filter(|field| field.name() != ROW).cloned().collect::<Vec<_>>(),
+        ));
+        for name in &silver.key {
+            if schema.field_with_name(name).is_err() {
+                return Err(context(Error::Declaration(format!("the SQL must keep the key column `{name}`"))));
+            }
+        }
+        Ok(Self {
+            name: silver.name.clone(),
+            from: silver.from.clone(),
+            key: silver.key.clone(),
+            aggregates,
+            folded,
+            shape,
+            has_tombstones,
+            schema,
+        })
+    }
+
+    /// Columns of the table.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Schema of [`Changes::weighted`].
+    pub fn weighted_schema(&self) -> SchemaRef {
+        weighted_schema(&self.schema)
+    }
+
+    /// Name of the keyspace that holds the state of each key.
+    pub fn keyspace(name: &str) -> String {
+        format!("fold.{name}")
+    }
+
+    /// Folds `rows` into the state and gives what changed.
+    pub async fn fold(&mut self, step: &mut Step<'_>, rows: &RecordBatch) -> Result<Changes> {
+        let keyspace = Self::keyspace(&self.name);
+        let keys = value::row_keys(rows, &self.key)?;
+        let mut by_key: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
+        for (row, key) in keys.into_iter().enumerate() {
+            by_key.entry(key).or_default().push(row);
+        }
+        let columns = self.aggregates.iter().map(|plan| plan.prepare(rows)).collect::<Result<Vec<_>>>()?;
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        for (key, rows) in by_key {
+            let stored = step.get(&keyspace, &key)?;
+            let mut states = match &stored {
+                Some(bytes) => self.decode(bytes)?,
+                None => self.aggregates.iter().map(AggregatePlan::empty).collect(),
+            };
+            let before = stored.is_some().then(|| self.values(&states));
+            for row in rows {
+                for (state, columns) in states.iter_mut().zip(&columns) {
+                    state.update(columns, row);
+                }
+            }
+            let encoded = AggregateState::encode_all(&states);
+            if stored.as_ref() == Some(&encoded) {
+                continue;
+            }
+            let after = self.values(&states);
+            step.put(&keyspace, key.clone(), encoded);
+            if before.as_ref() == Some(&after) {
+                continue;
+            }
+            old.extend(before.map(|values| (key.clone(), values)));
+            new.push((key, after));
+        }
+        self.changes(old, new).await
+    }
+
+    /// The current row of every key, for recomputations.
+    pub async fn all_rows(&mut self, step: &Step<'_>) -> Result<RecordBatch> {
+        let mut rows = Vec::new();
+        for (key, bytes) in step.scan(&Self::keyspace(&self.name))? {
+            let values = self.values(&self.decode(&bytes)?);
+            rows.push((key, values));
+        }
+        Ok(self.shape_rows(&rows).await?.0)
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<Vec<AggregateState>> {
+        let states = AggregateState::decode_all(bytes);
+        let states = states.filter(|states| states.len() == self.aggregates.len());
+        states.ok_or_else(|| Error::DamagedState(Self::keyspace(&self.name)))
+    }
+
+    fn values(&self, states: &[AggregateState]) -> Vec<Value> {
+        states.iter().map(AggregateState::value).collect()
+    }
+
+    async fn changes(&mut self, old: Rows, new: Rows) -> Result<Changes> {
+        let (old_rows, _) = self.shape_rows(&old).await?;
+        let (upserts, kept) = self.shape_rows(&new).await?;
+        let upsert_keys: Vec<Vec<u8>> = kept.iter().map(|row| new[*row].0.clone()).collect();
+        let mut is_kept = vec![false; new.len()];
+        kept.iter().for_each(|row| is_kept[*row] = true);
+        let gone = new.iter().zip(&is_kept).filter(|(_, is_kept)| !**is_kept);
+        let deleted_keys = if self.has_tombstones { gone.map(|((key, _), _)| key.clone()).collect() } else { Vec::new() };
+        let weighted_schema = self.weighted_schema();
+        let weighted = [with_weight(&weighted_schema, &old_rows, -1)?, with_weight(&weighted_schema, &upserts, 1)?];
+        Ok(Changes { weighted: concat_batches(&weighted_schema, &weighted)?, upserts, upsert_keys, deleted_keys })
+    }
+
+    /// Rows of the table from folded values, and which of the given ones they are.
+    async fn shape_rows(&mut self, rows: &Rows) -> Result<(RecordBatch, Vec<usize>)> {
+        let mut cells: Vec<Vec<Value>> = vec![Vec::with_capacity(rows.len()); self.folded.fields().len()];
+        for (key, values) in rows {
+            let key = value::decode_all(key, &self.name)?;
+            for (cell, value) in cells.iter_mut().zip(key.into_iter().chain(values.iter().cloned())) {
+                cell.push(value);
+            }
+        }
+        let mut columns = Vec::new();
+        let mut fields = Vec::new();
+        for (field, cell) in self.folded.fields().iter().zip(&cells) {
+            columns.push(value::to_array(field.data_type(), cell)?);
+            fields.push(field.as_ref().clone());
+        }
+        let numbers = (0..rows.len()).map(|row| u32::try_from(row).ok());
+        columns.push(Arc::new(numbers.collect::<karat_lake::arrow::array::UInt32Array>()));
+        fields.push(Field::new(ROW, DataType::UInt32, true));
+        let folded = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        let shaped = self.shape.run(&[(&self.name, folded)]).await?;
+        let kept = shaped.column_by_name(ROW).map(Column::new).transpose()?;
+        let kept = kept.map(|column| (0..shaped.num_rows()).map(|row| row_number(&column.value(row))).collect());
+        let positions: Vec<usize> = (0..shaped.num_columns()).filter(|index| shaped.schema().field(*index).name() != ROW).collect();
+        Ok((shaped.project(&positions)?.with_schema(self.schema.clone())?, kept.unwrap_or_default()))
+    }
+}
+
+type Rows = Vec<(Vec<u8>, Vec<Value>)>;
+
+fn row_number(value: &Value) -> usize {
+    if let Value::Int(row) = value { usize::try_from(*row).unwrap_or_default() } else { 0 }
+}
+
+/// A table's columns and `_weight`.
+pub fn weighted_schema(schema: &SchemaRef) -> SchemaRef {
+    let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields.push(Field::new(WEIGHT, DataType::Int64, false));
+    Arc::new(Schema::new(fields))
+}
+
+/// Adds a constant weight to rows.
+pub fn with_weight(schema: &SchemaRef, rows: &RecordBatch, weight: i64) -> Result<RecordBatch> {
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(Int64Array::from(vec![weight; rows.num_rows()])));
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}

@@ -1,0 +1,172 @@
+//! The local state of one pipeline: identities seen, folded keys, gold state, places of published rows.
+//!
+//! All of it can be rebuilt from bronze. It is kept in one embedded store, and everything that one step changes is
+//! written in one atomic batch together with the bronze version that the step reached, after the step's tables are
+//! committed. So after a crash the store is either before or after a whole step, and running that step again gives the
+//! same tables (see [`crate::step`]).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    path::Path,
+};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Error, Result};
+
+const META: &str = "meta";
+
+/// The store on disk.
+pub struct StateStore {
+    database: Database,
+    keyspaces: HashMap<String, Keyspace>,
+}
+
+impl StateStore {
+    /// Opens or creates the store in `folder`, with a keyspace for each name.
+    pub fn open(folder: &Path, names: &[String]) -> Result<Self> {
+        let database = Database::builder(folder).open()?;
+        let mut keyspaces = HashMap::new();
+        for name in names.iter().map(String::as_str).chain([META]) {
+            keyspaces.insert(name.to_owned(), database.keyspace(name, KeyspaceCreateOptions::default)?);
+        }
+        Ok(Self { database, keyspaces })
+    }
+
+    /// Begins a step: reads see the store and what the step has written; nothing is kept until [`StateStore::apply`].
+    pub fn begin(&self) -> Step<'_> {
+        Step { store: self, writes: HashMap::new() }
+    }
+
+    /// A small value of the store's own, such as the position.
+    pub fn meta<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        match self.keyspace(META)?.get(name)? {
+            Some(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(|_| Error::DamagedState(name.to_owned()))?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes the writes of a step permanent, all or none.
+    pub fn apply(&self, writes: Writes) -> Result<()> {
+        let mut batch = self.database.batch();
+        for (name, entries) in writes.0 {
+            let keyspace = self.keyspace(&name)?;
+            for (key, value) in entries {
+                match value {
+                    Some(value) => batch.insert(keyspace, key, value),
+                    None => batch.remove(keyspace, key),
+                }
+            }
+        }
+        Ok(batch.commit()?)
+    }
+
+    /// Every pair of a keyspace, in key order. For recovery and rare recomputations: reads it whole.
+    pub fn scan(&self, name: &str) -> Result<impl Iterator<Item = Result<(Vec<u8>, Vec<u8>)>> + '_> {
+        let pairs = self.keyspace(name)?.iter();
+        Ok(pairs.map(|guard| guard.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(Error::from)))
+    }
+
+    /// Syncs to disk: on a graceful stop, so that a restart has nothing to do again.
+    pub fn sync(&self) -> Result<()> {
+        Ok(self.database.persist(PersistMode::SyncAll)?)
+    }
+
+    fn keyspace(&self, name: &str) -> Result<&Keyspace> {
+        self.keyspaces.get(name).ok_or_else(|| Error::DamagedState(name.to_owned()))
+    }
+}
+
+type Entries = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// What a step wrote, detached from the store.
+#[derive(Default)]
+pub struct Writes(HashMap<String, Entries>);
+
+/// The view of one step: the store with the step's own writes over it.
+pub struct Step<'s> {
+    store: &'s StateStore,
+    writes: HashMap<String, Entries>,
+}
+
+impl Step<'_> {
+    pub fn get(&self, keyspace: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        if let Some(written) = self.writes.get(keyspace).and_then(|entries| entries.get(key)) {
+            return Ok(written.clone());
+        }
+        Ok(self.store.keyspace(keyspace)?.get(key)?.map(|value| value.to_vec()))
+    }
+
+    pub fn put(&mut self, keyspace: &str, key: Vec<u8>, value: Vec<u8>) {
+        self.entries(keyspace).insert(key, Some(value));
+    }
+
+    pub fn remove(&mut self, keyspace: &str, key: Vec<u8>) {
+        self.entries(keyspace).insert(key, None);
+    }
+
+    /// A small value of the store's own.
+    pub fn put_meta<T: Serialize>(&mut self, name: &str, value: &T) -> Result<()> {
+        let bytes = serde_json::to_vec(value)?;
+        self.put(META, name.as_bytes().to_vec(), bytes);
+        Ok(())
+    }
+
+    /// The pairs whose key starts with `prefix`, in key order.
+    pub fn prefix(&self, keyspace: &str, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut found = BTreeMap::new();
+        for guard in self.store.keyspace(keyspace)?.prefix(prefix) {
+            let (key, value) = guard.into_inner()?;
+            found.insert(key.to_vec(), value.to_vec());
+        }
+        if let Some(entries) = self.writes.get(keyspace) {
+            let from = (Bound::Included(prefix.to_vec()), Bound::Unbounded);
+            for (key, value) in entries.range(from).take_while(|(key, _)| key.starts_with(prefix)) {
+                match value {
+                    Some(value) => found.insert(key.clone(), value.clone()),
+                    None => found.remove(key),
+                };
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Every pair of a keyspace as this step sees it. Rare: reads it whole.
+    pub fn scan(&self, keyspace: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.prefix(keyspace, &[])
+    }
+
+    /// Ends the step and hands over what it wrote.
+    pub fn into_writes(self) -> Writes {
+        Writes(self.writes)
+    }
+
+    fn entries(&mut self, keyspace: &str) -> &mut Entries {
+        self.writes.entry(keyspace.to_owned()).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_sees_its_writes_and_the_store_sees_them_after_apply() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = StateStore::open(folder.path(), &["a".to_owned()]).unwrap();
+        let mut step = store.begin();
+        step.put("a", b"k1".to_vec(), b"1".to_vec());
+        step.put("a", b"k2".to_vec(), b"2".to_vec());
+        store.apply(step.into_writes()).unwrap();
+        let mut step = store.begin();
+        step.remove("a", b"k1".to_vec());
+        step.put("a", b"k3".to_vec(), b"3".to_vec());
+        let keys = |step: &Step<'_>| step.prefix("a", b"k").unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        assert_eq!(keys(&step), [b"k2", b"k3"]);
+        assert_eq!(store.begin().get("a", b"k1").unwrap(), Some(b"1".to_vec()));
+        drop(step);
+        assert_eq!(keys(&store.begin()), [b"k1", b"k2"]);
+    }
+}

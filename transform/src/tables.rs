@@ -1,0 +1,125 @@
+//! The tables of one pipeline, open, and the commit of a step to all of them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use futures::future::try_join_all;
+use karat_lake::{Lake, Table, TransactionId};
+
+use crate::{
+    Result,
+    plan::{PipelinePlan, quarantine_name},
+    publish::{Prepared, PublishedTable},
+    state::Step,
+    step::StepOutput,
+};
+
+/// Every table that the pipeline writes, by full name.
+pub struct Tables {
+    pub appends: HashMap<String, Table>,
+    pub keyed: HashMap<String, PublishedTable>,
+}
+
+/// The bronze version that a step reaches, and the hash of its commit.
+#[derive(Debug, Clone, Copy)]
+pub struct Position {
+    pub version: u64,
+    pub hash: i64,
+}
+
+impl Position {
+    /// A table's transactions for this position (decision 10).
+    fn transactions(self, table: &str) -> [TransactionId; 2] {
+        let version = i64::try_from(self.version).unwrap_or(i64::MAX);
+        [TransactionId::new(table, version), TransactionId::new(hash_name(table), self.hash)]
+    }
+}
+
+/// Application name of the hash beside a table's position.
+pub fn hash_name(table: &str) -> String {
+    format!("{table}#hash")
+}
+
+impl Tables {
+    pub async fn open(lake: &Lake, plan: &PipelinePlan) -> Result<Self> {
+        let (mut appends, mut keyed) = (HashMap::new(), HashMap::new());
+        for spec in plan.append_specs() {
+            appends.insert(spec.name.clone(), lake.open_or_create(&spec).await?);
+        }
+        for (spec, key) in plan.keyed_specs() {
+            keyed.insert(spec.name.clone(), PublishedTable::new(lake.open_or_create(&spec).await?, key));
+        }
+        Ok(Self { appends, keyed })
+    }
+
+    /// The position and its hash of each table that has one.
+    pub async fn positions(&mut self) -> Result<BTreeMap<String, (u64, Option<i64>)>> {
+        let mut positions = BTreeMap::new();
+        let keyed = self.keyed.values_mut().map(PublishedTable::table_mut);
+        for table in self.appends.values_mut().chain(keyed) {
+            let name = table.name().to_owned();
+            if let Some(version) = table.position(&name).await? {
+                let hash = table.position(&hash_name(&name)).await?;
+                positions.insert(name, (u64::try_from(version).unwrap_or_default(), hash));
+            }
+        }
+        Ok(positions)
+    }
+
+    /// Version of each table.
+    pub fn versions(&self) -> BTreeMap<String, u64> {
+        let keyed = self.keyed.values().map(PublishedTable::table);
+        self.appends.values().chain(keyed).map(|table| (table.name().to_owned(), table.version())).collect()
+    }
+
+    /// Commits a step's output: all tables at once, each with the position. Tables that `has` the position already are
+    /// left alone; of those, keyed ones have their slots read anew, because the files are from an earlier attempt.
+    pub async fn commit(
+        &mut self,
+        step: &mut Step<'_>,
+        pipeline: &str,
+        output: StepOutput,
+        position: Position,
+        has: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        let mut appends: HashMap<String, _> = output.appends.into_iter().collect();
+        appends.insert(quarantine_name(pipeline), output.quarantine);
+        let mut prepared: HashMap<String, Prepared> = HashMap::new();
+        for (name, changes) in output.keyed {
+            let Some(table) = self.keyed.get_mut(&name) else { continue };
+            if has(&name) {
+                table.reindex(step).await?;
+                continue;
+            }
+            let files = table.prepare(step, &changes.upserts, &changes.upsert_keys, &changes.deleted_keys).await?;
+            if !files.is_empty() {
+                prepared.insert(name, files);
+            }
+        }
+        let append = self.appends.iter_mut().filter_map(|(name, table)| {
+            let rows = appends.remove(name).filter(|rows| rows.num_rows() > 0 && !has(name))?;
+            Some(async move {
+                table.append(&[rows], &position.transactions(name)).await?;
+                checkpoint_when_due(table).await
+            })
+        });
+        let publish = self.keyed.iter_mut().filter_map(|(name, table)| {
+            let files = prepared.remove(name)?;
+            Some(async move {
+                table.commit(files, &position.transactions(name)).await?;
+                checkpoint_when_due(table.table()).await
+            })
+        });
+        tokio::try_join!(try_join_all(append.collect::<Vec<_>>()), try_join_all(publish.collect::<Vec<_>>()))?;
+        Ok(())
+    }
+}
+
+/// Versions between log checkpoints: they bound what opening a table has to read.
+const CHECKPOINT_EVERY: u64 = 500;
+
+async fn checkpoint_when_due(table: &Table) -> Result<()> {
+    if table.version() > 0 && table.version() % CHECKPOINT_EVERY == 0 {
+        table.checkpoint().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! The transform worker: bronze writers and pipelines, each a named task with one owner.
+//!
+//! A failing task stops the others; the error is the worker's. On a stop, bronze commits what it collected, the
+//! pipelines take what bronze handed over, and every state store is synced.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use karat_eventlog::{EventLog, TopicSpec};
+use karat_lake::{Lake, arrow::compute::concat_batches, epochs::Epochs};
+use karat_schemas::{
+    COMMITS_TOPIC,
+    epoch::Notice,
+    pipelines::{Pipeline, Pipelines},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    Error, Result,
+    bronze::{self, BronzeBatch, BronzeSettings, BronzeWriter},
+    rebuild,
+    runner::{Runner, RunnerSettings},
+};
+
+/// What a worker needs.
+#[derive(Clone)]
+pub struct WorkerSettings {
+    pub lake: Lake,
+    pub log: Arc<dyn EventLog>,
+    /// Folder of the state stores.
+    pub state_folder: PathBuf,
+    pub pipelines: Arc<Pipelines>,
+    pub bronze: BronzeSettings,
+    /// Consumer group.
+    pub group: String,
+}
+
+/// An order to a running worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Rebuilds silver and gold of a pipeline from bronze; answers when the new tables are in place.
+    Replay { pipeline: String, done: oneshot::Sender<Result<()>> },
+}
+
+/// Bronze batches that may wait for a pipeline: with the one in work, the memory bound of the hand-over.
+const HAND_OVER: usize = 2;
+
+/// Bronze rows that a busy pipeline takes in one step.
+const STEP_ROWS: usize = 50_000;
+
+/// How often a pipeline looks for versions that nobody told it of (spec L4).
+const POLL: Duration = Duration::from_secs(1);
+
+impl WorkerSettings {
+    /// Where the pipeline reads and writes, at its newest epoch.
+    pub async fn runner_settings(&self, pipeline: &Pipeline) -> Result<RunnerSettings> {
+        let epoch = Epochs::of(&self.lake, &pipeline.name)?.latest().await?;
+        let first_of_topic = self.pipelines.pipelines.iter().find(|other| other.topic == pipeline.topic);
+        Ok(RunnerSettings {
+            lake: self.lake.clone(),
+            tables: self.lake.clone(),
+            state_folder: self.state_folder.join(&pipeline.name),
+            generation: epoch.map_or(0, |epoch| epoch.generation),
+            declared: Arc::new(self.declared()),
+            owns_unknown: first_of_topic.is_some_and(|first| first.name == pipeline.name),
+            writes_epochs: true,
+        })
+    }
+
+    /// The declared pipeline of this name.
+    pub fn pipeline(&self, name: &str) -> Result<&Pipeline> {
+        let found = self.pipelines.pipelines.iter().find(|pipeline| pipeline.name == name);
+        found.ok_or_else(|| Error::UnknownPipeline(name.to_owned()))
+    }
+
+    fn declared(&self) -> HashSet<String> {
+        self.pipelines.events.iter().map(|event| event.event_type.clone()).collect()
+    }
+}
+
+/// Creates the topics that the pipelines need.
+pub async fn ensure_topics(log: &dyn EventLog, pipelines: &Pipelines) -> Result<()> {
+    for topic in &pipelines.topics {
+        let spec = TopicSpec { name: topic.name.clone(), partitions: topic.partitions, retention: topic.retention };
+        log.ensure_topic(&spec).await?;
+    }
+    let hour = Some(Duration::from_secs(3600));
+    log.ensure_topic(&TopicSpec { name: COMMITS_TOPIC.to_owned(), partitions: 1, retention: hour }).await?;
+    Ok(())
+}
+
+/// Runs until `stop` is true, or a task fails.
+pub async fn run(settings: WorkerSettings, stop: watch::Receiver<bool>, commands: mpsc::Receiver<Command>) -> Result<()> {
+    ensure_topics(settings.log.as_ref(), &settings.pipelines).await?;
+    let mut tasks: JoinSet<(String, Result<()>)> = JoinSet::new();
+    let mut orders = BTreeMap::new();
+    let topics: HashSet<&str> = settings.pipelines.pipelines.iter().map(|pipeline| pipeline.topic.as_str()).collect();
+    for topic in topics {
+        let mut senders = Vec::new();
+        for pipeline in settings.pipelines.pipelines.iter().filter(|pipeline| pipeline.topic == topic) {
+            let (sender, batches) = mpsc::channel(HAND_OVER);
+            let (order, orders_of_pipeline) = mpsc::channel(1);
+            senders.push(sender);
+            orders.insert(pipeline.name.clone(), order);
+            let task = PipelineTask { settings: settings.clone(), pipeline: pipeline.clone(), batches, orders: orders_of_pipeline };
+            let name = format!("pipeline {}", pipeline.name);
+            tasks.spawn(async move { (name, task.run().await) });
+        }
+        let log = Arc::clone(&settings.log);
+        let writer = BronzeWriter::open(topic, settings.bronze, log, &settings.lake, senders).await?;
+        let (group, stop) = (settings.group.clone(), stop.clone());
+        let name = format!("bronze {topic}");
+        tasks.spawn(async move { (name, writer.run(&group, stop).await) });
+    }
+    let passing = tokio::spawn(pass_orders(commands, orders));
+    let result = first_failure(&mut tasks).await;
+    passing.abort();
+    result
+}
+
+async fn first_failure(tasks: &mut JoinSet<(String, Result<()>)>) -> Result<()> {
+    while let Some(joined) = tasks.join_next().await {
+        let (name, result) = joined?;
+        if let Err(error) = result {
+            tracing::error!(task = name, %error, "a transform task failed; the worker stops");
+            tasks.shutdown().await;
+            return Err(error);
+        }
+        tracing::debug!(task = name, "stopped");
+    }
+    Ok(())
+}
+
+async fn pass_orders(mut commands: mpsc::Receiver<Command>, orders: BTreeMap<String, mpsc::Sender<Order>>) {
+    while let Some(Command::Replay { pipeline, done }) = commands.recv().await {
+        match orders.get(&pipeline) {
+            Some(order) => {
+                if let Err(refused) = order.send(done).await {
+                    let _ = refused.0.send(Err(Error::UnknownPipeline(pipeline)));
+                }
+            }
+            None => {
+                let _ = done.send(Err(Error::UnknownPipeline(pipeline)));
+            }
+        }
+    }
+}
+
+/// A replay order: where to tell that it is done.
+type Order = oneshot::Sender<Result<()>>;
+
+struct PipelineTask {
+    settings: WorkerSettings,
+    pipeline: Pipeline,
+    batches: mpsc::Receiver<BronzeBatch>,
+    orders: mpsc::Receiver<Order>,
+}
+
+/// A rebuild under way: its task, and who waits for it.
+struct Rebuild {
+    runner: oneshot::Receiver<Result<Runner>>,
+    done: Option<Order>,
+}
+
+impl PipelineTask {
+    async fn run(mut self) -> Result<()> {
+        let mut runner = self.open().await?;
+        let mut rebuild: Option<Rebuild> = None;
+        loop {
+            tokio::select! {
+                batch = self.batches.recv() => match batch {
+                    Some(batch) => self.take(&mut runner, batch).await?,
+                    None => break,
+                },
+                Some(done) = self.orders.recv(), if rebuild.is_none() => {
+                    rebuild = Some(self.start_rebuild(&runner, Some(done)));
+                }
+                built = built(&mut rebuild) => {
+                    let (result, done) = match built {
+                        (Ok(shadow), done) => {
+                            runner = self.swap(runner, shadow).await?;
+                            (Ok(()), done)
+                        }
+                        (Err(error), done) => (Err(error), done),
+                    };
+                    rebuild = None;
+                    tell(done, result, &self.pipeline.name);
+                }
+                () = tokio::time::sleep(POLL) => {
+                    let before = runner.position();
+                    while runner.catch_up().await? {}
+                    if runner.position() != before {
+                        self.announce(&runner).await;
+                    }
+                }
+            }
+        }
+        runner.close()
+    }
+
+    /// Opens the runner; ends an interrupted swap, and rebuilds when the declaration changed.
+    async fn open(&self) -> Result<Runner> {
+        let settings = self.settings.runner_settings(&self.pipeline).await?;
+        rebuild::finish_pending(&self.pipeline, &settings).await?;
+        let settings = self.settings.runner_settings(&self.pipeline).await?;
+        let is_stale = match Runner::open(&self.pipeline, settings.clone()).await {
+            Ok(runner) if runner.is_current()? => return Ok(runner),
+            Ok(runner) => {
+                runner.close()?;
+                true
+            }
+            Err(Error::Lake(karat_lake::Error::Schema { table, reason })) => {
+                tracing::info!(table, reason, "the columns of a table changed");
+                true
+            }
+            Err(error) => return Err(error),
+        };
+        if is_stale {
+            tracing::info!(pipeline = self.pipeline.name, "the declaration changed: silver and gold are rebuilt from bronze");
+        }
+        let mut shadow = rebuild::start(&self.pipeline, &settings).await?;
+        while shadow.catch_up().await? {}
+        rebuild::swap(&self.pipeline, &settings, shadow).await?;
+        let runner = Runner::open(&self.pipeline, self.settings.runner_settings(&self.pipeline).await?).await?;
+        self.announce(&runner).await;
+        Ok(runner)
+    }
+
+    /// Processes a batch and those that wait behind it.
+    async fn take(&mut self, runner: &mut Runner, first: BronzeBatch) -> Result<()> {
+        let (mut version, mut positions) = (first.version, first.positions);
+        let mut rows = vec![first.rows];
+        let mut total = rows[0].num_rows();
+        let mut is_gapless = version == runner.position() + 1;
+        while total < STEP_ROWS {
+            let Ok(next) = self.batches.try_recv() else { break };
+            is_gapless &= next.version == version + 1;
+            version = next.version;
+            positions.extend(next.positions);
+            total += next.rows.num_rows();
+            rows.push(next.rows);
+        }
+        if version <= runner.position() {
+            return Ok(());
+        }
+        if is_gapless {
+            let rows = concat_batches(&bronze::schema(), &rows)?;
+            runner.advance(version, rows, positions).await?;
+        } else {
+            // Another process wrote versions in between, or a batch was not handed over: the files have them all.
+            drop(rows);
+            runner.catch_up_to(version).await?;
+        }
+        self.announce(runner).await;
+        Ok(())
+    }
+
+    fn start_rebuild(&self, runner: &Runner, done: Option<Order>) -> Rebuild {
+        let (sender, receiver) = oneshot::channel();
+        let (pipeline, settings) = (self.pipeline.clone(), runner.settings().clone());
+        tokio::spawn(async move {
+            let _ = sender.send(build(&pipeline, &settings).await);
+        });
+        Rebuild { runner: receiver, done }
+    }
+
+    /// Brings the rebuild to the live position and puts it in place. Ingestion goes on; this pipeline waits.
+    async fn swap(&self, live: Runner, mut shadow: Runner) -> Result<Runner> {
+        let settings = live.settings().clone();
+        shadow.catch_up_to(live.position()).await?;
+        live.close()?;
+        rebuild::swap(&self.pipeline, &settings, shadow).await?;
+        let runner = Runner::open(&self.pipeline, self.settings.runner_settings(&self.pipeline).await?).await?;
+        self.announce(&runner).await;
+        Ok(runner)
+    }
+
+    async fn announce(&self, runner: &Runner) {
+        let notice = Notice::Epoch { pipeline: self.pipeline.name.clone(), epoch: runner.last_epoch().epoch };
+        bronze::writer::announce(self.settings.log.as_ref(), &self.pipeline.name, &notice).await;
+    }
+}
+
+async fn build(pipeline: &Pipeline, settings: &RunnerSettings) -> Result<Runner> {
+    let mut shadow = rebuild::start(pipeline, settings).await?;
+    while shadow.catch_up().await? {}
+    Ok(shadow)
+}
+
+/// Waits for a rebuild under way; for ever when there is none.
+async fn built(rebuild: &mut Option<Rebuild>) -> (Result<Runner>, Option<Order>) {
+    match rebuild {
+        Some(rebuild) => {
+            let built = (&mut rebuild.runner).await;
+            let gone = || Err(Error::Declaration("the rebuild ended early".to_owned()));
+            (built.unwrap_or_else(|_| gone()), rebuild.done.take())
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(done: Option<Order>, result: Result<()>, pipeline: &str) {
+    match &result {
+        Ok(()) => tracing::info!(pipeline, "replay done"),
+        Err(error) => tracing::error!(pipeline, %error, "replay failed; the tables are as they were"),
+    }
+    if let Some(done) = done {
+        let _ = done.send(result);
+    }
+}
