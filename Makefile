@@ -10,7 +10,7 @@ CARGO ?= cargo
 DEV_DIR := $(or $(KARAT_DEV_DIR),target/dev)
 LAKE ?= data/lake
 
-.PHONY: help check test test-services lint fmt doc bench demo read-tables clean-dev
+.PHONY: help check test test-services check-demo lint fmt doc bench demo read-tables clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ test-services: ## Starts a real Kafka, runs the log's contract and the end-to-en
 	export "$$broker"; \
 	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}" >&2; \
 	$(CARGO) test --workspace --locked --test contract --test end_to_end
+
+check-demo: ## Runs the demo, verifies its tables, reads them with delta-rs, Polars and DuckDB
+	$(CARGO) build --workspace --locked
+	dev/check-demo.sh
 
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

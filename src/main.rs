@@ -1,1 +1,54 @@
-fn main() {}
+//! The binary `karat`: reads the command line, runs the command, gives its exit code.
+//!
+//! Exit codes: 0 ok, 1 the work failed in part, 2 usage, 69 something it depends on cannot be reached, 78 configuration
+//! invalid, 130 interrupted.
+
+mod cli;
+mod commands;
+mod failure;
+mod instance;
+mod roles;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Long-lived processes keep their memory flat with it; the system's allocator fragments under Arrow's large buffers.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let arguments = cli::Cli::parse();
+    log_to_stderr(&arguments);
+    // Two cryptography providers are in the dependency tree: the process names its own before anything else does.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "the runtime cannot start");
+            return ExitCode::from(failure::FAILED);
+        }
+    };
+    match runtime.block_on(commands::run(arguments)) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Everything but a command's data goes to standard error.
+fn log_to_stderr(arguments: &cli::Cli) {
+    // Libraries speak up from warnings on: each snapshot of a table is news to delta-rs, not to an operator.
+    let own = if arguments.verbose { "debug" } else { "info" };
+    let crates = ["karat", "karat_access", "karat_api", "karat_eventlog", "karat_ingest", "karat_lake", "karat_transform"];
+    let levels: Vec<String> = crates.iter().map(|name| format!("{name}={own}")).collect();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("KARAT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,karat_http={own},karat_http::access=warn,{}", levels.join(","))));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match arguments.log_format {
+        cli::LogFormat::Text => log.init(),
+        cli::LogFormat::Json => log.json().init(),
+    }
+}

@@ -154,8 +154,13 @@ mod tests {
                         "\u00f6":"Latin Small Letter O With Diaeresis"}"#;
         let canonical = of(input);
         let values = [
-            "Carriage Return", "One", "Control", "Latin Small Letter O With Diaeresis", "Euro Sign",
-            "Emoji: Grinning Face", "Hebrew Letter Dalet With Dagesh",
+            "Carriage Return",
+            "One",
+            "Control",
+            "Latin Small Letter O With Diaeresis",
+            "Euro Sign",
+            "Emoji: Grinning Face",
+            "Hebrew Letter Dalet With Dagesh",
         ];
         let places: Vec<usize> = values.iter().map(|value| canonical.find(value).unwrap()).collect();
         assert!(places.is_sorted(), "{canonical}");

@@ -313,8 +313,29 @@ mod tests {
     #[test]
     fn what_is_not_json_is_refused() {
         for text in [
-            "", " ", "{", "[1,]", "{\"a\":1,}", "01", "1.", ".5", "+1", "NaN", "Infinity", "-Infinity", "'a'", "nul",
-            "\"\u{1}\"", r#""\ud800""#, r#""\x""#, "1 2", "{a:1}", "/* c */ 1", "-", "1e", "\u{feff}1",
+            "",
+            " ",
+            "{",
+            "[1,]",
+            "{\"a\":1,}",
+            "01",
+            "1.",
+            ".5",
+            "+1",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "'a'",
+            "nul",
+            "\"\u{1}\"",
+            r#""\ud800""#,
+            r#""\x""#,
+            "1 2",
+            "{a:1}",
+            "/* c */ 1",
+            "-",
+            "1e",
+            "\u{feff}1",
         ] {
             assert_eq!(parse(text).unwrap_err().code, Code::InvalidJson, "{text:?}");
         }

@@ -197,7 +197,8 @@ fn permitted(event: Event, by: &PublishAs) -> Result<Event, Rejection> {
 }
 
 fn too_large(index: usize) -> Rejection {
-    let message = format!("the event with its attributes is larger than the {MAX_RECORD_BYTES} bytes that the log takes");
+    let message =
+        format!("the event with its attributes is larger than the {MAX_RECORD_BYTES} bytes that the log takes");
     Rejection::new(index, Code::EventTooLarge, "", message)
 }
 
@@ -234,8 +235,7 @@ fn spans(positions: &[Position]) -> BTreeMap<u32, ReceiptSpan> {
     let mut spans: BTreeMap<u32, ReceiptSpan> = BTreeMap::new();
     for position in positions {
         let next = position.offset + 1;
-        let span =
-            spans.entry(position.partition).or_insert(ReceiptSpan { first: position.offset, next });
+        let span = spans.entry(position.partition).or_insert(ReceiptSpan { first: position.offset, next });
         span.first = span.first.min(position.offset);
         span.next = span.next.max(next);
     }

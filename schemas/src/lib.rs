@@ -3,11 +3,13 @@
 //! - [`pipelines`]: `pipelines.toml`, parsed once into types whose existence proves that they are well formed.
 //! - [`events`]: JSON Schemas of the event types that ship, compiled validators for declared ones.
 //! - [`attributes`]: names of record headers (the CloudEvents Kafka binding and Karat's own).
+//! - [`command`]: what the API tells the transform workers.
 //! - [`epoch`]: the manifest that names one version of each table, and commit notices.
 //! - [`histogram`]: order-free percentiles, as gold stores them and the API folds them.
 //! - [`units`]: durations and sizes as people write them.
 
 pub mod attributes;
+pub mod command;
 pub mod epoch;
 pub mod histogram;
 pub mod events;

@@ -24,9 +24,9 @@ use tokio::sync::mpsc;
 
 use self::{
     batch::{Input, Work, read_all},
-    item::{Refusal, Wrap},
+    item::Wrap,
     report::Report,
-    sender::Sender,
+    sender::{Sender, Sent},
 };
 
 /// Publish the records of NDJSON and JSON files, `.gz` included; `-` is standard input.
@@ -117,7 +117,12 @@ pub async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
     let read_bytes = Arc::new(AtomicU64::new(0));
     let mut report = Report::new(total_bytes(&args.files), read_bytes.clone());
     let (work, received) = mpsc::channel(concurrency);
-    let input = Input { files: args.files, from_line: args.from_line, wrap: wrap(args.event_type, args.source, args.id_field), read_bytes };
+    let input = Input {
+        files: args.files,
+        from_line: args.from_line,
+        wrap: wrap(args.event_type, args.source, args.id_field),
+        read_bytes,
+    };
     let reader = tokio::task::spawn_blocking(move || read_all(&input, &work));
     let published = publish_all(&sender, received, concurrency, &mut report).await;
     // The reader ends by itself: nobody receives any more.
@@ -135,7 +140,7 @@ pub async fn run(args: PublishArgs) -> Result<ExitCode, Failure> {
 struct Done {
     file: Arc<Path>,
     first: u64,
-    result: Result<(u64, u64, Vec<(u64, Refusal)>), Failure>,
+    result: Result<Sent, Failure>,
 }
 
 async fn publish_all(
@@ -148,9 +153,9 @@ async fn publish_all(
     let mut done = std::pin::pin!(stream_of(received).map(|work| settle(sender, work)).buffered(concurrency));
     while let Some(Done { file, first, result }) = done.next().await {
         match result {
-            Ok((accepted, duplicates, rejected)) => {
-                report.add(accepted, duplicates);
-                for (number, refusal) in rejected {
+            Ok(sent) => {
+                report.add(sent.accepted, sent.duplicates);
+                for (number, refusal) in sent.rejected {
                     report.reject(&file, number, refusal);
                 }
             }
@@ -165,10 +170,11 @@ async fn publish_all(
 async fn settle(sender: &Sender, work: Work) -> Done {
     match work {
         Work::Refused { file, number, refusal } => {
-            Done { file, first: number, result: Ok((0, 0, vec![(number, refusal)])) }
+            let sent = Sent { rejected: vec![(number, refusal)], ..Sent::default() };
+            Done { file, first: number, result: Ok(sent) }
         }
         Work::Send(batch) => {
-            let result = sender.send(&batch).await.map(|sent| (sent.accepted, sent.duplicates, sent.rejected));
+            let result = sender.send(&batch).await;
             Done { first: batch.numbers.first().copied().unwrap_or(1), file: batch.file, result }
         }
     }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -61,28 +61,28 @@ const POLL: Duration = Duration::from_secs(1);
 impl WorkerSettings {
     /// Where the pipeline reads and writes, at its newest epoch.
     pub async fn runner_settings(&self, pipeline: &Pipeline) -> Result<RunnerSettings> {
-        let epoch = Epochs::of(&self.lake, &pipeline.name)?.latest().await?;
-        let first_of_topic = self.pipelines.pipelines.iter().find(|other| other.topic == pipeline.topic);
-        Ok(RunnerSettings {
-            lake: self.lake.clone(),
-            tables: self.lake.clone(),
-            state_folder: self.state_folder.join(&pipeline.name),
-            generation: epoch.map_or(0, |epoch| epoch.generation),
-            declared: Arc::new(self.declared()),
-            owns_unknown: first_of_topic.is_some_and(|first| first.name == pipeline.name),
-            writes_epochs: true,
-        })
+        runner_settings(pipeline, &self.pipelines, &self.lake, &self.state_folder).await
     }
+}
 
-    /// The declared pipeline of this name.
-    pub fn pipeline(&self, name: &str) -> Result<&Pipeline> {
-        let found = self.pipelines.pipelines.iter().find(|pipeline| pipeline.name == name);
-        found.ok_or_else(|| Error::UnknownPipeline(name.to_owned()))
-    }
-
-    fn declared(&self) -> HashSet<String> {
-        self.pipelines.events.iter().map(|event| event.event_type.clone()).collect()
-    }
+/// Where a pipeline reads and writes, at its newest epoch.
+pub async fn runner_settings(
+    pipeline: &Pipeline,
+    all: &Pipelines,
+    lake: &Lake,
+    state_folder: &Path,
+) -> Result<RunnerSettings> {
+    let epoch = Epochs::of(lake, &pipeline.name)?.latest().await?;
+    let first_of_topic = all.pipelines.iter().find(|other| other.topic == pipeline.topic);
+    Ok(RunnerSettings {
+        lake: lake.clone(),
+        tables: lake.clone(),
+        state_folder: state_folder.join(&pipeline.name),
+        generation: epoch.map_or(0, |epoch| epoch.generation),
+        declared: Arc::new(all.events.iter().map(|event| event.event_type.clone()).collect()),
+        owns_unknown: first_of_topic.is_some_and(|first| first.name == pipeline.name),
+        writes_epochs: true,
+    })
 }
 
 /// Creates the topics that the pipelines need.

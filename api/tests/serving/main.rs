@@ -1,5 +1,7 @@
 //! The data routes as their clients see them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod door;
 mod epochs;
 mod runs;

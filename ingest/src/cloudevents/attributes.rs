@@ -65,7 +65,8 @@ impl Draft {
             return Ok(());
         }
         if !is_extension_name(name) {
-            let message = "not an attribute: names are 1 to 64 lower-case letters and digits, and data belongs in `data`";
+            let message =
+                "not an attribute: names are 1 to 64 lower-case letters and digits, and data belongs in `data`";
             return Err(invalid(index, name, message));
         }
         if self.extensions.len() == MAX_EXTENSIONS {

@@ -139,12 +139,7 @@ impl Data<'_> {
 }
 
 /// The value of payload bytes for the contract: JSON is read, anything else counts as text.
-pub(super) fn value_of(
-    index: usize,
-    payload: &Bytes,
-    attributes: &Attributes,
-    at: &str,
-) -> Result<Value, Rejection> {
+pub(super) fn value_of(index: usize, payload: &Bytes, attributes: &Attributes, at: &str) -> Result<Value, Rejection> {
     if !attributes.is_json() {
         return Ok(Value::String(String::from_utf8_lossy(payload).into_owned()));
     }

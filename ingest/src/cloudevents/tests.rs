@@ -132,7 +132,8 @@ fn attributes_of_another_kind_are_refused_where_they_stand() {
 
 #[test]
 fn times_at_the_edges_of_the_calendar_pass_the_door() {
-    for time in ["9999-12-31T23:59:59.999999999Z", "0001-01-01T00:00:00Z", "2016-12-31T23:59:60Z", "2026-01-01T00:00:00+14:00"]
+    for time in
+        ["9999-12-31T23:59:59.999999999Z", "0001-01-01T00:00:00Z", "2016-12-31T23:59:60Z", "2026-01-01T00:00:00+14:00"]
     {
         assert!(one_json(&with("time", json!(time))).is_ok(), "{time}");
     }
@@ -312,7 +313,9 @@ fn binary_mode_takes_attributes_from_headers_and_the_body_as_data() {
 fn binary_mode_refuses_what_the_other_modes_refuse() {
     assert_eq!(binary(&HEADERS[1..], None, b"1").unwrap_err().path, "/specversion");
     let more = |name, value| [&HEADERS[..], &[(name, value)]].concat();
-    for (name, value) in [("time", "now"), ("subject", "%0a"), ("ext", "%e"), ("id", "2"), ("datacontenttype", "a/b"), ("run_id", "r")] {
+    for (name, value) in
+        [("time", "now"), ("subject", "%0a"), ("ext", "%e"), ("id", "2"), ("datacontenttype", "a/b"), ("run_id", "r")]
+    {
         let rejection = binary(&more(name, value), None, b"1").unwrap_err();
         assert_eq!((rejection.code, rejection.path), (Code::InvalidAttribute, format!("/{name}")));
     }

@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn attribute_headers_make_it_binary() {
-        let sent = headers(&[("ce-id", "1"), ("ce-myext", "v"), ("content-type", "application/json"), ("x-other", "1")]);
+        let sent =
+            headers(&[("ce-id", "1"), ("ce-myext", "v"), ("content-type", "application/json"), ("x-other", "1")]);
         let Mode::Binary { content_type, mut attributes } = event_mode(&sent).unwrap() else { panic!() };
         attributes.sort();
         assert_eq!(content_type.as_deref(), Some("application/json"));

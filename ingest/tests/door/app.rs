@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use karat_access::{Access, AccessSettings, Actor, HashSettings, NewApiKey, NewUser, Origin, Role, Scopes};
 use karat_eventlog::{
-    ConsumerSettings, EventLog, PollLimits, Record, Result as LogResult, StartPositions, TopicSpec, embedded::EmbeddedLog,
+    ConsumerSettings, EventLog, PollLimits, Record, Result as LogResult, StartPositions, TopicSpec,
+    embedded::EmbeddedLog,
 };
 use karat_http::harden;
 use karat_ingest::{Progress, Publisher, ReceiptKey, door::IngestApi};
@@ -102,7 +103,8 @@ impl App {
     pub async fn records(&self) -> Vec<Record> {
         let topic = "karat.events";
         let wanted: i64 = self.log.topic(topic).await.unwrap().partitions.iter().map(|range| range.end).sum();
-        let settings = ConsumerSettings { group: "test".into(), topic: topic.into(), start: Arc::new(FromTheBeginning) };
+        let settings =
+            ConsumerSettings { group: "test".into(), topic: topic.into(), start: Arc::new(FromTheBeginning) };
         let mut consumer = self.log.consumer(settings).await.unwrap();
         let limits = PollLimits { max_records: 20_000, max_bytes: 64 << 20, max_wait: Duration::from_secs(5) };
         let mut records = Vec::new();

@@ -26,9 +26,15 @@ async fn a_structured_event_is_on_the_log_when_it_is_answered() {
     assert_eq!(record.payload, sent["data"].to_string().as_bytes());
     assert_eq!(record.key.as_deref(), Some(&b"r1"[..]));
     let expected = [
-        ("ce_specversion", "1.0"), ("ce_id", "r1"), ("ce_source", "/crm"), ("ce_type", "etl.run.finished"),
-        ("ce_time", "2026-01-31T10:00:05Z"), ("ce_traceparent", "00-abc"), ("content-type", "application/json"),
-        ("karat_publisher", &app.owner()), ("karat_door", "http"),
+        ("ce_specversion", "1.0"),
+        ("ce_id", "r1"),
+        ("ce_source", "/crm"),
+        ("ce_type", "etl.run.finished"),
+        ("ce_time", "2026-01-31T10:00:05Z"),
+        ("ce_traceparent", "00-abc"),
+        ("content-type", "application/json"),
+        ("karat_publisher", &app.owner()),
+        ("karat_door", "http"),
     ];
     for (name, value) in expected {
         assert_eq!(header(record, name).as_deref(), Some(value), "{name}");
@@ -42,7 +48,10 @@ async fn batched_lines_and_binary_mode_give_the_same_records() {
     let app = App::start().await;
     let (one, two) = (event("r1"), event("r2"));
     let batch = json!([one, two]).to_string();
-    assert_eq!(app.publish("events", "application/cloudevents-batch+json; charset=utf-8", batch.clone()).await.status, 202);
+    assert_eq!(
+        app.publish("events", "application/cloudevents-batch+json; charset=utf-8", batch.clone()).await.status,
+        202
+    );
     assert_eq!(app.publish("events", "application/json", batch).await.status, 202);
     assert_eq!(app.publish("events", "application/x-ndjson", format!("{one}\r\n\r\n{two}")).await.status, 202);
     for sent in [&one, &two] {
@@ -87,7 +96,10 @@ async fn lineage_is_taken_as_the_public_clients_send_it() {
     let same: Vec<_> = records.iter().filter(|record| record.key.as_deref() == Some(b"r7")).collect();
     assert_eq!(same.len(), 2);
     assert_eq!(header(same[0], "ce_id"), header(same[1], "ce_id"));
-    assert_eq!((header(same[0], "ce_source").as_deref(), header(same[0], "karat_door").as_deref()), (Some("crm"), Some("lineage")));
+    assert_eq!(
+        (header(same[0], "ce_source").as_deref(), header(same[0], "karat_door").as_deref()),
+        (Some("crm"), Some("lineage"))
+    );
 }
 
 #[tokio::test]

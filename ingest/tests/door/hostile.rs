@@ -33,13 +33,23 @@ fn bad_events() -> Vec<(&'static str, Vec<u8>, &'static str, &'static str)> {
         ("not an object", "17".into(), "invalid_json", ""),
         ("invalid UTF-8", b"{\"id\":\"\xc3\x28\"}".to_vec(), "invalid_utf8", ""),
         ("number where text belongs", with("/data/run_id", json!(5)).into(), "contract_violation", "/data/run_id"),
-        ("text where a number belongs", with("/data/records_read", json!("5")).into(), "contract_violation", "/data/records_read"),
+        (
+            "text where a number belongs",
+            with("/data/records_read", json!("5")).into(),
+            "contract_violation",
+            "/data/records_read",
+        ),
         ("array where text belongs", with("/data/job", json!(["j"])).into(), "contract_violation", "/data/job"),
         ("negative count", with("/data/records_read", json!(-1)).into(), "contract_violation", "/data/records_read"),
         ("number as attribute", with("/id", json!(5)).into(), "invalid_attribute", "/id"),
         ("null everywhere", nulls.into(), "missing_attribute", "/specversion"),
         ("null all over the data", data_nulls.into(), "contract_violation", "/data"),
-        ("10,000 levels", with_data(&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))).into(), "too_deep", "/data/0"),
+        (
+            "10,000 levels",
+            with_data(&format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))).into(),
+            "too_deep",
+            "/data/0",
+        ),
         ("duplicate key", with_data(r#"{"a":1,"b":{"a":1,"a":2}}"#).into(), "duplicate_key", "/data/b/a"),
         ("not a time", with("/time", json!("2026-02-30T00:00:00Z")).into(), "invalid_attribute", "/time"),
         ("control characters", with("/id", json!("a\r\nb")).into(), "invalid_attribute", "/id"),
@@ -154,7 +164,8 @@ async fn bodies_whose_events_cannot_be_told_apart_are_refused_whole() {
 async fn a_body_over_the_limit_is_refused_however_it_is_sent() {
     let app = App::start().await;
     let chunk = Bytes::from(vec![b' '; 1 << 20]);
-    let declared = app.post("events").content_type(NDJSON).header("content-length", "10485761").body(vec![b' '; 10_485_761]);
+    let declared =
+        app.post("events").content_type(NDJSON).header("content-length", "10485761").body(vec![b' '; 10_485_761]);
     let chunks = stream::iter((0..11).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
     let chunked = app.post("events").content_type(NDJSON).body(Body::from_bytes_stream(chunks));
     let bomb = zstd::encode_all(std::io::Cursor::new(vec![b' '; 64 << 20]), 3).unwrap();
@@ -170,8 +181,11 @@ async fn a_body_over_the_limit_is_refused_however_it_is_sent() {
 #[tokio::test]
 async fn broken_compression_is_named() {
     let app = App::start().await;
-    for (encoding, status, code) in [("gzip", 400, "bad_compression"), ("zstd", 400, "bad_compression"), ("br", 415, "unsupported_media_type")] {
-        let request = app.post("events").content_type(NDJSON).header("content-encoding", encoding).body("not compressed");
+    for (encoding, status, code) in
+        [("gzip", 400, "bad_compression"), ("zstd", 400, "bad_compression"), ("br", 415, "unsupported_media_type")]
+    {
+        let request =
+            app.post("events").content_type(NDJSON).header("content-encoding", encoding).body("not compressed");
         let answered = app.send(request).await;
         assert_eq!((answered.status, &answered.body["code"]), (status, &json!(code)), "{encoding}");
     }

@@ -23,7 +23,11 @@ const READ_BUFFER: usize = 256 * 1024;
 pub(super) enum Work {
     Send(Batch),
     /// A record that is not sent.
-    Refused { file: Arc<Path>, number: u64, refusal: Refusal },
+    Refused {
+        file: Arc<Path>,
+        number: u64,
+        refusal: Refusal,
+    },
 }
 
 /// One request's records.

@@ -80,6 +80,8 @@ impl Report {
         let file = file.display().to_string();
         let place = if path.is_empty() { String::new() } else { format!(" at `{path}`") };
         let text = format!("{file}:{line}: `{code}`{place}: {message}");
+        // Parts of it come from files and servers, which must not steer the terminal.
+        let text = text.replace(char::is_control, " ");
         // Nothing can be done when standard error is gone.
         self.bar.suspend(|| writeln!(io::stderr(), "{text}").ok());
         if self.listed.len() < MAX_LISTED {

@@ -36,7 +36,10 @@ pub(super) struct Sent {
 /// How one attempt ended without success.
 enum Attempt {
     /// Try again, not before this.
-    Again { after: Option<Duration>, reason: String },
+    Again {
+        after: Option<Duration>,
+        reason: String,
+    },
     Fatal(Failure),
 }
 
@@ -69,10 +72,10 @@ impl Sender {
     /// `url` is the server's address, without the path of the API.
     pub fn new(url: &str, key: Option<SecretString>, retry_for: Duration) -> Result<Self, Failure> {
         let base = if url.ends_with('/') { url.to_owned() } else { format!("{url}/") };
-        let base = Url::parse(&base)
-            .ok()
-            .filter(|base| matches!(base.scheme(), "http" | "https"))
-            .ok_or_else(|| Failure::Usage(format!("`--url {url}` is not an address such as `http://127.0.0.1:8080`")))?;
+        let base =
+            Url::parse(&base).ok().filter(|base| matches!(base.scheme(), "http" | "https")).ok_or_else(|| {
+                Failure::Usage(format!("`--url {url}` is not an address such as `http://127.0.0.1:8080`"))
+            })?;
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_secs(60))
@@ -94,7 +97,7 @@ impl Sender {
             };
             // Some jitter, so that several publishers do not come back at the same moment.
             let wait = after.unwrap_or_else(|| pause.mul_f64(rand::random_range(0.75..1.25)));
-            if started.elapsed() + wait > self.retry_for {
+            if started.elapsed().saturating_add(wait) > self.retry_for {
                 return Err(Failure::Unreachable(format!("`{}` does not take events: {reason}", self.base)));
             }
             tokio::time::sleep(wait).await;
@@ -103,7 +106,8 @@ impl Sender {
     }
 
     async fn attempt(&self, batch: &Batch) -> Result<Sent, Attempt> {
-        let url = self.base.join(batch.route.path()).map_err(|error| Attempt::Fatal(Failure::Usage(error.to_string())))?;
+        let url =
+            self.base.join(batch.route.path()).map_err(|error| Attempt::Fatal(Failure::Usage(error.to_string())))?;
         let request = self.client.post(url).header(header::CONTENT_TYPE, "application/x-ndjson");
         let request = match &self.key {
             Some(key) => request.bearer_auth(key.expose_secret()),
@@ -140,7 +144,9 @@ fn understand(
             Ok(Sent { rejected, ..Sent::default() })
         }
         _ if status.is_server_error() => Err(again(after, said)),
-        _ => Err(Attempt::Fatal(Failure::Refused(format!("the server did not answer as Karat does ({said}): check `--url`")))),
+        _ => Err(Attempt::Fatal(Failure::Refused(format!(
+            "the server did not answer as Karat does ({said}): check `--url`"
+        )))),
     }
 }
 

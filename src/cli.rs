@@ -1,0 +1,252 @@
+//! The command line: nouns and verbs.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::publish::PublishArgs;
+
+/// Events in, gold out: an event-driven ETL platform in one program.
+#[derive(Debug, Parser)]
+#[command(name = "karat", version, after_help = "Examples:\n  karat up --demo\n  karat publish runs.ndjson --key kk_...")]
+pub struct Cli {
+    /// Shows more of what the program does, on standard error.
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
+    /// Form of the log lines on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "KARAT_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run every role in one process.
+    #[command(after_help = "Examples:\n  karat up --demo\n  karat up --data-dir /srv/karat --listen 0.0.0.0:8080")]
+    Up(UpArgs),
+    /// Run the doors: HTTP in, log out. Needs Kafka.
+    #[command(after_help = "Examples:\n  karat ingest --kafka broker:9092\n  karat ingest --kafka broker:9092 --listen 0.0.0.0:8081")]
+    Ingest(ServeArgs),
+    /// Run the pipelines: log in, tables out. Needs Kafka.
+    #[command(after_help = "Examples:\n  karat transform --kafka broker:9092\n  karat transform --kafka broker:9092 --pipelines pipelines.toml")]
+    Transform(InstanceArgs),
+    /// Run the query API: gold in, HTTP out. Needs Kafka.
+    #[command(after_help = "Examples:\n  karat api --kafka broker:9092\n  karat api --kafka broker:9092 --listen 0.0.0.0:8080")]
+    Api(ServeArgs),
+    /// Check pipelines.toml: every problem at once, with its line.
+    #[command(after_help = "Examples:\n  karat validate\n  karat validate my/pipelines.toml")]
+    Validate {
+        /// The file; the built-in pipelines when absent.
+        file: Option<PathBuf>,
+    },
+    /// Publish files of events.
+    Publish(PublishArgs),
+    /// Show how far each pipeline is.
+    #[command(after_help = "Examples:\n  karat status\n  karat status --format json")]
+    Status {
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Tables and their state.
+    #[command(subcommand)]
+    Table(TableCommand),
+    /// Rebuild silver and gold from bronze.
+    #[command(subcommand)]
+    Replay(ReplayCommand),
+    /// Read-only SQL over bronze, silver, gold and quarantine.
+    #[command(after_help = "Examples:\n  karat query \"SELECT * FROM gold.daily_summary\"\n  karat query \"SELECT rules, count(*) FROM quarantine.etl_runs GROUP BY 1\" --format json")]
+    Query {
+        sql: String,
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Accounts.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print the OpenAPI document.
+    #[command(after_help = "Examples:\n  karat openapi > openapi.json\n  karat openapi | less")]
+    Openapi,
+    /// Print the version.
+    Version,
+}
+
+/// Where an instance keeps its data and what it runs.
+#[derive(Debug, Clone, Args)]
+pub struct InstanceArgs {
+    /// Folder of the embedded log, the lake, the accounts and the state.
+    #[arg(long, default_value = "./data", env = "KARAT_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// The pipelines; the built-in ones when absent.
+    #[arg(long, env = "KARAT_PIPELINES")]
+    pub pipelines: Option<PathBuf>,
+    /// Kafka brokers, HOST:PORT[,...]; the embedded log when absent.
+    #[arg(long, env = "KARAT_KAFKA")]
+    pub kafka: Option<String>,
+    /// A setting for the Kafka client, NAME=VALUE; may be repeated.
+    #[arg(long = "kafka-property", value_name = "NAME=VALUE", env = "KARAT_KAFKA_PROPERTIES", value_delimiter = ';')]
+    pub kafka_properties: Vec<String>,
+    /// Location of the lake when it is not `lake` in the data folder.
+    #[arg(long, env = "KARAT_LAKE")]
+    pub lake: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Address to listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8080", env = "KARAT_LISTEN")]
+    pub listen: SocketAddr,
+    /// Lifts the limits on log-in and registration, for load tests.
+    #[arg(long, hide = true)]
+    pub without_limits: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub serve: ServeArgs,
+    /// Publishes the sample data through the real doors and prints a log-in.
+    #[arg(long)]
+    pub demo: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TableCommand {
+    /// List the tables of the newest epoch.
+    #[command(after_help = "Examples:\n  karat table ls\n  karat table ls --format json")]
+    Ls {
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Show the columns, files and refresh of a table.
+    #[command(after_help = "Examples:\n  karat table show gold.daily_summary\n  karat table show silver.runs --format json")]
+    Show {
+        name: String,
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Compute silver and gold again from bronze and compare.
+    #[command(after_help = "Examples:\n  karat table verify\n  karat table verify --pipeline etl_runs --format json")]
+    Verify {
+        /// One pipeline; all when absent.
+        #[arg(long)]
+        pipeline: Option<String>,
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReplayCommand {
+    /// Show what a replay would read and write; changes nothing.
+    #[command(after_help = "Examples:\n  karat replay plan etl_runs --all\n  karat replay plan etl_runs --all --format json")]
+    Plan {
+        pipeline: String,
+        /// The whole history.
+        #[arg(long, required = true)]
+        all: bool,
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Rebuild, and swap the tables in one step. Readers and ingestion go on.
+    #[command(after_help = "Examples:\n  karat replay start etl_runs --all\n  karat replay start etl_runs --all --data-dir /srv/karat")]
+    Start {
+        pipeline: String,
+        /// The whole history.
+        #[arg(long, required = true)]
+        all: bool,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserCommand {
+    /// Create an account; the password comes from a prompt or --password-stdin.
+    #[command(after_help = "Examples:\n  karat user create --username ada --role admin\n  echo \"$PASSWORD\" | karat user create --username ada --role operator --password-stdin")]
+    Create {
+        #[arg(long)]
+        username: String,
+        #[arg(long, default_value = "user")]
+        role: String,
+        #[arg(long)]
+        email: Option<String>,
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
+    /// List accounts.
+    #[command(after_help = "Examples:\n  karat user list\n  karat user list --format json")]
+    List {
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Give an account another role.
+    #[command(after_help = "Examples:\n  karat user set-role ada admin\n  karat user set-role bob user")]
+    SetRole {
+        username: String,
+        role: String,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Create an API key and print it once.
+    #[command(after_help = "Examples:\n  karat key create --owner ada --scope 'publish:*'\n  karat key create --owner ada --scope publish:etl.run.finished --scope publish_for_others")]
+    Create {
+        /// Username of the owner.
+        #[arg(long)]
+        owner: String,
+        /// A name to know it by.
+        #[arg(long, default_value = "key")]
+        name: String,
+        /// What it may do; may be repeated.
+        #[arg(long = "scope", default_value = "publish:*")]
+        scopes: Vec<String>,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
+    /// Revoke an API key.
+    #[command(after_help = "Examples:\n  karat key revoke 0198f2c4-...\n  karat key revoke 0198f2c4-... --data-dir /srv/karat")]
+    Revoke {
+        id: String,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
+}
+
+/// Form of printed data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+}

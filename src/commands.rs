@@ -1,0 +1,67 @@
+//! The commands, one file each; roles are in [`crate::roles`].
+
+mod accounts;
+mod openapi;
+pub mod publish;
+mod query;
+mod replay;
+mod status;
+mod table;
+mod validate;
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::{
+    cli::{Cli, Command},
+    failure::Result,
+    roles,
+};
+
+/// Runs the command that the arguments name.
+pub async fn run(arguments: Cli) -> Result<ExitCode> {
+    match arguments.command {
+        Command::Up(arguments) => roles::up(arguments).await,
+        Command::Ingest(arguments) => roles::ingest(arguments).await,
+        Command::Transform(arguments) => roles::transform(arguments).await,
+        Command::Api(arguments) => roles::api(arguments).await,
+        Command::Validate { file } => validate::run(file).await,
+        Command::Publish(arguments) => Ok(publish::run(arguments).await?),
+        Command::Status { instance, format } => status::run(&instance, format).await,
+        Command::Table(command) => table::run(command).await,
+        Command::Replay(command) => replay::run(command).await,
+        Command::Query { sql, instance, format } => query::run(&sql, &instance, format).await,
+        Command::User(command) => accounts::user(command).await,
+        Command::Key(command) => accounts::key(command).await,
+        Command::Openapi => openapi::run().await,
+        Command::Version => {
+            print(&format!("karat {}", env!("CARGO_PKG_VERSION")));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Data goes to standard output, everything else to standard error.
+#[allow(clippy::print_stdout)]
+fn print(text: &str) {
+    println!("{text}");
+}
+
+fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+/// Rows as aligned columns under a header.
+fn print_table(header: &[&str], rows: &[Vec<String>]) {
+    let widths: Vec<usize> = (0..header.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0))
+        .collect();
+    let line = |cells: &[String]| {
+        let cells = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    print(&line(&header.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>()));
+    rows.iter().for_each(|row| print(&line(row)));
+}

@@ -1,0 +1,153 @@
+//! `karat table ls|show|verify`.
+
+use std::process::ExitCode;
+
+use karat_lake::{Lake, epochs::Epochs};
+use karat_transform::{
+    bronze::table_name,
+    plan::PipelinePlan,
+    verify::{TableReport, verify},
+};
+use serde::Serialize;
+
+use crate::{
+    cli::{Format, InstanceArgs, TableCommand},
+    failure::{FAILED, Failure, Result},
+    instance::Instance,
+};
+
+pub async fn run(command: TableCommand) -> Result<ExitCode> {
+    match command {
+        TableCommand::Ls { instance, format } => list(&instance, format).await,
+        TableCommand::Show { name, instance, format } => show(&name, &instance, format).await,
+        TableCommand::Verify { pipeline, instance, format } => check(pipeline.as_deref(), &instance, format).await,
+    }
+}
+
+#[derive(Serialize)]
+struct TableRow {
+    table: String,
+    version: u64,
+    files: usize,
+    rows: u64,
+    bytes: i64,
+}
+
+/// Every table of the instance at its published version: bronze at its newest.
+pub async fn versions(instance: &Instance, lake: &Lake) -> Result<Vec<(String, Option<u64>)>> {
+    let mut tables = Vec::new();
+    for pipeline in &instance.pipelines.pipelines {
+        let bronze = (table_name(&pipeline.topic), None);
+        if !tables.contains(&bronze) && lake.open(&bronze.0).await.is_ok() {
+            tables.push(bronze);
+        }
+        if let Some(epoch) = Epochs::of(lake, &pipeline.name)?.latest().await? {
+            tables.extend(epoch.tables.into_iter().map(|(name, version)| (name, Some(version))));
+        }
+    }
+    Ok(tables)
+}
+
+async fn list(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
+    let instance = Instance::new(arguments)?;
+    let lake = instance.lake()?;
+    let mut rows = Vec::new();
+    for (name, version) in versions(&instance, &lake).await? {
+        let table = match version {
+            Some(version) => lake.open_at(&name, version).await?,
+            None => lake.open(&name).await?,
+        };
+        rows.push(TableRow {
+            table: name,
+            version: table.version(),
+            files: table.files().len(),
+            rows: table.files().filter_map(karat_lake::DataFile::rows).sum(),
+            bytes: table.files().map(karat_lake::DataFile::size_bytes).sum(),
+        });
+    }
+    if format == Format::Json {
+        super::print_json(&rows)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let cells = rows.iter().map(|row| {
+        vec![row.table.clone(), row.version.to_string(), row.files.to_string(), row.rows.to_string(), row.bytes.to_string()]
+    });
+    super::print_table(&["TABLE", "VERSION", "FILES", "ROWS", "BYTES"], &cells.collect::<Vec<_>>());
+    Ok(ExitCode::SUCCESS)
+}
+
+#[derive(Serialize)]
+struct Shown {
+    table: String,
+    version: u64,
+    /// How a gold table is kept up to date.
+    refresh: Option<&'static str>,
+    key: Vec<String>,
+    columns: Vec<(String, String)>,
+    files: Vec<(String, Option<u64>, i64)>,
+}
+
+async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
+    let instance = Instance::new(arguments)?;
+    let lake = instance.lake()?;
+    let found = versions(&instance, &lake).await?.into_iter().find(|(table, _)| table == name);
+    let Some((_, version)) = found else {
+        return Err(Failure::usage(format!("there is no table `{name}`: `karat table ls` lists them")));
+    };
+    let table = match version {
+        Some(version) => lake.open_at(name, version).await?,
+        None => lake.open(name).await?,
+    };
+    let mut shown = Shown {
+        table: name.to_owned(),
+        version: table.version(),
+        refresh: None,
+        key: Vec::new(),
+        columns: table.schema().fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect(),
+        files: table.files().map(|file| (file.path().to_owned(), file.rows(), file.size_bytes())).collect(),
+    };
+    for pipeline in &instance.pipelines.pipelines {
+        let plan = PipelinePlan::new(pipeline).await?;
+        if let Some(gold) = plan.golds.iter().find(|gold| format!("gold.{}", gold.name) == name) {
+            shown.refresh = Some(gold.plan.refresh());
+            shown.key = gold.plan.key().to_vec();
+        }
+    }
+    if format == Format::Json {
+        super::print_json(&shown)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    super::print(&format!("{name}, version {}, {} files", shown.version, shown.files.len()));
+    if let Some(refresh) = shown.refresh {
+        super::print(&format!("refresh {refresh}, a row for each ({})", shown.key.join(", ")));
+    }
+    let cells: Vec<Vec<String>> = shown.columns.into_iter().map(|(name, data_type)| vec![name, data_type]).collect();
+    super::print_table(&["COLUMN", "TYPE"], &cells);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(only: Option<&str>, arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
+    let instance = Instance::new(arguments)?;
+    let lake = instance.lake()?;
+    let mut reports: Vec<TableReport> = Vec::new();
+    let chosen = instance.pipelines.pipelines.iter().filter(|pipeline| only.is_none_or(|only| only == pipeline.name));
+    for pipeline in chosen {
+        let settings = instance.runner(pipeline, &lake).await?;
+        let scratch = tempfile::tempdir()?;
+        reports.extend(verify(pipeline, &settings, scratch.path()).await?);
+    }
+    if reports.is_empty() {
+        return Err(Failure::usage("there is nothing to verify: no such pipeline, or no epoch yet"));
+    }
+    if format == Format::Json {
+        super::print_json(&reports)?;
+    } else {
+        let cells = reports.iter().map(|report| {
+            vec![report.table.clone(), report.rows.to_string(), report.differences.to_string()]
+        });
+        super::print_table(&["TABLE", "ROWS", "DIFFERENCES"], &cells.collect::<Vec<_>>());
+        reports.iter().flat_map(|report| &report.sample).for_each(|line| super::print(line));
+    }
+    let differences: usize = reports.iter().map(|report| report.differences).sum();
+    Ok(ExitCode::from(if differences == 0 { 0 } else { FAILED }))
+}

@@ -1,0 +1,89 @@
+//! Why a command ended, and with which exit code.
+
+use std::fmt::Display;
+
+pub const FAILED: u8 = 1;
+pub const USAGE: u8 = 2;
+pub const UNREACHABLE: u8 = 69;
+pub const CONFIGURATION: u8 = 78;
+
+/// The message for the person at the terminal, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    pub code: u8,
+    message: String,
+}
+
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    pub fn new(code: u8, message: impl Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+
+    pub fn usage(message: impl Display) -> Self {
+        Self::new(USAGE, message)
+    }
+
+    pub fn unreachable(message: impl Display) -> Self {
+        Self::new(UNREACHABLE, message)
+    }
+
+    pub fn configuration(message: impl Display) -> Self {
+        Self::new(CONFIGURATION, message)
+    }
+
+    #[allow(clippy::print_stderr)]
+    pub fn print(&self) {
+        eprintln!("karat: {}", self.message);
+    }
+}
+
+macro_rules! failed_by {
+    ($($error:ty),+) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(FAILED, error)
+            }
+        }
+    )+};
+}
+
+failed_by!(
+    karat_lake::Error,
+    karat_lake::datafusion::error::DataFusionError,
+    karat_lake::arrow::error::ArrowError,
+    karat_access::AccessError,
+    karat_http::ApiError,
+    serde_json::Error,
+    std::io::Error,
+    tokio::task::JoinError
+);
+
+impl From<karat_eventlog::Error> for Failure {
+    fn from(error: karat_eventlog::Error) -> Self {
+        let code = match &error {
+            karat_eventlog::Error::Unavailable { .. } => UNREACHABLE,
+            karat_eventlog::Error::Setting { .. } => CONFIGURATION,
+            _ => FAILED,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<karat_transform::Error> for Failure {
+    fn from(error: karat_transform::Error) -> Self {
+        match error {
+            karat_transform::Error::Log(error) => error.into(),
+            karat_transform::Error::Declaration(message) => Self::configuration(message),
+            karat_transform::Error::UnknownPipeline(_) => Self::usage(error),
+            other => Self::new(FAILED, other),
+        }
+    }
+}
+
+impl From<crate::commands::publish::Failure> for Failure {
+    fn from(failure: crate::commands::publish::Failure) -> Self {
+        Self::new(failure.exit_code(), failure)
+    }
+}

@@ -1,0 +1,190 @@
+//! One instance: its folders, its log, its declared pipelines, and the note by which commands find it running.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use karat_eventlog::{
+    EventLog,
+    embedded::EmbeddedLog,
+    kafka::{KafkaLog, KafkaSettings},
+};
+use karat_lake::Lake;
+use karat_schemas::{
+    events::Contracts,
+    pipelines::{self, Pipeline, Pipelines},
+};
+use karat_transform::{
+    bronze::BronzeSettings,
+    runner::RunnerSettings,
+    worker::{WorkerSettings, runner_settings},
+};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cli::InstanceArgs,
+    failure::{Failure, Result},
+};
+
+/// What the arguments name, not opened yet.
+pub struct Instance {
+    pub data: PathBuf,
+    pub pipelines: Arc<Pipelines>,
+    /// Folder of `pipelines.toml`, for the files it names.
+    folder: PathBuf,
+    arguments: InstanceArgs,
+}
+
+/// Left in the data folder by a running instance, readable by its owner only.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Note {
+    pub url: String,
+    /// Credential of the folder's owner.
+    pub local: String,
+}
+
+/// The lock of a data folder; released when dropped, also by a crash.
+pub struct FolderLock(#[allow(dead_code)] File);
+
+impl Instance {
+    pub fn new(arguments: &InstanceArgs) -> Result<Self> {
+        let (text, folder) = match &arguments.pipelines {
+            Some(path) => (read(path)?, path.parent().map_or_else(PathBuf::new, Path::to_path_buf)),
+            None => (pipelines::BUILT_IN.to_owned(), PathBuf::new()),
+        };
+        let shown = arguments.pipelines.as_ref().map_or_else(|| "built-in pipelines".to_owned(), |path| path.display().to_string());
+        let pipelines = pipelines::parse(&text).map_err(|problems| {
+            let lines: Vec<String> = problems.0.iter().map(|problem| format!("{shown}:{}: {}", problem.line, problem.message)).collect();
+            Failure::configuration(lines.join("\n"))
+        })?;
+        Ok(Self { data: arguments.data_dir.clone(), pipelines: Arc::new(pipelines), folder, arguments: arguments.clone() })
+    }
+
+    /// Creates the data folder, readable by its owner only.
+    pub fn create_folder(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data);
+        created.map_err(|error| Failure::configuration(format!("data folder `{}`: {error}", self.data.display())))
+    }
+
+    pub fn lake(&self) -> Result<Lake> {
+        let location = self.arguments.lake.clone().unwrap_or_else(|| self.data.join("lake").display().to_string());
+        Ok(Lake::at(&location)?)
+    }
+
+    /// Opens the log: Kafka when it is named, the embedded one otherwise.
+    pub async fn log(&self) -> Result<Arc<dyn EventLog>> {
+        match &self.arguments.kafka {
+            Some(bootstrap) => {
+                let mut properties = BTreeMap::new();
+                for property in &self.arguments.kafka_properties {
+                    let (name, value) = property
+                        .split_once('=')
+                        .ok_or_else(|| Failure::usage("--kafka-property must be NAME=VALUE"))?;
+                    properties.insert(name.to_owned(), value.to_owned());
+                }
+                let settings = KafkaSettings { bootstrap: bootstrap.clone(), properties, replication: 1 };
+                Ok(Arc::new(KafkaLog::connect(settings).await?))
+            }
+            None => {
+                let folder = self.data.join("log");
+                let opened = tokio::task::spawn_blocking(move || EmbeddedLog::open(&folder)).await?;
+                Ok(Arc::new(opened?))
+            }
+        }
+    }
+
+    /// Separate roles meet in the log, and the embedded log is one process's own (decision 13).
+    pub fn require_kafka(&self, role: &str) -> Result<()> {
+        if self.arguments.kafka.is_some() {
+            return Ok(());
+        }
+        Err(Failure::configuration(format!(
+            "`karat {role}` runs one role and needs Kafka, because the embedded log belongs to one process: \
+             add `--kafka HOST:PORT`, or run every role with `karat up`"
+        )))
+    }
+
+    pub fn contracts(&self) -> Result<Contracts> {
+        let read = |path: &str| {
+            fs::read_to_string(self.folder.join(path)).map_err(|error| format!("schema file `{path}`: {error}"))
+        };
+        Contracts::compile(&self.pipelines, read).map_err(|problems| Failure::configuration(problems.join("\n")))
+    }
+
+    pub fn worker(&self, log: Arc<dyn EventLog>) -> Result<WorkerSettings> {
+        Ok(WorkerSettings {
+            lake: self.lake()?,
+            log,
+            state_folder: self.data.join("state"),
+            pipelines: Arc::clone(&self.pipelines),
+            bronze: BronzeSettings::default(),
+            group: "karat".to_owned(),
+        })
+    }
+
+    pub fn pipeline(&self, name: &str) -> Result<&Pipeline> {
+        let found = self.pipelines.pipelines.iter().find(|pipeline| pipeline.name == name);
+        found.ok_or_else(|| Failure::usage(format!("no pipeline is named `{name}`")))
+    }
+
+    /// Where a pipeline reads and writes, at its newest epoch.
+    pub async fn runner(&self, pipeline: &Pipeline, lake: &Lake) -> Result<RunnerSettings> {
+        Ok(runner_settings(pipeline, &self.pipelines, lake, &self.data.join("state")).await?)
+    }
+
+    /// Takes the folder for this process; says so when another has it.
+    pub fn lock(&self) -> Result<FolderLock> {
+        self.create_folder()?;
+        let path = self.data.join("karat.lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(FolderLock(file)),
+            Err(TryLockError::WouldBlock) => Err(Failure::configuration(format!(
+                "data folder `{}` is in use by another karat: stop that one, or choose another `--data-dir`",
+                self.data.display()
+            ))),
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+
+    pub fn leave_note(&self, note: &Note) -> Result<()> {
+        let path = self.note_path();
+        let _ = fs::remove_file(&path);
+        let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path)?;
+        Ok(file.write_all(&serde_json::to_vec_pretty(note)?)?)
+    }
+
+    pub fn remove_note(&self) {
+        let _ = fs::remove_file(self.note_path());
+    }
+
+    /// The note of a running instance; none when nobody answers at its address.
+    pub async fn running(&self) -> Option<Note> {
+        let note: Note = serde_json::from_slice(&fs::read(self.note_path()).ok()?).ok()?;
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().ok()?;
+        let answer = client.get(format!("{}/livez", note.url)).send().await.ok()?;
+        answer.status().is_success().then_some(note)
+    }
+
+    fn note_path(&self) -> PathBuf {
+        self.data.join("instance.json")
+    }
+}
+
+impl Note {
+    pub fn local(&self) -> SecretString {
+        self.local.clone().into()
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| Failure::configuration(format!("`{}`: {error}", path.display())))
+}

@@ -1,0 +1,269 @@
+//! Roles and their wiring: what runs in this process, and how it stops.
+//!
+//! `up` runs all three over one log; `ingest`, `transform` and `api` run one each and meet in Kafka and the lake.
+
+mod commands;
+mod demo;
+mod notices;
+
+use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
+
+use karat_access::{Access, AccessSettings};
+use karat_api::{
+    ApiSettings, Parts, app,
+    auth::AuthSettings,
+    replays::ReplaysApi,
+    snapshot::{Snapshots, follow},
+};
+use karat_eventlog::EventLog;
+use karat_http::{ServeSettings, serve};
+use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
+use karat_transform::worker;
+use secrecy::{ExposeSecret, SecretBox, SecretString};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    cli::{InstanceArgs, ServeArgs, UpArgs},
+    failure::{FAILED, Failure, Result},
+    instance::{Instance, Note},
+};
+
+/// The pipeline whose tables the data routes serve.
+const SERVED_PIPELINE: &str = "etl_runs";
+
+/// Time that the transform role has to commit what it holds after a stop.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Runs every role.
+pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
+    let instance = Instance::new(&arguments.serve.instance)?;
+    let _lock = instance.lock()?;
+    let log = instance.log().await?;
+    let process = Process::new();
+    let mut tasks = JoinSet::new();
+    worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
+    start_transform(&instance, &log, &process, &mut tasks)?;
+    let served = Server::new(&instance, &arguments.serve, &log, Door::All).await?;
+    let (url, access) = (served.note.url.clone(), served.access.clone());
+    instance.leave_note(&served.note)?;
+    tasks.spawn(served.run(process.stopped()));
+    let shown = if arguments.demo { demo::run(&instance, &access, &url).await } else { demo::welcome(&url) };
+    let result = match shown {
+        Ok(()) => process.wait(&mut tasks).await,
+        Err(failure) => Err(failure),
+    };
+    instance.remove_note();
+    process.end(tasks, result).await
+}
+
+/// Runs the doors.
+pub async fn ingest(arguments: ServeArgs) -> Result<ExitCode> {
+    serve_role(arguments, Door::Ingest, "ingest").await
+}
+
+/// Runs the query API.
+pub async fn api(arguments: ServeArgs) -> Result<ExitCode> {
+    serve_role(arguments, Door::Api, "api").await
+}
+
+/// Runs the pipelines.
+pub async fn transform(arguments: InstanceArgs) -> Result<ExitCode> {
+    let instance = Instance::new(&arguments)?;
+    instance.require_kafka("transform")?;
+    instance.create_folder()?;
+    let log = instance.log().await?;
+    let process = Process::new();
+    let mut tasks = JoinSet::new();
+    worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
+    start_transform(&instance, &log, &process, &mut tasks)?;
+    let result = process.wait(&mut tasks).await;
+    process.end(tasks, result).await
+}
+
+async fn serve_role(arguments: ServeArgs, door: Door, role: &str) -> Result<ExitCode> {
+    let instance = Instance::new(&arguments.instance)?;
+    instance.require_kafka(role)?;
+    instance.create_folder()?;
+    let log = instance.log().await?;
+    let process = Process::new();
+    let mut tasks = JoinSet::new();
+    worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
+    let served = Server::new(&instance, &arguments, &log, door).await?;
+    demo::welcome(&served.note.url)?;
+    tasks.spawn(served.run(process.stopped()));
+    let result = process.wait(&mut tasks).await;
+    process.end(tasks, result).await
+}
+
+fn start_transform(
+    instance: &Instance,
+    log: &Arc<dyn EventLog>,
+    process: &Process,
+    tasks: &mut JoinSet<Result<()>>,
+) -> Result<()> {
+    let settings = instance.worker(Arc::clone(log))?;
+    let (orders, received) = mpsc::channel(1);
+    let stop = process.stopped();
+    tasks.spawn(commands::follow(Arc::clone(log), instance.data.join("state"), orders, stop.clone()));
+    tasks.spawn(async move { Ok(worker::run(settings, stop, received).await?) });
+    Ok(())
+}
+
+/// Which routes a server has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    All,
+    Ingest,
+    Api,
+}
+
+/// An HTTP server, bound and ready to run.
+struct Server {
+    listener: TcpListener,
+    note: Note,
+    access: Access,
+    log: Arc<dyn EventLog>,
+    parts: Parts,
+    settings: ApiSettings,
+    doors: (Option<IngestApi>, ReplaysApi),
+    poke: Arc<Notify>,
+    watcher: Arc<notices::Watcher>,
+}
+
+impl Server {
+    async fn new(instance: &Instance, arguments: &ServeArgs, log: &Arc<dyn EventLog>, door: Door) -> Result<Self> {
+        let lake = instance.lake()?;
+        let access = Access::open(AccessSettings::in_folder(&instance.data)).await?;
+        let listener = TcpListener::bind(arguments.listen)
+            .map_err(|error| Failure::configuration(format!("cannot listen on `{}`: {error}", arguments.listen)))?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let secret = instance_secret(instance)?;
+        let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
+        let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
+        let poke = Arc::new(Notify::new());
+        let watcher = notices::Watcher::new(Arc::clone(log), &lake, &instance.pipelines, Arc::clone(&poke))?;
+        let receipts = ReceiptKey::new(&secret);
+        let publisher = Publisher::new(Arc::clone(log), Arc::new(instance.contracts()?), receipts);
+        let ingest = (door != Door::Api).then(|| IngestApi::new(publisher, Some(watcher.clone())));
+        let names = instance.pipelines.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+        let replays = ReplaysApi::new(Arc::clone(log), names, Some(note.local()));
+        let mut settings = ApiSettings {
+            cursor_key: Some(SecretString::from(hex::encode(secret.expose_secret()))),
+            ..ApiSettings::default()
+        };
+        if arguments.without_limits {
+            settings.auth = AuthSettings { login_limit: None, register_limit: None };
+        }
+        let parts =
+            Parts { access: access.clone(), lake, snapshots, lag: watcher.clone(), checks: vec![watcher.ready_check()] };
+        Ok(Self { listener, note, access, log: Arc::clone(log), parts, settings, doors: (ingest, replays), poke, watcher })
+    }
+
+    async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let following = tokio::spawn(follow(Arc::clone(&self.parts.snapshots), self.poke));
+        let watching = tokio::spawn(self.watcher.run(self.log));
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        let served = match self.doors {
+            (Some(ingest), replays) => {
+                let app = app(self.settings, self.parts, (ingest, replays))?;
+                serve(self.listener, app, ServeSettings::default(), stopped).await
+            }
+            (None, replays) => {
+                let app = app(self.settings, self.parts, replays)?;
+                serve(self.listener, app, ServeSettings::default(), stopped).await
+            }
+        };
+        following.abort();
+        watching.abort();
+        self.access.flush().await?;
+        Ok(served?)
+    }
+}
+
+/// A secret of the instance, made at the first start: signs receipts and cursors.
+fn instance_secret(instance: &Instance) -> Result<SecretBox<[u8]>> {
+    use std::{io::Write, os::unix::fs::OpenOptionsExt};
+    let folder = instance.data.join("keys");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join("instance.secret");
+    if let Ok(bytes) = std::fs::read(&path)
+        && bytes.len() >= 32
+    {
+        return Ok(SecretBox::new(bytes.into_boxed_slice()));
+    }
+    let bytes: [u8; 32] = rand::random();
+    let mut file = std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    Ok(SecretBox::new(Box::new(bytes)))
+}
+
+/// The process: when it stops, and why.
+struct Process {
+    stop: watch::Sender<bool>,
+}
+
+impl Process {
+    fn new() -> Self {
+        Self { stop: watch::channel(false).0 }
+    }
+
+    fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Waits for a signal, or for the first task that ends.
+    async fn wait(&self, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+        tokio::select! {
+            signal = signal() => {
+                tracing::info!(signal, "stopping");
+                Ok(())
+            }
+            Some(ended) = tasks.join_next() => match ended? {
+                Ok(()) => Err(Failure::new(FAILED, "a role ended by itself")),
+                Err(failure) => Err(failure),
+            },
+        }
+    }
+
+    /// Stops every task and waits for them; a second signal, or the deadline, ends the process at once.
+    async fn end(self, mut tasks: JoinSet<Result<()>>, mut result: Result<()>) -> Result<ExitCode> {
+        let _ = self.stop.send(true);
+        let drained = async {
+            while let Some(ended) = tasks.join_next().await {
+                if let (Ok(()), Ok(Err(failure))) = (&result, ended) {
+                    result = Err(failure);
+                }
+            }
+        };
+        let is_drained = tokio::select! {
+            () = drained => true,
+            _ = signal() => false,
+            () = tokio::time::sleep(DRAIN) => false,
+        };
+        if !is_drained {
+            tracing::warn!("stopped before everything was drained; nothing is lost, the next start goes on from here");
+            return Ok(ExitCode::from(130));
+        }
+        result.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+async fn signal() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = tokio::signal::ctrl_c() => "SIGINT",
+        },
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+            "SIGINT"
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What the doors and the API know of the layers behind them: commit notices, epochs, ends of the log.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use karat_api::{health::ReadyCheck, lag::Lag};
+use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
+use karat_ingest::{Layer, Progress};
+use karat_lake::{Lake, epochs::Epochs};
+use karat_schemas::{COMMITS_TOPIC, epoch::Notice, pipelines::Pipelines};
+use karat_transform::bronze::table_name;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+/// Next offset of each partition.
+type Positions = BTreeMap<u32, i64>;
+
+/// How far bronze is by topic, gold by pipeline, and the log by topic.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    bronze: HashMap<String, Positions>,
+    gold: HashMap<String, Positions>,
+}
+
+/// Follows notices and epochs and answers from memory.
+pub struct Watcher {
+    log: Arc<dyn EventLog>,
+    /// Pipelines by name, with topic and epochs.
+    pipelines: Vec<(String, String, Epochs)>,
+    known: watch::Sender<Known>,
+    ends: Mutex<HashMap<String, Positions>>,
+    poke: Arc<Notify>,
+}
+
+/// How often the ends of the log are read, and epochs that no notice told of.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+impl Watcher {
+    pub fn new(log: Arc<dyn EventLog>, lake: &Lake, pipelines: &Pipelines, poke: Arc<Notify>) -> karat_lake::Result<Arc<Self>> {
+        let mut followed = Vec::new();
+        for pipeline in &pipelines.pipelines {
+            followed.push((pipeline.name.clone(), pipeline.topic.clone(), Epochs::of(lake, &pipeline.name)?));
+        }
+        Ok(Arc::new(Self {
+            log,
+            pipelines: followed,
+            known: watch::channel(Known::default()).0,
+            ends: Mutex::default(),
+            poke,
+        }))
+    }
+
+    /// Follows until it is dropped. A log that does not answer is tried again.
+    pub async fn run(self: Arc<Self>, log: Arc<dyn EventLog>) {
+        loop {
+            if let Err(error) = self.follow(log.as_ref()).await {
+                tracing::warn!(%error, "commit notices cannot be read; epochs are looked for every second");
+            }
+            self.look().await;
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Whether the log answers, for `/ready`.
+    pub fn ready_check(self: &Arc<Self>) -> ReadyCheck {
+        let (log, topic) = (Arc::clone(&self.log), COMMITS_TOPIC);
+        ReadyCheck::new("log", move || {
+            let log = Arc::clone(&log);
+            async move { log.topic(topic).await.map(drop).map_err(|error| error.to_string()) }
+        })
+    }
+
+    async fn follow(&self, log: &dyn EventLog) -> karat_eventlog::Result<()> {
+        let start = Arc::new(FromEnd(log.topic(COMMITS_TOPIC).await?.partitions.iter().map(|range| range.end).collect()));
+        // Every process follows every notice, so each has a group of its own.
+        let group = format!("karat-notices-{}", uuid::Uuid::new_v4());
+        let mut consumer = log.consumer(ConsumerSettings { group, topic: COMMITS_TOPIC.to_owned(), start }).await?;
+        let limits = PollLimits { max_records: 1000, max_bytes: 8 << 20, max_wait: LOOK_EVERY };
+        let mut looked = tokio::time::Instant::now() - LOOK_EVERY;
+        loop {
+            let polled = consumer.poll(limits).await?;
+            let mut has_epoch = false;
+            for record in polled.records {
+                match serde_json::from_slice(&record.payload) {
+                    Ok(Notice::Bronze { table, positions, .. }) => self.bronze(&table, positions),
+                    Ok(Notice::Epoch { .. }) => has_epoch = true,
+                    Err(_) => {}
+                }
+            }
+            if has_epoch {
+                self.poke.notify_one();
+            }
+            if has_epoch || looked.elapsed() >= LOOK_EVERY {
+                self.look().await;
+                looked = tokio::time::Instant::now();
+            }
+        }
+    }
+
+    fn bronze(&self, table: &str, positions: Positions) {
+        let topic = self.pipelines.iter().map(|(_, topic, _)| topic).find(|topic| table_name(topic) == table);
+        let Some(topic) = topic.cloned() else { return };
+        self.known.send_modify(|known| advance(known.bronze.entry(topic).or_default(), &positions));
+    }
+
+    /// Reads the newest epoch of each pipeline and the ends of each topic.
+    async fn look(&self) {
+        for (name, topic, epochs) in &self.pipelines {
+            if let Ok(Some(epoch)) = epochs.latest().await {
+                self.known.send_modify(|known| {
+                    advance(known.gold.entry(name.clone()).or_default(), &epoch.positions);
+                    advance(known.bronze.entry(topic.clone()).or_default(), &epoch.positions);
+                });
+            }
+            if let Ok(info) = self.log.topic(topic).await {
+                let ends = info.partitions.iter().enumerate();
+                let ends = ends.filter_map(|(partition, range)| Some((u32::try_from(partition).ok()?, range.end))).collect();
+                self.ends.lock().insert(name.clone(), ends);
+            }
+        }
+    }
+}
+
+fn advance(known: &mut Positions, positions: &Positions) {
+    for (partition, next) in positions {
+        let at = known.entry(*partition).or_insert(0);
+        *at = (*next).max(*at);
+    }
+}
+
+fn covers(known: Option<&Positions>, positions: &Positions) -> bool {
+    positions.iter().all(|(partition, next)| known.and_then(|known| known.get(partition)).is_some_and(|at| at >= next))
+}
+
+#[async_trait]
+impl Progress for Watcher {
+    async fn reached(&self, layer: Layer, topic: &str, positions: &Positions) {
+        let mut known = self.known.subscribe();
+        let is_reached = |known: &Known| match layer {
+            Layer::Logged => true,
+            Layer::Bronze => covers(known.bronze.get(topic), positions),
+            // Silver and gold of a pipeline become visible together, in its epoch.
+            Layer::Silver | Layer::Gold => self
+                .pipelines
+                .iter()
+                .filter(|(_, of, _)| of == topic)
+                .all(|(name, ..)| covers(known.gold.get(name), positions)),
+        };
+        let _ = known.wait_for(is_reached).await;
+    }
+}
+
+impl Lag for Watcher {
+    fn log_ends(&self, pipeline: &str) -> Option<Positions> {
+        self.ends.lock().get(pipeline).cloned()
+    }
+}
+
+/// Notices from before the start say nothing that the newest epoch does not.
+struct FromEnd(Vec<i64>);
+
+#[async_trait]
+impl StartPositions for FromEnd {
+    async fn next_offsets(&self, _topic: &str, partitions: &[u32]) -> karat_eventlog::Result<Positions> {
+        let end = |partition: &u32| Some((*partition, *self.0.get(usize::try_from(*partition).ok()?)?));
+        Ok(partitions.iter().filter_map(end).collect())
+    }
+}
