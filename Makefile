@@ -42,8 +42,8 @@ fmt: ## Formats the code
 doc: ## Builds the API documentation of the crates, warnings are errors
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --locked
 
-bench: ## Runs the benchmarks, in release mode
-	$(CARGO) bench --workspace --locked
+bench: ## Runs every benchmark in release mode and prints a table (benches/README.md)
+	benches/run.sh
 
 demo: ## Runs everything in one process, with the sample data
 	$(CARGO) run --locked -- up --demo

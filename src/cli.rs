@@ -8,7 +8,11 @@ use crate::commands::publish::PublishArgs;
 
 /// Events in, gold out: an event-driven ETL platform in one program.
 #[derive(Debug, Parser)]
-#[command(name = "karat", version, after_help = "Examples:\n  karat up --demo\n  karat publish runs.ndjson --key kk_...")]
+#[command(
+    name = "karat",
+    version,
+    after_help = "Examples:\n  karat up --demo\n  karat publish runs.ndjson --key kk_..."
+)]
 pub struct Cli {
     /// Shows more of what the program does, on standard error.
     #[arg(long, short, global = true)]
@@ -32,13 +36,19 @@ pub enum Command {
     #[command(after_help = "Examples:\n  karat up --demo\n  karat up --data-dir /srv/karat --listen 0.0.0.0:8080")]
     Up(UpArgs),
     /// Run the doors: HTTP in, log out. Needs Kafka.
-    #[command(after_help = "Examples:\n  karat ingest --kafka broker:9092\n  karat ingest --kafka broker:9092 --listen 0.0.0.0:8081")]
+    #[command(
+        after_help = "Examples:\n  karat ingest --kafka broker:9092\n  karat ingest --kafka broker:9092 --listen 0.0.0.0:8081"
+    )]
     Ingest(ServeArgs),
     /// Run the pipelines: log in, tables out. Needs Kafka.
-    #[command(after_help = "Examples:\n  karat transform --kafka broker:9092\n  karat transform --kafka broker:9092 --pipelines pipelines.toml")]
+    #[command(
+        after_help = "Examples:\n  karat transform --kafka broker:9092\n  karat transform --kafka broker:9092 --pipelines pipelines.toml"
+    )]
     Transform(InstanceArgs),
     /// Run the query API: gold in, HTTP out. Needs Kafka.
-    #[command(after_help = "Examples:\n  karat api --kafka broker:9092\n  karat api --kafka broker:9092 --listen 0.0.0.0:8080")]
+    #[command(
+        after_help = "Examples:\n  karat api --kafka broker:9092\n  karat api --kafka broker:9092 --listen 0.0.0.0:8080"
+    )]
     Api(ServeArgs),
     /// Check pipelines.toml: every problem at once, with its line.
     #[command(after_help = "Examples:\n  karat validate\n  karat validate my/pipelines.toml")]
@@ -63,7 +73,9 @@ pub enum Command {
     #[command(subcommand)]
     Replay(ReplayCommand),
     /// Read-only SQL over bronze, silver, gold and quarantine.
-    #[command(after_help = "Examples:\n  karat query \"SELECT * FROM gold.daily_summary\"\n  karat query \"SELECT rules, count(*) FROM quarantine.etl_runs GROUP BY 1\" --format json")]
+    #[command(
+        after_help = "Examples:\n  karat query \"SELECT * FROM gold.daily_summary\"\n  karat query \"SELECT rules, count(*) FROM quarantine.etl_runs GROUP BY 1\" --format json"
+    )]
     Query {
         sql: String,
         #[command(flatten)]
@@ -136,7 +148,9 @@ pub enum TableCommand {
         format: Format,
     },
     /// Show the columns, files and refresh of a table.
-    #[command(after_help = "Examples:\n  karat table show gold.daily_summary\n  karat table show silver.runs --format json")]
+    #[command(
+        after_help = "Examples:\n  karat table show gold.daily_summary\n  karat table show silver.runs --format json"
+    )]
     Show {
         name: String,
         #[command(flatten)]
@@ -160,7 +174,9 @@ pub enum TableCommand {
 #[derive(Debug, Subcommand)]
 pub enum ReplayCommand {
     /// Show what a replay would read and write; changes nothing.
-    #[command(after_help = "Examples:\n  karat replay plan etl_runs --all\n  karat replay plan etl_runs --all --format json")]
+    #[command(
+        after_help = "Examples:\n  karat replay plan etl_runs --all\n  karat replay plan etl_runs --all --format json"
+    )]
     Plan {
         pipeline: String,
         /// The whole history.
@@ -172,7 +188,9 @@ pub enum ReplayCommand {
         format: Format,
     },
     /// Rebuild, and swap the tables in one step. Readers and ingestion go on.
-    #[command(after_help = "Examples:\n  karat replay start etl_runs --all\n  karat replay start etl_runs --all --data-dir /srv/karat")]
+    #[command(
+        after_help = "Examples:\n  karat replay start etl_runs --all\n  karat replay start etl_runs --all --data-dir /srv/karat"
+    )]
     Start {
         pipeline: String,
         /// The whole history.
@@ -186,7 +204,9 @@ pub enum ReplayCommand {
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
     /// Create an account; the password comes from a prompt or --password-stdin.
-    #[command(after_help = "Examples:\n  karat user create --username ada --role admin\n  echo \"$PASSWORD\" | karat user create --username ada --role operator --password-stdin")]
+    #[command(
+        after_help = "Examples:\n  karat user create --username ada --role admin\n  echo \"$PASSWORD\" | karat user create --username ada --role operator --password-stdin"
+    )]
     Create {
         #[arg(long)]
         username: String,
@@ -220,7 +240,9 @@ pub enum UserCommand {
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create an API key and print it once.
-    #[command(after_help = "Examples:\n  karat key create --owner ada --scope 'publish:*'\n  karat key create --owner ada --scope publish:etl.run.finished --scope publish_for_others")]
+    #[command(
+        after_help = "Examples:\n  karat key create --owner ada --scope 'publish:*'\n  karat key create --owner ada --scope publish:etl.run.finished --scope publish_for_others"
+    )]
     Create {
         /// Username of the owner.
         #[arg(long)]
@@ -235,7 +257,9 @@ pub enum KeyCommand {
         instance: InstanceArgs,
     },
     /// Revoke an API key.
-    #[command(after_help = "Examples:\n  karat key revoke 0198f2c4-...\n  karat key revoke 0198f2c4-... --data-dir /srv/karat")]
+    #[command(
+        after_help = "Examples:\n  karat key revoke 0198f2c4-...\n  karat key revoke 0198f2c4-... --data-dir /srv/karat"
+    )]
     Revoke {
         id: String,
         #[command(flatten)]

@@ -59,12 +59,21 @@ impl Instance {
             Some(path) => (read(path)?, path.parent().map_or_else(PathBuf::new, Path::to_path_buf)),
             None => (pipelines::BUILT_IN.to_owned(), PathBuf::new()),
         };
-        let shown = arguments.pipelines.as_ref().map_or_else(|| "built-in pipelines".to_owned(), |path| path.display().to_string());
+        let shown = arguments
+            .pipelines
+            .as_ref()
+            .map_or_else(|| "built-in pipelines".to_owned(), |path| path.display().to_string());
         let pipelines = pipelines::parse(&text).map_err(|problems| {
-            let lines: Vec<String> = problems.0.iter().map(|problem| format!("{shown}:{}: {}", problem.line, problem.message)).collect();
+            let lines: Vec<String> =
+                problems.0.iter().map(|problem| format!("{shown}:{}: {}", problem.line, problem.message)).collect();
             Failure::configuration(lines.join("\n"))
         })?;
-        Ok(Self { data: arguments.data_dir.clone(), pipelines: Arc::new(pipelines), folder, arguments: arguments.clone() })
+        Ok(Self {
+            data: arguments.data_dir.clone(),
+            pipelines: Arc::new(pipelines),
+            folder,
+            arguments: arguments.clone(),
+        })
     }
 
     /// Creates the data folder, readable by its owner only.

@@ -42,10 +42,15 @@ fn main() -> ExitCode {
 fn log_to_stderr(arguments: &cli::Cli) {
     // Libraries speak up from warnings on: each snapshot of a table is news to delta-rs, not to an operator.
     let own = if arguments.verbose { "debug" } else { "info" };
-    let crates = ["karat", "karat_access", "karat_api", "karat_eventlog", "karat_ingest", "karat_lake", "karat_transform"];
+    let crates =
+        ["karat", "karat_access", "karat_api", "karat_eventlog", "karat_ingest", "karat_lake", "karat_transform"];
     let levels: Vec<String> = crates.iter().map(|name| format!("{name}={own}")).collect();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KARAT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("warn,karat_http={own},karat_http::access=warn,{}", levels.join(","))));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("KARAT_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!(
+            "warn,karat_http={own},karat_http::access=warn,{}",
+            levels.join(",")
+        ))
+    });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match arguments.log_format {
         cli::LogFormat::Text => log.init(),

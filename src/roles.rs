@@ -73,7 +73,7 @@ pub async fn api(arguments: ServeArgs) -> Result<ExitCode> {
 pub async fn transform(arguments: InstanceArgs) -> Result<ExitCode> {
     let instance = Instance::new(&arguments)?;
     instance.require_kafka("transform")?;
-    instance.create_folder()?;
+    let _lock = instance.lock()?;
     let log = instance.log().await?;
     let process = Process::new();
     let mut tasks = JoinSet::new();
@@ -157,9 +157,24 @@ impl Server {
         if arguments.without_limits {
             settings.auth = AuthSettings { login_limit: None, register_limit: None };
         }
-        let parts =
-            Parts { access: access.clone(), lake, snapshots, lag: watcher.clone(), checks: vec![watcher.ready_check()] };
-        Ok(Self { listener, note, access, log: Arc::clone(log), parts, settings, doors: (ingest, replays), poke, watcher })
+        let parts = Parts {
+            access: access.clone(),
+            lake,
+            snapshots,
+            lag: watcher.clone(),
+            checks: vec![watcher.ready_check()],
+        };
+        Ok(Self {
+            listener,
+            note,
+            access,
+            log: Arc::clone(log),
+            parts,
+            settings,
+            doors: (ingest, replays),
+            poke,
+            watcher,
+        })
     }
 
     async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {

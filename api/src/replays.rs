@@ -84,7 +84,9 @@ impl ReplaysApi {
         let payload = serde_json::to_vec(&command).map_err(|error| ApiError::internal(error))?;
         let record = NewRecord { key: Some(pipeline.clone().into()), payload: payload.into(), ..NewRecord::default() };
         let appended = self.log.append(COMMANDS_TOPIC, vec![record]).await;
-        appended.map_err(|error| ApiError::unavailable("log_unavailable", "the event log takes no commands now").caused_by(error))?;
+        appended.map_err(|error| {
+            ApiError::unavailable("log_unavailable", "the event log takes no commands now").caused_by(error)
+        })?;
         Ok(ok(Ordered { pipeline }, "the replay is ordered"))
     }
 }

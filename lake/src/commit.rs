@@ -7,7 +7,10 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use deltalake::{
-    kernel::{Action, Add, Metadata, Remove, Transaction, transaction::{CommitData, TransactionError}},
+    kernel::{
+        Action, Add, Metadata, Remove, Transaction,
+        transaction::{CommitData, TransactionError},
+    },
     logstore::{CommitOrBytes, LogStoreRef, get_actions},
     protocol::{DeltaOperation, SaveMode},
 };
@@ -82,12 +85,18 @@ const ATTEMPTS: u32 = 4;
 /// When that version is taken: by the same positions, the commit had landed; by others, the result depends on
 /// `may_follow_others` (parallel appends to bronze) or is [`Error::Fenced`]. A failed write leaves the outcome unknown,
 /// so the log is read before it is tried again.
-pub(crate) async fn write(log: &LogStoreRef, base: u64, entry: &Entry<'_>, may_follow_others: bool) -> Result<Committed> {
+pub(crate) async fn write(
+    log: &LogStoreRef,
+    base: u64,
+    entry: &Entry<'_>,
+    may_follow_others: bool,
+) -> Result<Committed> {
     let bytes = entry.bytes()?;
     let mut version = base + 1;
     let mut failures = 0;
     loop {
-        let written = log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes.clone()), uuid::Uuid::new_v4()).await;
+        let written =
+            log.write_commit_entry(version, CommitOrBytes::LogBytes(bytes.clone()), uuid::Uuid::new_v4()).await;
         let error = match written {
             Ok(()) => return Ok(Committed::Now(version)),
             Err(error) => error,
@@ -96,11 +105,12 @@ pub(crate) async fn write(log: &LogStoreRef, base: u64, entry: &Entry<'_>, may_f
         match found {
             Some(found) if found == bytes => return Ok(Committed::Before(version)),
             Some(found) => {
-                if same_positions(entry, version, &found)? {
-                    return Ok(Committed::Before(version));
-                }
+                // The same positions in other bytes are another process's files: only appended rows may stand for ours.
                 if !may_follow_others {
                     return Err(fenced(entry, version, "another commit"));
+                }
+                if same_positions(entry, version, &found)? {
+                    return Ok(Committed::Before(version));
                 }
                 version += 1;
             }
@@ -115,23 +125,28 @@ pub(crate) async fn write(log: &LogStoreRef, base: u64, entry: &Entry<'_>, may_f
     }
 }
 
-/// Whether the commit found at `version` holds the same positions; fences when it moved one of ours elsewhere.
+/// Whether the commit found at `version` holds all of our positions; fences when it holds only some, or moved one
+/// elsewhere: another writer owns a part of what we hold.
 fn same_positions(entry: &Entry<'_>, version: u64, found: &Bytes) -> Result<bool> {
     let actions = get_actions(version, found).map_err(|error| Error::Damaged {
         table: entry.table.to_owned(),
         file: format!("{version:020}.json"),
         reason: error.to_string(),
     })?;
+    let mut num_same = 0;
     for action in actions {
         let Action::Txn(transaction) = action else { continue };
         if let Some(ours) = entry.transactions.iter().find(|ours| ours.application == transaction.app_id) {
-            if ours.version == transaction.version {
-                return Ok(true);
+            if ours.version != transaction.version {
+                return Err(fenced(entry, version, &format!("{} = {}", transaction.app_id, transaction.version)));
             }
-            return Err(fenced(entry, version, &format!("{} = {}", transaction.app_id, transaction.version)));
+            num_same += 1;
         }
     }
-    Ok(false)
+    if num_same != 0 && num_same != entry.transactions.len() {
+        return Err(fenced(entry, version, "a part of our positions"));
+    }
+    Ok(num_same != 0)
 }
 
 fn fenced(entry: &Entry<'_>, expected: u64, found: &str) -> Error {

@@ -24,8 +24,8 @@ impl Epochs {
         let no_options: [(String, String); 0] = [];
         let store = deltalake::logstore::store_for(lake.root(), no_options)
             .map_err(|source| Error::storage("_karat/epochs", source))?;
-        let root = Path::from_url_path(lake.root().path()).map_err(|_| Error::Location(lake.root().to_string()))?;
-        Ok(Self { store, folder: root.join("_karat").join("epochs").join(pipeline) })
+        // The store is rooted at the lake.
+        Ok(Self { store, folder: Path::from("_karat").join("epochs").join(pipeline) })
     }
 
     /// The newest epoch, if any.
@@ -36,6 +36,19 @@ impl Epochs {
             Some(number) => self.get(number).await,
             None => Ok(None),
         }
+    }
+
+    /// The newest epoch after `known`, or none when there is no newer one. One read a new epoch, where
+    /// [`Epochs::latest`] lists the folder.
+    pub async fn newer_than(&self, known: u64) -> Result<Option<Epoch>> {
+        if known == 0 {
+            return self.latest().await;
+        }
+        let mut newest: Option<Epoch> = None;
+        while let Some(next) = self.get(newest.as_ref().map_or(known, |epoch| epoch.epoch) + 1).await? {
+            newest = Some(next);
+        }
+        Ok(newest)
     }
 
     /// Epoch `number`, or none when it is not written (or was cleaned up).

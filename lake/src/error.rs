@@ -8,11 +8,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Another writer owns the table now: this one must stop and load the table again.
-    #[error("table `{table}` was committed to by another writer: expected version {expected} to be free, found `{found}` there")]
+    #[error(
+        "table `{table}` was committed to by another writer: expected version {expected} to be free, found `{found}` there"
+    )]
     Fenced { table: String, expected: u64, found: String },
     /// The storage failed in a way that may pass.
     #[error("storage of table `{table}` failed: {source}")]
-    Storage { table: String, source: DeltaTableError },
+    Storage { table: String, source: Box<DeltaTableError> },
     /// A data or commit file is missing, empty or does not parse.
     #[error("table `{table}`: file `{file}` is damaged: {reason}")]
     Damaged { table: String, file: String, reason: String },
@@ -35,6 +37,6 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn storage(table: &str, source: impl Into<DeltaTableError>) -> Self {
-        Self::Storage { table: table.to_owned(), source: source.into() }
+        Self::Storage { table: table.to_owned(), source: Box::new(source.into()) }
     }
 }

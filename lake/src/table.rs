@@ -26,6 +26,9 @@ use crate::{
     read::read_file,
 };
 
+/// Versions between log checkpoints.
+const CHECKPOINT_EVERY: u64 = 500;
+
 /// What a table should be when it is created.
 #[derive(Debug, Clone)]
 pub struct TableSpec {
@@ -382,10 +385,11 @@ impl Table {
         Ok(i64::try_from(xxhash_rust::xxh3::xxh3_64(&bytes) >> 1).unwrap_or_default())
     }
 
-    /// The newest version in the log, which may be ahead of this handle.
-    pub async fn newest_version(&self) -> Result<u64> {
-        let mut version = self.version;
-        while self.log.read_commit_entry(version + 1).await.map_err(|source| Error::storage(&self.name, source))?.is_some() {
+    /// The newest version in the log, looked for after `known`.
+    pub async fn newest_version(&self, known: u64) -> Result<u64> {
+        let mut version = known;
+        let wrap = |source| Error::storage(&self.name, source);
+        while self.log.read_commit_entry(version + 1).await.map_err(wrap)?.is_some() {
             version += 1;
         }
         Ok(version)
@@ -414,11 +418,22 @@ impl Table {
         table.table_provider().await.map_err(|source| Error::storage(&self.name, source))
     }
 
-    /// Writes a log checkpoint at this version, so that opening the table stays quick.
-    pub async fn checkpoint(&self) -> Result<()> {
-        let url = self.blind.table_url().clone();
-        let work = deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url, self.version, Some(false), None);
-        work.await.map_err(|source| Error::storage(&self.name, source))
+    /// Writes a log checkpoint at this version when one is due, beside the caller: what opening the table has to read
+    /// stays bounded, and no commit waits for it. Tables of one age are due at different versions. A failure is logged;
+    /// the next one that is due covers it.
+    pub fn checkpoint_when_due(&self) {
+        let shift = xxhash_rust::xxh3::xxh3_64(self.name.as_bytes()) % CHECKPOINT_EVERY;
+        if self.version == 0 || !(self.version + shift).is_multiple_of(CHECKPOINT_EVERY) {
+            return;
+        }
+        let (name, url, version) = (self.name.clone(), self.blind.table_url().clone(), self.version);
+        tokio::spawn(async move {
+            let written =
+                deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url, version, Some(false), None);
+            if let Err(error) = written.await {
+                tracing::warn!(table = name, version, %error, "the log checkpoint was not written");
+            }
+        });
     }
 
     /// Where the file `path` of this table is, for messages.
@@ -429,10 +444,11 @@ impl Table {
 
 async fn create(log: LogStoreRef, spec: &TableSpec) -> Result<()> {
     let wrap = |source| Error::storage(&spec.name, source);
-    let schema: StructType = spec.schema.as_ref().try_into_kernel().map_err(|error| Error::Schema {
-        table: spec.name.clone(),
-        reason: error.to_string(),
-    })?;
+    let schema: StructType = spec
+        .schema
+        .as_ref()
+        .try_into_kernel()
+        .map_err(|error| Error::Schema { table: spec.name.clone(), reason: error.to_string() })?;
     let mut properties = vec![("delta.appendOnly".to_owned(), Some(spec.append_only.to_string()))];
     if !spec.stats_columns.is_empty() {
         properties.push(("delta.dataSkippingStatsColumns".to_owned(), Some(spec.stats_columns.join(","))));

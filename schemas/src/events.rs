@@ -34,10 +34,7 @@ pub struct Violation {
 impl Contracts {
     /// Compiles the schemas of every declared type. `read` gives the text of a schema file by its path beside
     /// `pipelines.toml`. Returns every problem, each naming the event type.
-    pub fn compile(
-        pipelines: &Pipelines,
-        read: impl Fn(&str) -> Result<String, String>,
-    ) -> Result<Self, Vec<String>> {
+    pub fn compile(pipelines: &Pipelines, read: impl Fn(&str) -> Result<String, String>) -> Result<Self, Vec<String>> {
         let mut by_type = HashMap::new();
         let mut problems = Vec::new();
         for event in &pipelines.events {
@@ -105,7 +102,9 @@ mod tests {
     use crate::pipelines;
 
     fn contracts() -> Contracts {
-        Contracts::compile(&pipelines::parse(pipelines::BUILT_IN).unwrap(), |_| unreachable!()).map_err(|p| p.join("\n")).unwrap()
+        Contracts::compile(&pipelines::parse(pipelines::BUILT_IN).unwrap(), |_| unreachable!())
+            .map_err(|p| p.join("\n"))
+            .unwrap()
     }
 
     fn finished() -> Value {

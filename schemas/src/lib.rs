@@ -11,8 +11,8 @@
 pub mod attributes;
 pub mod command;
 pub mod epoch;
-pub mod histogram;
 pub mod events;
+pub mod histogram;
 pub mod pipelines;
 pub mod units;
 

@@ -62,11 +62,21 @@ async fn list(access: &Access, format: Format) -> Result<()> {
         users.extend(page);
     }
     if format == Format::Json {
-        let rows: Vec<_> = users.iter().map(|user| json!({"id": user.id, "username": user.username, "email": user.email, "role": user.role.name()})).collect();
+        let rows: Vec<_> = users
+            .iter()
+            .map(
+                |user| json!({"id": user.id, "username": user.username, "email": user.email, "role": user.role.name()}),
+            )
+            .collect();
         return super::print_json(&rows);
     }
     let cells = users.iter().map(|user| {
-        vec![user.id.to_string(), user.username.clone(), user.role.name().to_owned(), user.email.clone().unwrap_or_default()]
+        vec![
+            user.id.to_string(),
+            user.username.clone(),
+            user.role.name().to_owned(),
+            user.email.clone().unwrap_or_default(),
+        ]
     });
     super::print_table(&["ID", "USERNAME", "ROLE", "EMAIL"], &cells.collect::<Vec<_>>());
     Ok(())

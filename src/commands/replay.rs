@@ -4,7 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use karat_api::replays::LOCAL_HEADER;
 use karat_lake::epochs::Epochs;
-use karat_transform::{bronze::table_name, plan::PipelinePlan, rebuild, runner::Runner};
+use karat_transform::{bronze::table_name, plan::PipelinePlan, rebuild};
 use serde::Serialize;
 
 use crate::{
@@ -85,7 +85,10 @@ async fn order(instance: &Instance, name: &str, note: &Note) -> Result<()> {
     let answer = request.header(LOCAL_HEADER, &note.local).json(&body).send().await.map_err(Failure::unreachable)?;
     if !answer.status().is_success() {
         let status = answer.status();
-        return Err(Failure::new(FAILED, format!("the instance refused the replay ({status}): {}", answer.text().await.unwrap_or_default())));
+        return Err(Failure::new(
+            FAILED,
+            format!("the instance refused the replay ({status}): {}", answer.text().await.unwrap_or_default()),
+        ));
     }
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -93,7 +96,10 @@ async fn order(instance: &Instance, name: &str, note: &Note) -> Result<()> {
             return Ok(());
         }
         if instance.running().await.is_none() {
-            return Err(Failure::new(FAILED, "the instance stopped before the replay was done; it goes on at its next start"));
+            return Err(Failure::new(
+                FAILED,
+                "the instance stopped before the replay was done; it goes on at its next start",
+            ));
         }
     }
 }
@@ -104,10 +110,7 @@ async fn on_the_folder(instance: &Instance, name: &str) -> Result<()> {
     let lake = instance.lake()?;
     rebuild::finish_pending(pipeline, &instance.runner(pipeline, &lake).await?).await?;
     let settings = instance.runner(pipeline, &lake).await?;
-    let mut live = Runner::open(pipeline, settings.clone()).await?;
-    while live.catch_up().await? {}
     let mut shadow = rebuild::start(pipeline, &settings).await?;
-    shadow.catch_up_to(live.position()).await?;
-    live.close()?;
+    while shadow.catch_up().await? {}
     Ok(rebuild::swap(pipeline, &settings, shadow).await?)
 }

@@ -48,8 +48,18 @@ pub async fn run(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
     let cells = rows.iter().map(|row| {
         let newest = row.as_of.clone().unwrap_or_else(|| "-".to_owned());
         let running = if row.running { "yes" } else { "no" };
-        vec![row.pipeline.clone(), running.to_owned(), row.epoch.to_string(), newest, row.records.to_string(), row.state.clone()]
+        vec![
+            row.pipeline.clone(),
+            running.to_owned(),
+            row.epoch.to_string(),
+            newest,
+            row.records.to_string(),
+            row.state.clone(),
+        ]
     });
-    super::print_table(&["PIPELINE", "RUNNING", "EPOCH", "NEWEST EVENT", "RECORDS", "STATE"], &cells.collect::<Vec<_>>());
+    super::print_table(
+        &["PIPELINE", "RUNNING", "EPOCH", "NEWEST EVENT", "RECORDS", "STATE"],
+        &cells.collect::<Vec<_>>(),
+    );
     Ok(ExitCode::SUCCESS)
 }

@@ -70,7 +70,13 @@ async fn list(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let cells = rows.iter().map(|row| {
-        vec![row.table.clone(), row.version.to_string(), row.files.to_string(), row.rows.to_string(), row.bytes.to_string()]
+        vec![
+            row.table.clone(),
+            row.version.to_string(),
+            row.files.to_string(),
+            row.rows.to_string(),
+            row.bytes.to_string(),
+        ]
     });
     super::print_table(&["TABLE", "VERSION", "FILES", "ROWS", "BYTES"], &cells.collect::<Vec<_>>());
     Ok(ExitCode::SUCCESS)
@@ -103,7 +109,12 @@ async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<Ex
         version: table.version(),
         refresh: None,
         key: Vec::new(),
-        columns: table.schema().fields().iter().map(|field| (field.name().clone(), field.data_type().to_string())).collect(),
+        columns: table
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| (field.name().clone(), field.data_type().to_string()))
+            .collect(),
         files: table.files().map(|file| (file.path().to_owned(), file.rows(), file.size_bytes())).collect(),
     };
     for pipeline in &instance.pipelines.pipelines {
@@ -142,9 +153,9 @@ async fn check(only: Option<&str>, arguments: &InstanceArgs, format: Format) -> 
     if format == Format::Json {
         super::print_json(&reports)?;
     } else {
-        let cells = reports.iter().map(|report| {
-            vec![report.table.clone(), report.rows.to_string(), report.differences.to_string()]
-        });
+        let cells = reports
+            .iter()
+            .map(|report| vec![report.table.clone(), report.rows.to_string(), report.differences.to_string()]);
         super::print_table(&["TABLE", "ROWS", "DIFFERENCES"], &cells.collect::<Vec<_>>());
         reports.iter().flat_map(|report| &report.sample).for_each(|line| super::print(line));
     }

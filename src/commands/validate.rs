@@ -13,16 +13,20 @@ use crate::failure::{Failure, Result};
 pub async fn run(file: Option<PathBuf>) -> Result<ExitCode> {
     let name = file.as_ref().map_or_else(|| "built-in pipelines".to_owned(), |path| path.display().to_string());
     let text = match &file {
-        Some(path) => std::fs::read_to_string(path).map_err(|error| Failure::configuration(format!("`{name}`: {error}")))?,
+        Some(path) => {
+            std::fs::read_to_string(path).map_err(|error| Failure::configuration(format!("`{name}`: {error}")))?
+        }
         None => pipelines::BUILT_IN.to_owned(),
     };
     let mut problems = match pipelines::parse(&text) {
         Ok(parsed) => {
             let folder = file.as_ref().and_then(|path| path.parent()).map(PathBuf::from).unwrap_or_default();
-            let read = |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| format!("`{path}`: {error}"));
+            let read =
+                |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| format!("`{path}`: {error}"));
             let mut problems = plan::problems(&parsed).await;
             if let Err(contracts) = Contracts::compile(&parsed, read) {
-                problems.extend(contracts.into_iter().map(|message| Problem { line: line_of(&text, &message), message }));
+                problems
+                    .extend(contracts.into_iter().map(|message| Problem { line: line_of(&text, &message), message }));
             }
             problems
         }
@@ -33,7 +37,8 @@ pub async fn run(file: Option<PathBuf>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     problems.sort();
-    let lines: Vec<String> = problems.iter().map(|problem| format!("{name}:{}: {}", problem.line, problem.message)).collect();
+    let lines: Vec<String> =
+        problems.iter().map(|problem| format!("{name}:{}: {}", problem.line, problem.message)).collect();
     Err(Failure::configuration(format!("{} problems\n{}", lines.len(), lines.join("\n"))))
 }
 

@@ -6,9 +6,9 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions, TopicSpec};
+use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
 use karat_schemas::{COMMANDS_TOPIC, command};
-use karat_transform::worker::Command;
+use karat_transform::{rebuild::write_durably, worker::Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::failure::Result;
@@ -30,7 +30,6 @@ pub async fn follow(
     orders: mpsc::Sender<Command>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
-    log.ensure_topic(&TopicSpec { name: COMMANDS_TOPIC.to_owned(), partitions: 1, retention: None }).await?;
     std::fs::create_dir_all(&folder)?;
     let path = folder.join("commands.json");
     let start = Arc::new(FromFile(path.clone()));
@@ -54,10 +53,13 @@ pub async fn follow(
                         _ = stop.wait_for(|stop| *stop) => return Ok(()),
                     }
                 }
-                Err(error) => tracing::warn!(offset = record.offset, %error, "a command does not parse and is left out"),
+                Err(error) => {
+                    tracing::warn!(offset = record.offset, %error, "a command does not parse and is left out")
+                }
             }
             let next = BTreeMap::from([(record.partition, record.offset + 1)]);
-            std::fs::write(&path, serde_json::to_vec(&next)?)?;
+            let (path, bytes) = (path.clone(), serde_json::to_vec(&next)?);
+            tokio::task::spawn_blocking(move || write_durably(&path, &bytes)).await??;
         }
     }
 }

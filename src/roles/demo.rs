@@ -45,7 +45,9 @@ async fn account(access: &Access) -> Result<(uuid::Uuid, SecretString)> {
         let password = SecretString::from(format!("Gold-{}-Q7", hex::encode(rand::random::<[u8; 8]>())));
         let origin = Origin::default();
         let result = match &user {
-            Some(user) => access.reset_password(user.id, password.clone(), Actor::Shell, &origin).await.map(|_| user.id),
+            Some(user) => {
+                access.reset_password(user.id, password.clone(), Actor::Shell, &origin).await.map(|_| user.id)
+            }
             None => {
                 let (username, password) = (DEMO_USER.to_owned(), password.clone());
                 let new = NewUser { username, email: None, password, role: Role::Operator };
@@ -73,14 +75,15 @@ fn sample_file(instance: &Instance) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// One more event of the sample, with `wait=gold`: a repeat that counts nothing and answers when gold has them all.
+/// Some events of the sample again, with `wait=gold`: they count nothing, fall into every partition, and the answer
+/// comes when gold has everything before them.
 async fn wait_for_gold(url: &str, key: &str) -> Result<()> {
-    let mut first = String::new();
-    let mut reader = std::io::BufReader::new(flate2::read::GzDecoder::new(SAMPLE));
-    std::io::BufRead::read_line(&mut reader, &mut first)?;
+    let reader = std::io::BufReader::new(flate2::read::GzDecoder::new(SAMPLE));
+    let lines: Vec<String> = std::io::BufRead::lines(reader).take(100).collect::<std::io::Result<_>>()?;
+    let body = format!("[{}]", lines.join(","));
     let client = reqwest::Client::new();
-    let request = client.post(format!("{url}/api/v1/lineage?wait=gold")).bearer_auth(key);
-    let answer = request.header("content-type", "application/json").body(first).send().await;
+    let request = client.post(format!("{url}/api/v1/lineage/batch?wait=gold")).bearer_auth(key);
+    let answer = request.header("content-type", "application/json").body(body).send().await;
     let answer = answer.map_err(Failure::unreachable)?;
     if answer.status() != reqwest::StatusCode::OK {
         tracing::warn!(status = %answer.status(), "the sample data has not reached gold yet");

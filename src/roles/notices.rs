@@ -24,6 +24,8 @@ type Positions = BTreeMap<u32, i64>;
 struct Known {
     bronze: HashMap<String, Positions>,
     gold: HashMap<String, Positions>,
+    /// Number of the newest epoch by pipeline.
+    epochs: HashMap<String, u64>,
 }
 
 /// Follows notices and epochs and answers from memory.
@@ -40,7 +42,12 @@ pub struct Watcher {
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Watcher {
-    pub fn new(log: Arc<dyn EventLog>, lake: &Lake, pipelines: &Pipelines, poke: Arc<Notify>) -> karat_lake::Result<Arc<Self>> {
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        lake: &Lake,
+        pipelines: &Pipelines,
+        poke: Arc<Notify>,
+    ) -> karat_lake::Result<Arc<Self>> {
         let mut followed = Vec::new();
         for pipeline in &pipelines.pipelines {
             followed.push((pipeline.name.clone(), pipeline.topic.clone(), Epochs::of(lake, &pipeline.name)?));
@@ -75,7 +82,8 @@ impl Watcher {
     }
 
     async fn follow(&self, log: &dyn EventLog) -> karat_eventlog::Result<()> {
-        let start = Arc::new(FromEnd(log.topic(COMMITS_TOPIC).await?.partitions.iter().map(|range| range.end).collect()));
+        let start =
+            Arc::new(FromEnd(log.topic(COMMITS_TOPIC).await?.partitions.iter().map(|range| range.end).collect()));
         // Every process follows every notice, so each has a group of its own.
         let group = format!("karat-notices-{}", uuid::Uuid::new_v4());
         let mut consumer = log.consumer(ConsumerSettings { group, topic: COMMITS_TOPIC.to_owned(), start }).await?;
@@ -110,15 +118,18 @@ impl Watcher {
     /// Reads the newest epoch of each pipeline and the ends of each topic.
     async fn look(&self) {
         for (name, topic, epochs) in &self.pipelines {
-            if let Ok(Some(epoch)) = epochs.latest().await {
+            let seen = self.known.borrow().epochs.get(name).copied().unwrap_or(0);
+            if let Ok(Some(epoch)) = epochs.newer_than(seen).await {
                 self.known.send_modify(|known| {
+                    known.epochs.insert(name.clone(), epoch.epoch);
                     advance(known.gold.entry(name.clone()).or_default(), &epoch.positions);
                     advance(known.bronze.entry(topic.clone()).or_default(), &epoch.positions);
                 });
             }
             if let Ok(info) = self.log.topic(topic).await {
                 let ends = info.partitions.iter().enumerate();
-                let ends = ends.filter_map(|(partition, range)| Some((u32::try_from(partition).ok()?, range.end))).collect();
+                let ends =
+                    ends.filter_map(|(partition, range)| Some((u32::try_from(partition).ok()?, range.end))).collect();
                 self.ends.lock().insert(name.clone(), ends);
             }
         }

@@ -13,7 +13,9 @@ pub enum Error {
     Log(#[from] karat_eventlog::Error),
     #[error("state store: {0}")]
     State(#[from] fjall::Error),
-    #[error("stored state of `{0}` does not parse: stop, remove the pipeline's `state` folder and start again to rebuild it")]
+    #[error(
+        "stored state of `{0}` does not parse: stop, remove the pipeline's `state` folder and start again to rebuild it"
+    )]
     DamagedState(String),
     #[error(transparent)]
     Arrow(#[from] ArrowError),

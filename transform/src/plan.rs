@@ -64,7 +64,8 @@ impl PipelinePlan {
         }
         let (mut appends, mut folds) = (Vec::new(), Vec::new());
         for silver in pipeline.silver.iter().filter(|silver| silver.mode != SilverMode::Fold) {
-            let number = u8::try_from(appends.len()).map_err(|_| Error::Declaration("more than 255 silver tables".into()))?;
+            let number =
+                u8::try_from(appends.len()).map_err(|_| Error::Declaration("more than 255 silver tables".into()))?;
             let append = AppendPlan::new(silver, &inputs, number).await?;
             if silver.mode == SilverMode::Upsert {
                 folds.push(FoldPlan::new(silver, &append.input_schema).await?);
@@ -73,7 +74,8 @@ impl PipelinePlan {
         }
         for silver in pipeline.silver.iter().filter(|silver| silver.mode == SilverMode::Fold) {
             let from = appends.iter().find(|append| Some(&append.name) == silver.from.as_ref());
-            let from = from.ok_or_else(|| Error::Declaration(format!("silver table `{}` folds an unknown table", silver.name)))?;
+            let from = from
+                .ok_or_else(|| Error::Declaration(format!("silver table `{}` folds an unknown table", silver.name)))?;
             folds.push(FoldPlan::new(silver, &from.schema).await?);
         }
         let mut golds = Vec::new();
@@ -144,7 +146,8 @@ impl PipelinePlan {
             append_only: false,
         };
         let silver = self.folds.iter().map(|fold| {
-            let times = fold.schema().fields().iter().filter(|field| matches!(field.data_type(), DataType::Timestamp(..)));
+            let times =
+                fold.schema().fields().iter().filter(|field| matches!(field.data_type(), DataType::Timestamp(..)));
             let stats = times.map(|field| field.name().clone()).chain(fold.key.iter().cloned()).collect();
             (spec(silver_name(&fold.name), fold.schema(), stats), fold.key.clone())
         });
@@ -206,7 +209,12 @@ fn same_columns(table: &str, first: &InputPlan, expected: &SchemaRef, input: &In
         return Ok(());
     }
     let list = |schema: &SchemaRef| {
-        schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+        schema
+            .fields()
+            .iter()
+            .map(|field| format!("{} {}", field.name(), field.data_type()))
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     Err(Error::Declaration(format!(
         "inputs `{}` and `{}` go into `{table}` and must give the same columns in the same order: expected {}; found {}",

@@ -151,7 +151,8 @@ impl PublishedTable {
         let indices = karat_lake::arrow::array::UInt32Array::from_iter_values(indices);
         let fresh = karat_lake::arrow::compute::take_record_batch(upserts, &indices)?;
         let schema = self.table.schema().clone();
-        let after = concat_batches(&schema, &[filter_record_batch(&before, &survives)?, fresh.with_schema(schema.clone())?])?;
+        let after =
+            concat_batches(&schema, &[filter_record_batch(&before, &survives)?, fresh.with_schema(schema.clone())?])?;
         if let Some(slot) = self.slots.get(&number) {
             prepared.removed.push(slot.path.clone());
         }
@@ -190,7 +191,7 @@ fn slot(file: &DataFile) -> Slot {
 }
 
 fn slot_of(path: &str) -> Option<u32> {
-    path.strip_prefix("slot-")?.get(..5)?.parse().ok()
+    path.strip_prefix("slot-")?.split('-').next()?.parse().ok()
 }
 
 fn slot_number(bytes: &[u8]) -> u32 {

@@ -158,7 +158,10 @@ fn refuse_unless_row_wise(plan: &LogicalPlan) -> Result<()> {
     plan.apply(|node| {
         let is_allowed = matches!(
             node,
-            LogicalPlan::Projection(_) | LogicalPlan::Filter(_) | LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_)
+            LogicalPlan::Projection(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::TableScan(_)
+                | LogicalPlan::SubqueryAlias(_)
         );
         if !is_allowed {
             problem = Some(node.display().to_string());
@@ -232,15 +235,26 @@ mod tests {
         let mut query = planner.row_wise("SELECT a * 2 AS b FROM t WHERE a > 1", &[ROW]).await.unwrap();
         for _ in 0..2 {
             let result = query.run(&[("t", rows(&[1, 2, 3]))]).await.unwrap();
-            assert_eq!(result.column_by_name("b").unwrap().as_primitive::<karat_lake::arrow::datatypes::Int64Type>().values(), &[4, 6]);
-            assert_eq!(result.column_by_name(ROW).unwrap().as_primitive::<karat_lake::arrow::datatypes::UInt32Type>().values(), &[1, 2]);
+            assert_eq!(
+                result.column_by_name("b").unwrap().as_primitive::<karat_lake::arrow::datatypes::Int64Type>().values(),
+                &[4, 6]
+            );
+            assert_eq!(
+                result.column_by_name(ROW).unwrap().as_primitive::<karat_lake::arrow::datatypes::UInt32Type>().values(),
+                &[1, 2]
+            );
         }
     }
 
     #[tokio::test]
     async fn what_is_not_row_by_row_is_refused_in_silver() {
         let planner = Planner::new(&[("t", rows(&[]).schema())]).unwrap();
-        for sql in ["SELECT sum(a) AS s FROM t", "SELECT a FROM t LIMIT 1", "SELECT a, random() AS r FROM t", "SELECT DISTINCT a FROM t"] {
+        for sql in [
+            "SELECT sum(a) AS s FROM t",
+            "SELECT a FROM t LIMIT 1",
+            "SELECT a, random() AS r FROM t",
+            "SELECT DISTINCT a FROM t",
+        ] {
             assert!(matches!(planner.row_wise(sql, &[ROW]).await, Err(Error::Declaration(_))), "{sql}");
         }
         assert!(planner.logical("DROP TABLE t").await.is_err());

@@ -10,7 +10,11 @@
 //! A crash before the note leaves the live tables as they were; after it, [`finish_pending`] does steps 3 and 4 again,
 //! leaving alone what was replaced already. Doing a replay twice gives the same tables as once.
 
-use std::{fs, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use karat_lake::{Lake, Table, TransactionId, epochs::Epochs};
 use karat_schemas::pipelines::Pipeline;
@@ -26,9 +30,16 @@ use crate::{
 /// Written when a rebuild is ready to be swapped in.
 #[derive(Debug, Serialize, Deserialize)]
 struct Ready {
+    /// Names this swap in the tables it replaced, whatever generations there were before.
+    id: i64,
     generation: u64,
+    /// Of the declaration that the rebuild was made with.
+    fingerprint: String,
     position: u64,
     hash: i64,
+    /// What the epoch says of them.
+    positions: BTreeMap<u32, i64>,
+    as_of_us: Option<i64>,
 }
 
 /// Begins a rebuild beside the live runner with `settings`; leftovers of an earlier one are removed.
@@ -52,7 +63,11 @@ pub async fn swap(pipeline: &Pipeline, live: &RunnerSettings, shadow: Runner) ->
     let generation = live.generation + 1;
     let bronze = live.lake.open(&crate::bronze::table_name(&pipeline.topic)).await?;
     let position = shadow.position();
-    let ready = Ready { generation, position, hash: bronze.commit_hash(position).await? };
+    let id = i64::try_from(uuid::Uuid::new_v4().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
+    let (positions, as_of_us) = shadow.covered();
+    let fingerprint = shadow.fingerprint().to_owned();
+    let ready =
+        Ready { id, generation, fingerprint, position, hash: bronze.commit_hash(position).await?, positions, as_of_us };
     shadow.close()?;
     let note = rebuild_folder(live).join("ready.json");
     let text = serde_json::to_vec(&ready)?;
@@ -65,7 +80,8 @@ pub async fn finish_pending(pipeline: &Pipeline, live: &RunnerSettings) -> Resul
     let note = rebuild_folder(live).join("ready.json");
     let Ok(text) = fs::read(&note) else { return Ok(false) };
     let ready: Ready = serde_json::from_slice(&text)?;
-    if ready.generation != live.generation + 1 {
+    let plan = PipelinePlan::new(pipeline).await?;
+    if ready.generation != live.generation + 1 || ready.fingerprint != plan.fingerprint {
         clear(live, ready.generation.max(live.generation + 1))?;
         return Ok(false);
     }
@@ -76,7 +92,7 @@ pub async fn finish_pending(pipeline: &Pipeline, live: &RunnerSettings) -> Resul
 async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Result<()> {
     let plan = PipelinePlan::new(pipeline).await?;
     let shadow_lake = Lake::at(&rebuild_folder(live).display().to_string())?;
-    let mut versions = std::collections::BTreeMap::new();
+    let mut versions = BTreeMap::new();
     let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
     for spec in plan.append_specs().into_iter().chain(keyed) {
         let shadow = shadow_lake.open(&spec.name).await?;
@@ -96,6 +112,8 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
         epoch.tables = versions;
         epoch.generation = ready.generation;
         epoch.bronze_version = ready.position;
+        epoch.positions.extend(&ready.positions);
+        epoch.as_of_us = ready.as_of_us;
         epoch.written_at_us = crate::bronze::writer::now_us();
         epoch.paused = None;
         if !epochs.put(&epoch).await? {
@@ -112,9 +130,8 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
 
 async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()> {
     let name = table.name().to_owned();
-    let application = format!("{name}#generation");
-    let generation = i64::try_from(ready.generation).unwrap_or(i64::MAX);
-    if table.position(&application).await? == Some(generation) {
+    let application = format!("{name}#swap");
+    if table.position(&application).await? == Some(ready.id) {
         return Ok(());
     }
     let mut files = Vec::new();
@@ -124,7 +141,7 @@ async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()>
     let positions = [
         TransactionId::new(&name, i64::try_from(ready.position).unwrap_or(i64::MAX)),
         TransactionId::new(hash_name(&name), ready.hash),
-        TransactionId::new(application, generation),
+        TransactionId::new(application, ready.id),
     ];
     table.replace_all(shadow.schema(), files, &positions).await?;
     Ok(())
@@ -145,7 +162,8 @@ fn rebuild_folder(settings: &RunnerSettings) -> PathBuf {
     settings.state_folder.join("rebuild")
 }
 
-fn write_durably(path: &PathBuf, bytes: &[u8]) -> Result<()> {
+/// Writes a small file so that after a crash it is there as before or as now.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
     let wrap = |source| file_error(path, source);
     let temporary = path.with_extension("new");
     fs::write(&temporary, bytes).map_err(wrap)?;
@@ -155,6 +173,6 @@ fn write_durably(path: &PathBuf, bytes: &[u8]) -> Result<()> {
     fs::File::open(&folder).and_then(|file| file.sync_all()).map_err(wrap)
 }
 
-fn file_error(path: &std::path::Path, source: std::io::Error) -> Error {
+fn file_error(path: &Path, source: std::io::Error) -> Error {
     Error::File { path: path.display().to_string(), source }
 }

@@ -56,6 +56,8 @@ pub struct Runner {
     /// Bronze version that the state store has.
     position: u64,
     as_of_us: Option<i64>,
+    /// Next offset of each partition that the tables cover.
+    covered: BTreeMap<u32, i64>,
     totals: StepCounts,
 }
 
@@ -63,8 +65,10 @@ const POSITION: &str = "position";
 const FINGERPRINT: &str = "fingerprint";
 const AS_OF: &str = "as_of";
 
-/// Bronze versions read from files in one step while catching up: bounds memory.
+/// Bronze rows and bytes read from files in one step while catching up: they bound memory, and keep columns of bytes
+/// within 32-bit offsets.
 const CATCH_UP_ROWS: usize = 100_000;
+const CATCH_UP_BYTES: usize = 256 << 20;
 
 impl Runner {
     /// Opens the tables and brings them to one point. The bronze table must exist.
@@ -77,9 +81,13 @@ impl Runner {
         let tables = Tables::open(&settings.tables, &plan).await?;
         let position = store.meta(POSITION)?.unwrap_or(0);
         let as_of_us = store.meta(AS_OF)?;
+        let covered = if settings.writes_epochs { last.positions.clone() } else { BTreeMap::new() };
+        let totals = StepCounts::default();
         let mut runner =
-            Self { settings, plan, store, tables, bronze, epochs, last, position, as_of_us, totals: StepCounts::default() };
-        runner.recover().await?;
+            Self { settings, plan, store, tables, bronze, epochs, last, position, as_of_us, covered, totals };
+        if runner.is_current().await? {
+            runner.recover().await?;
+        }
         Ok(runner)
     }
 
@@ -101,19 +109,32 @@ impl Runner {
         &self.last
     }
 
+    /// Next offset of each partition that the tables cover, and the newest event time in them.
+    pub(crate) fn covered(&self) -> (BTreeMap<u32, i64>, Option<i64>) {
+        (self.covered.clone(), self.as_of_us)
+    }
+
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.plan.fingerprint
+    }
+
     pub(crate) fn settings(&self) -> &RunnerSettings {
         &self.settings
     }
 
-    /// Whether the stored state was made by this declaration and code; if not, the pipeline must be rebuilt.
-    pub fn is_current(&self) -> Result<bool> {
+    /// Whether the stored state was made by this declaration and code. If not, or if it is gone while the tables have
+    /// rows, nothing may be added to it: the pipeline must be rebuilt.
+    pub async fn is_current(&mut self) -> Result<bool> {
         let stored: Option<String> = self.store.meta(FINGERPRINT)?;
-        Ok(stored.is_none_or(|stored| stored == self.plan.fingerprint))
+        match stored {
+            Some(stored) => Ok(stored == self.plan.fingerprint),
+            None => Ok(self.tables.positions().await?.is_empty()),
+        }
     }
 
     /// Reads bronze versions that are not processed yet and processes them; false when there were none.
     pub async fn catch_up(&mut self) -> Result<bool> {
-        let newest = self.bronze.newest_version().await?;
+        let newest = self.bronze.newest_version(self.position).await?;
         if newest <= self.position {
             return Ok(false);
         }
@@ -143,16 +164,19 @@ impl Runner {
 
     /// Rows of as many bronze versions as fit one step.
     async fn read_bronze(&self, newest: u64) -> Result<(u64, RecordBatch, BTreeMap<u32, i64>)> {
-        let (mut to, mut batches, mut rows) = (self.position, Vec::new(), 0);
+        let (mut to, mut batches, mut rows, mut bytes) = (self.position, Vec::new(), 0, 0);
         let mut positions = BTreeMap::new();
-        while to < newest && rows < CATCH_UP_ROWS {
+        while to < newest && rows < CATCH_UP_ROWS && bytes < CATCH_UP_BYTES {
             for commit in self.bronze.commits_between(to, to + 1).await? {
                 for file in &commit.files {
                     let read = self.bronze.read(file, None).await?;
                     rows += read.iter().map(RecordBatch::num_rows).sum::<usize>();
+                    bytes += read.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
                     batches.extend(read);
                 }
-                positions.extend(commit.positions.iter().filter_map(|id| Some((partition_of(&id.application)?, id.version))));
+                positions.extend(
+                    commit.positions.iter().filter_map(|id| Some((partition_of(&id.application)?, id.version))),
+                );
             }
             to += 1;
         }
@@ -162,7 +186,8 @@ impl Runner {
     /// Runs the steps again that a crash left half done.
     async fn recover(&mut self) -> Result<()> {
         let reached = self.tables.positions().await?;
-        let mut ends: Vec<u64> = reached.values().map(|(version, _)| *version).filter(|end| *end > self.position).collect();
+        let mut ends: Vec<u64> =
+            reached.values().map(|(version, _)| *version).filter(|end| *end > self.position).collect();
         ends.sort_unstable();
         ends.dedup();
         for (table, (version, hash)) in &reached {
@@ -176,13 +201,20 @@ impl Runner {
             }
         }
         for end in ends {
-            tracing::info!(pipeline = self.plan.name, from = self.position, to = end, "a step is run again after a crash");
+            tracing::info!(
+                pipeline = self.plan.name,
+                from = self.position,
+                to = end,
+                "a step is run again after a crash"
+            );
             let (mut batches, mut positions) = (Vec::new(), BTreeMap::new());
             for commit in self.bronze.commits_between(self.position, end).await? {
                 for file in &commit.files {
                     batches.extend(self.bronze.read(file, None).await?);
                 }
-                positions.extend(commit.positions.iter().filter_map(|id| Some((partition_of(&id.application)?, id.version))));
+                positions.extend(
+                    commit.positions.iter().filter_map(|id| Some((partition_of(&id.application)?, id.version))),
+                );
             }
             let rows = concat_batches(&bronze::schema(), &batches)?;
             let done = reached.iter().map(|(table, (version, _))| (table.clone(), *version)).collect();
@@ -212,8 +244,9 @@ impl Runner {
         step.put_meta(AS_OF, &self.as_of_us)?;
         step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;
         let writes = step.into_writes();
+        self.covered.extend(positions);
         if self.settings.writes_epochs {
-            self.write_epoch(version, positions, paused).await?;
+            self.write_epoch(version, paused).await?;
         }
         self.store.apply(writes)?;
         self.position = version;
@@ -221,19 +254,17 @@ impl Runner {
         Ok(())
     }
 
-    async fn write_epoch(&mut self, version: u64, positions: BTreeMap<u32, i64>, paused: Option<String>) -> Result<()> {
+    async fn write_epoch(&mut self, version: u64, paused: Option<String>) -> Result<()> {
         if self.last.bronze_version >= version && self.last.generation == self.settings.generation {
             return Ok(());
         }
-        let mut covered = self.last.positions.clone();
-        covered.extend(positions);
         let epoch = Epoch {
             pipeline: self.plan.name.clone(),
             epoch: self.last.epoch + 1,
             tables: self.tables.versions(),
             as_of_us: self.as_of_us,
             bronze_version: version,
-            positions: covered,
+            positions: self.covered.clone(),
             written_at_us: now_us(),
             generation: self.settings.generation,
             paused: paused.map(|rule| format!("rule `{rule}` was broken")),
@@ -241,7 +272,7 @@ impl Runner {
         if !self.epochs.put(&epoch).await? {
             return Err(Error::EpochTaken { pipeline: epoch.pipeline, epoch: epoch.epoch });
         }
-        if epoch.epoch % 256 == 0 {
+        if epoch.epoch.is_multiple_of(256) {
             self.epochs.remove_before(epoch.epoch.saturating_sub(KEPT_EPOCHS)).await;
         }
         self.last = epoch;
@@ -259,8 +290,7 @@ pub(crate) fn generation_folder(state: &Path, generation: u64) -> PathBuf {
 
 fn open_store(settings: &RunnerSettings, plan: &PipelinePlan) -> Result<StateStore> {
     let folder = generation_folder(&settings.state_folder, settings.generation);
-    std::fs::create_dir_all(&folder)
-        .map_err(|source| Error::File { path: folder.display().to_string(), source })?;
+    std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
     StateStore::open(&folder, &plan.keyspaces())
 }
 

@@ -66,7 +66,8 @@ impl StateStore {
     /// Every pair of a keyspace, in key order. For recovery and rare recomputations: reads it whole.
     pub fn scan(&self, name: &str) -> Result<impl Iterator<Item = Result<(Vec<u8>, Vec<u8>)>> + '_> {
         let pairs = self.keyspace(name)?.iter();
-        Ok(pairs.map(|guard| guard.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(Error::from)))
+        Ok(pairs
+            .map(|guard| guard.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(Error::from)))
     }
 
     /// Syncs to disk: on a graceful stop, so that a restart has nothing to do again.
@@ -163,7 +164,8 @@ mod tests {
         let mut step = store.begin();
         step.remove("a", b"k1".to_vec());
         step.put("a", b"k3".to_vec(), b"3".to_vec());
-        let keys = |step: &Step<'_>| step.prefix("a", b"k").unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        let keys =
+            |step: &Step<'_>| step.prefix("a", b"k").unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
         assert_eq!(keys(&step), [b"k2", b"k3"]);
         assert_eq!(store.begin().get("a", b"k1").unwrap(), Some(b"1".to_vec()));
         drop(step);

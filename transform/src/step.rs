@@ -10,8 +10,8 @@ use std::collections::HashMap;
 
 use karat_lake::arrow::{
     array::{
-        Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray,
-        TimestampMicrosecondArray, UInt32Array,
+        Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+        UInt32Array,
     },
     compute::{concat_batches, sort_to_indices, take, take_record_batch},
     datatypes::{TimestampMicrosecondType, UInt32Type},
@@ -25,7 +25,7 @@ use crate::{
     plan::{AppendPlan, IDENTITIES, PipelinePlan, gold_name, quarantine_schema, silver_name},
     silver::{
         checks::{INGEST_TIME, RuleCounts},
-        fold::{EVENT_HASH, with_weight, weighted_schema},
+        fold::{EVENT_HASH, weighted_schema, with_weight},
         input::event_types,
     },
     state::Step,
@@ -113,6 +113,7 @@ pub async fn run(
         }
     }
     gold(plan, step, &changes, events.now_us, &mut output).await?;
+    let bad = without_repeats(step, bad, &events, &mut counts)?;
     counts.quarantined = bad.len() as u64;
     output.quarantine = quarantine_rows(bronze, &bad, &plan.fingerprint)?;
     output.counts = counts;
@@ -147,9 +148,12 @@ impl<'b> Events<'b> {
                 content
             });
         }
-        let ingest: &TimestampMicrosecondArray = column(bronze, INGEST_TIME)?.as_primitive::<TimestampMicrosecondType>();
+        let ingest: &TimestampMicrosecondArray =
+            column(bronze, INGEST_TIME)?.as_primitive::<TimestampMicrosecondType>();
         let times: &TimestampMicrosecondArray = column(bronze, "ce_time")?.as_primitive::<TimestampMicrosecondType>();
-        let time = |row| if times.is_valid(row) { times.value(row) } else { ingest.value(row) };
+        // A time in the future would make the figures look fresh until then.
+        let arrived = |row: usize| ingest.value(row);
+        let time = |row| if times.is_valid(row) { times.value(row).min(arrived(row)) } else { arrived(row) };
         Ok(Self {
             bronze,
             types: event_types(bronze)?,
@@ -314,8 +318,10 @@ fn with_event_hash(rows: &RecordBatch, accepted: &RecordBatch, events: &Events<'
     let bronze_rows = column(accepted, ROW)?.as_primitive::<UInt32Type>();
     let hashes: Int64Array = bronze_rows.values().iter().map(|row| events.hashes[*row as usize]).collect();
     let schema = rows.schema();
-    let columns = schema.fields().iter().zip(rows.columns()).map(|(field, column)| (field.name().clone(), column.clone()));
-    let columns: Vec<(String, ArrayRef)> = columns.chain([(EVENT_HASH.to_owned(), Arc::new(hashes) as ArrayRef)]).collect();
+    let columns =
+        schema.fields().iter().zip(rows.columns()).map(|(field, column)| (field.name().clone(), column.clone()));
+    let columns: Vec<(String, ArrayRef)> =
+        columns.chain([(EVENT_HASH.to_owned(), Arc::new(hashes) as ArrayRef)]).collect();
     Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))?)
 }
 
@@ -335,7 +341,8 @@ async fn gold(
         if !applied.recompute.is_empty() {
             let source = gold.source.clone();
             let fold = plan.folds.iter_mut().find(|fold| fold.name == source);
-            let fold = fold.ok_or_else(|| Error::Declaration(format!("silver table `{source}` cannot be read back by group")))?;
+            let fold = fold
+                .ok_or_else(|| Error::Declaration(format!("silver table `{source}` cannot be read back by group")))?;
             let rows = fold.all_rows(step).await?;
             let rows = with_weight(&fold.weighted_schema(), &rows, 1)?;
             parts.push(plan.golds[index].plan.recompute(step, &applied.recompute, &rows, now_us).await?);
@@ -358,10 +365,36 @@ fn together(mut parts: Vec<GoldChanges>) -> Result<GoldChanges> {
     Ok(first)
 }
 
+/// An event that is in quarantine already is a duplicate there (spec P3): one row an event and content.
+fn without_repeats(
+    step: &mut Step<'_>,
+    bad: Vec<Bad>,
+    events: &Events<'_>,
+    counts: &mut StepCounts,
+) -> Result<Vec<Bad>> {
+    let mut kept: Vec<Bad> = Vec::with_capacity(bad.len());
+    for bad in bad {
+        let mut key = events.identities[bad.row].to_le_bytes().to_vec();
+        key.extend(events.contents[bad.row].to_le_bytes());
+        if step.get(IDENTITIES, &key)?.is_none() {
+            step.put(IDENTITIES, key, Vec::new());
+            kept.push(bad);
+        } else if kept.iter().any(|other| other.row == bad.row) {
+            // One event, bad for two tables: two rows.
+            kept.push(bad);
+        } else {
+            counts.duplicates += 1;
+        }
+    }
+    Ok(kept)
+}
+
 fn quarantine_rows(bronze: &RecordBatch, bad: &[Bad], version: &str) -> Result<RecordBatch> {
     let rows = UInt32Array::from_iter_values(bad.iter().filter_map(|bad| u32::try_from(bad.row).ok()));
     let of = |name: &str| -> Result<ArrayRef> { Ok(take(column(bronze, name)?, &rows, None)?) };
-    let text = |value: fn(&Bad) -> &str| -> ArrayRef { Arc::new(bad.iter().map(|bad| Some(value(bad))).collect::<StringArray>()) };
+    let text = |value: fn(&Bad) -> &str| -> ArrayRef {
+        Arc::new(bad.iter().map(|bad| Some(value(bad))).collect::<StringArray>())
+    };
     let same = |value: &str| -> ArrayRef { Arc::new(StringArray::from(vec![value; bad.len()])) };
     let columns = vec![
         of("payload")?,

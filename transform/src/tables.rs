@@ -87,7 +87,6 @@ impl Tables {
         for (name, changes) in output.keyed {
             let Some(table) = self.keyed.get_mut(&name) else { continue };
             if has(&name) {
-                table.reindex(step).await?;
                 continue;
             }
             let files = table.prepare(step, &changes.upserts, &changes.upsert_keys, &changes.deleted_keys).await?;
@@ -95,31 +94,28 @@ impl Tables {
                 prepared.insert(name, files);
             }
         }
+        for (name, table) in &mut self.keyed {
+            if has(name) {
+                table.reindex(step).await?;
+            }
+        }
         let append = self.appends.iter_mut().filter_map(|(name, table)| {
             let rows = appends.remove(name).filter(|rows| rows.num_rows() > 0 && !has(name))?;
             Some(async move {
                 table.append(&[rows], &position.transactions(name)).await?;
-                checkpoint_when_due(table).await
+                table.checkpoint_when_due();
+                Ok::<_, crate::Error>(())
             })
         });
         let publish = self.keyed.iter_mut().filter_map(|(name, table)| {
             let files = prepared.remove(name)?;
             Some(async move {
                 table.commit(files, &position.transactions(name)).await?;
-                checkpoint_when_due(table.table()).await
+                table.table().checkpoint_when_due();
+                Ok::<_, crate::Error>(())
             })
         });
         tokio::try_join!(try_join_all(append.collect::<Vec<_>>()), try_join_all(publish.collect::<Vec<_>>()))?;
         Ok(())
     }
-}
-
-/// Versions between log checkpoints: they bound what opening a table has to read.
-const CHECKPOINT_EVERY: u64 = 500;
-
-async fn checkpoint_when_due(table: &Table) -> Result<()> {
-    if table.version() > 0 && table.version() % CHECKPOINT_EVERY == 0 {
-        table.checkpoint().await?;
-    }
-    Ok(())
 }

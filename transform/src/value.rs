@@ -6,6 +6,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use karat_lake::{
+    arrow::array::Int64Array,
     arrow::{
         array::{
             Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, RecordBatch,
@@ -14,7 +15,6 @@ use karat_lake::{
         compute::cast,
         datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, TimeUnit},
     },
-    arrow::array::Int64Array,
 };
 
 use crate::{Error, Result};
@@ -155,7 +155,9 @@ impl Column {
             DataType::BinaryView | DataType::LargeBinary => Some(DataType::Binary),
             DataType::Null => Some(DataType::Boolean),
             other => {
-                return Err(Error::Declaration(format!("values of type {other} cannot be kept in state: cast the column")));
+                return Err(Error::Declaration(format!(
+                    "values of type {other} cannot be kept in state: cast the column"
+                )));
             }
         };
         Ok(Self(match target {
@@ -217,10 +219,16 @@ pub fn to_array(data_type: &DataType, values: &[Value]) -> Result<ArrayRef> {
             values.iter().map(|v| if let Value::Float(v) = v { Some(*v) } else { None }).collect::<Float64Array>(),
         ),
         DataType::Utf8 => Arc::new(
-            values.iter().map(|v| if let Value::Text(v) = v { Some(v.as_ref()) } else { None }).collect::<StringArray>(),
+            values
+                .iter()
+                .map(|v| if let Value::Text(v) = v { Some(v.as_ref()) } else { None })
+                .collect::<StringArray>(),
         ),
         DataType::Binary => Arc::new(
-            values.iter().map(|v| if let Value::Bytes(v) = v { Some(v.as_ref()) } else { None }).collect::<BinaryArray>(),
+            values
+                .iter()
+                .map(|v| if let Value::Bytes(v) = v { Some(v.as_ref()) } else { None })
+                .collect::<BinaryArray>(),
         ),
         DataType::Decimal128(precision, scale) => Arc::new(
             values
@@ -233,7 +241,9 @@ pub fn to_array(data_type: &DataType, values: &[Value]) -> Result<ArrayRef> {
         DataType::Timestamp(TimeUnit::Microsecond, _) => cast(&ints(), data_type)?,
         DataType::Date32 => cast(&cast(&ints(), &DataType::Int32)?, data_type)?,
         DataType::Null => new_null_array(data_type, values.len()),
-        other => return Err(Error::Declaration(format!("values of type {other} cannot be kept in state: cast the column"))),
+        other => {
+            return Err(Error::Declaration(format!("values of type {other} cannot be kept in state: cast the column")));
+        }
     })
 }
 
@@ -258,7 +268,9 @@ mod tests {
     #[test]
     fn damaged_bytes_are_named_not_guessed() {
         let bytes = encode_all(&[Value::Text("hello".into())]);
-        assert!(matches!(decode_all(&bytes[..bytes.len() - 1], "fold.x"), Err(Error::DamagedState(what)) if what == "fold.x"));
+        assert!(
+            matches!(decode_all(&bytes[..bytes.len() - 1], "fold.x"), Err(Error::DamagedState(what)) if what == "fold.x")
+        );
     }
 
     #[test]

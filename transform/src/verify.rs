@@ -48,7 +48,8 @@ pub async fn verify(pipeline: &Pipeline, settings: &RunnerSettings, scratch: &Pa
     runner.close()?;
     let mut reports = Vec::new();
     for (name, key) in keys(pipeline).await? {
-        let version = *epoch.tables.get(&name).ok_or_else(|| Error::Lake(karat_lake::Error::UnknownTable(name.clone())))?;
+        let version =
+            *epoch.tables.get(&name).ok_or_else(|| Error::Lake(karat_lake::Error::UnknownTable(name.clone())))?;
         let published = settings.lake.open_at(&name, version).await?;
         let expected = tables.open(&name).await?;
         reports.push(compare(&published, &expected, &key).await?);

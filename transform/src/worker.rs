@@ -13,7 +13,7 @@ use std::{
 use karat_eventlog::{EventLog, TopicSpec};
 use karat_lake::{Lake, arrow::compute::concat_batches, epochs::Epochs};
 use karat_schemas::{
-    COMMITS_TOPIC,
+    COMMANDS_TOPIC, COMMITS_TOPIC,
     epoch::Notice,
     pipelines::{Pipeline, Pipelines},
 };
@@ -93,11 +93,16 @@ pub async fn ensure_topics(log: &dyn EventLog, pipelines: &Pipelines) -> Result<
     }
     let hour = Some(Duration::from_secs(3600));
     log.ensure_topic(&TopicSpec { name: COMMITS_TOPIC.to_owned(), partitions: 1, retention: hour }).await?;
+    log.ensure_topic(&TopicSpec { name: COMMANDS_TOPIC.to_owned(), partitions: 1, retention: None }).await?;
     Ok(())
 }
 
 /// Runs until `stop` is true, or a task fails.
-pub async fn run(settings: WorkerSettings, stop: watch::Receiver<bool>, commands: mpsc::Receiver<Command>) -> Result<()> {
+pub async fn run(
+    settings: WorkerSettings,
+    stop: watch::Receiver<bool>,
+    commands: mpsc::Receiver<Command>,
+) -> Result<()> {
     ensure_topics(settings.log.as_ref(), &settings.pipelines).await?;
     let mut tasks: JoinSet<(String, Result<()>)> = JoinSet::new();
     let mut orders = BTreeMap::new();
@@ -109,7 +114,12 @@ pub async fn run(settings: WorkerSettings, stop: watch::Receiver<bool>, commands
             let (order, orders_of_pipeline) = mpsc::channel(1);
             senders.push(sender);
             orders.insert(pipeline.name.clone(), order);
-            let task = PipelineTask { settings: settings.clone(), pipeline: pipeline.clone(), batches, orders: orders_of_pipeline };
+            let task = PipelineTask {
+                settings: settings.clone(),
+                pipeline: pipeline.clone(),
+                batches,
+                orders: orders_of_pipeline,
+            };
             let name = format!("pipeline {}", pipeline.name);
             tasks.spawn(async move { (name, task.run().await) });
         }
@@ -173,10 +183,17 @@ impl PipelineTask {
     async fn run(mut self) -> Result<()> {
         let mut runner = self.open().await?;
         let mut rebuild: Option<Rebuild> = None;
+        // A broken `fail` rule pauses after its batch is committed, until a restart or a replay.
+        let mut is_paused = false;
         loop {
             tokio::select! {
                 batch = self.batches.recv() => match batch {
-                    Some(batch) => self.take(&mut runner, batch).await?,
+                    // What a paused pipeline leaves is in bronze: it goes on from there.
+                    Some(_) if is_paused => {}
+                    Some(batch) => {
+                        let taken = self.take(&mut runner, batch).await;
+                        is_paused = self.cannot_go_on(taken)? || self.has_paused(&runner);
+                    }
                     None => break,
                 },
                 Some(done) = self.orders.recv(), if rebuild.is_none() => {
@@ -186,6 +203,7 @@ impl PipelineTask {
                     let (result, done) = match built {
                         (Ok(shadow), done) => {
                             runner = self.swap(runner, shadow).await?;
+                            is_paused = false;
                             (Ok(()), done)
                         }
                         (Err(error), done) => (Err(error), done),
@@ -193,9 +211,16 @@ impl PipelineTask {
                     rebuild = None;
                     tell(done, result, &self.pipeline.name);
                 }
-                () = tokio::time::sleep(POLL) => {
+                () = tokio::time::sleep(POLL), if !is_paused => {
                     let before = runner.position();
-                    while runner.catch_up().await? {}
+                    loop {
+                        let more = runner.catch_up().await;
+                        let is_more = matches!(more, Ok(true));
+                        is_paused = self.cannot_go_on(more.map(drop))? || self.has_paused(&runner);
+                        if is_paused || !is_more {
+                            break;
+                        }
+                    }
                     if runner.position() != before {
                         self.announce(&runner).await;
                     }
@@ -205,14 +230,37 @@ impl PipelineTask {
         runner.close()
     }
 
+    /// SQL that fails on the rows of a table, not of one record, is the pipeline's own fault: it waits for a better
+    /// declaration, and ingestion and readers go on. Other errors end the worker.
+    fn cannot_go_on(&self, result: Result<()>) -> Result<bool> {
+        match result {
+            Ok(()) => Ok(false),
+            Err(error @ (Error::Sql(_) | Error::Arrow(_) | Error::Declaration(_))) => {
+                tracing::error!(pipeline = self.pipeline.name, %error, "paused; correct pipelines.toml and restart");
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn has_paused(&self, runner: &Runner) -> bool {
+        let reason = runner.last_epoch().paused.as_deref();
+        if let Some(reason) = reason {
+            tracing::error!(pipeline = self.pipeline.name, reason, "paused; it goes on after a restart or a replay");
+        }
+        reason.is_some()
+    }
+
     /// Opens the runner; ends an interrupted swap, and rebuilds when the declaration changed.
     async fn open(&self) -> Result<Runner> {
         let settings = self.settings.runner_settings(&self.pipeline).await?;
         rebuild::finish_pending(&self.pipeline, &settings).await?;
         let settings = self.settings.runner_settings(&self.pipeline).await?;
         let is_stale = match Runner::open(&self.pipeline, settings.clone()).await {
-            Ok(runner) if runner.is_current()? => return Ok(runner),
-            Ok(runner) => {
+            Ok(mut runner) => {
+                if runner.is_current().await? {
+                    return Ok(runner);
+                }
                 runner.close()?;
                 true
             }
@@ -223,7 +271,10 @@ impl PipelineTask {
             Err(error) => return Err(error),
         };
         if is_stale {
-            tracing::info!(pipeline = self.pipeline.name, "the declaration changed: silver and gold are rebuilt from bronze");
+            tracing::info!(
+                pipeline = self.pipeline.name,
+                "the declaration changed or the state is gone: silver and gold are rebuilt from bronze"
+            );
         }
         let mut shadow = rebuild::start(&self.pipeline, &settings).await?;
         while shadow.catch_up().await? {}

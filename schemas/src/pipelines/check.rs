@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Pipeline, Pipelines, Problem, Refresh, Silver, SilverMode};
+use super::{Input, Pipeline, Pipelines, Problem, Refresh, Silver, SilverMode};
 
 /// Adds a problem for each name or reference that does not hold.
 pub(super) fn check(pipelines: &Pipelines, text: &str, problems: &mut Vec<Problem>) {
@@ -19,7 +19,10 @@ pub(super) fn check(pipelines: &Pipelines, text: &str, problems: &mut Vec<Proble
     for event in &pipelines.events {
         if !topics.contains(event.topic.as_str()) {
             let line = checker.line_of(&event.event_type);
-            checker.add(line, format!("event type `{}` goes to topic `{}`, which is not declared", event.event_type, event.topic));
+            checker.add(
+                line,
+                format!("event type `{}` goes to topic `{}`, which is not declared", event.event_type, event.topic),
+            );
         }
     }
     for pipeline in &pipelines.pipelines {
@@ -65,6 +68,7 @@ impl Checker<'_> {
                 }
             }
             self.unique("column", input.columns.iter().map(|column| column.name.as_str()));
+            self.paths(input);
         }
         for silver in &pipeline.silver {
             self.name("silver table", &silver.name, silver.line);
@@ -73,7 +77,28 @@ impl Checker<'_> {
         for gold in &pipeline.gold {
             self.name("gold table", &gold.name, gold.line);
             if gold.refresh == Refresh::Keys && gold.key.is_empty() {
-                self.add(gold.line, format!("gold table `{}` has refresh `keys` and no `key`: name its group columns", gold.name));
+                self.add(
+                    gold.line,
+                    format!("gold table `{}` has refresh `keys` and no `key`: name its group columns", gold.name),
+                );
+            }
+        }
+    }
+
+    /// A value is read by one column: no path may be another's, or lie inside another's.
+    fn paths(&mut self, input: &Input) {
+        let paths: Vec<&str> =
+            input.columns.iter().map(|column| column.path.as_deref().unwrap_or(&column.name)).collect();
+        for (index, path) in paths.iter().enumerate() {
+            for (other_index, other) in paths.iter().enumerate() {
+                let is_inside = other.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+                if is_inside || (path == other && index < other_index) {
+                    let message = format!(
+                        "input `{}`: the paths `{path}` and `{other}` overlap: read the outer one as `json`, or only the inner ones",
+                        input.name
+                    );
+                    self.add(input.line, message);
+                }
             }
         }
     }
@@ -87,17 +112,34 @@ impl Checker<'_> {
             SilverMode::Append => {}
             SilverMode::Upsert if silver.sequence.is_empty() => self.add(
                 silver.line,
-                format!("silver table `{}` is an upsert and has no `sequence`: name the columns that order its records", silver.name),
+                format!(
+                    "silver table `{}` is an upsert and has no `sequence`: name the columns that order its records",
+                    silver.name
+                ),
             ),
             SilverMode::Upsert => {}
             SilverMode::Fold => {
                 let from = silver.from.as_deref().unwrap_or_default();
                 let is_append = |table: &Silver| table.name == from && table.mode == SilverMode::Append;
                 if !pipeline.silver.iter().any(is_append) {
-                    self.add(silver.line, format!("silver table `{}` folds `{from}`, which is no append table of this pipeline: set `from`", silver.name));
+                    self.add(
+                        silver.line,
+                        format!(
+                            "silver table `{}` folds `{from}`, which is no append table of this pipeline: set `from`",
+                            silver.name
+                        ),
+                    );
+                }
+                for (column, aggregate) in &silver.fold {
+                    if aggregate.order().is_some_and(<[String]>::is_empty) {
+                        self.add(silver.line, format!("aggregate `{column}` of `{}` has an empty `by`: name the columns that order the events", silver.name));
+                    }
                 }
                 if silver.fold.is_empty() {
-                    self.add(silver.line, format!("silver table `{}` is a fold and declares no aggregate", silver.name));
+                    self.add(
+                        silver.line,
+                        format!("silver table `{}` is a fold and declares no aggregate", silver.name),
+                    );
                 }
             }
         }
@@ -108,7 +150,10 @@ impl Checker<'_> {
         let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase())
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
         if !is_plain {
-            self.add(line, format!("{what} name `{name}` must be lower case letters, digits and `_`, starting with a letter"));
+            self.add(
+                line,
+                format!("{what} name `{name}` must be lower case letters, digits and `_`, starting with a letter"),
+            );
         }
     }
 
@@ -125,7 +170,12 @@ impl Checker<'_> {
     /// The last line that names `name` in quotes: entries of one kind have no position of their own.
     fn line_of(&self, name: &str) -> usize {
         let quoted = format!("\"{name}\"");
-        self.text.lines().enumerate().filter(|(_, line)| line.contains(&quoted)).last().map_or(1, |(index, _)| index + 1)
+        self.text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| line.contains(&quoted))
+            .last()
+            .map_or(1, |(index, _)| index + 1)
     }
 
     fn add(&mut self, line: usize, message: String) {

@@ -188,18 +188,47 @@ pub enum SilverMode {
                  { first = C, by = [..] }, { last = C, by = [..] }, { latest_sum = C, by = [..] }"
 )]
 pub enum Aggregate {
-    Min { min: String },
-    Max { max: String },
-    Sum { sum: String },
+    Min {
+        min: String,
+    },
+    Max {
+        max: String,
+    },
+    Sum {
+        sum: String,
+    },
     /// Number of events, `*`, or of non-null values.
-    Count { count: String },
-    AnyTrue { any_true: String },
+    Count {
+        count: String,
+    },
+    AnyTrue {
+        any_true: String,
+    },
     /// The earliest non-null value by the `by` columns.
-    First { first: String, by: Vec<String> },
+    First {
+        first: String,
+        by: Vec<String>,
+    },
     /// The latest non-null value by the `by` columns.
-    Last { last: String, by: Vec<String> },
+    Last {
+        last: String,
+        by: Vec<String>,
+    },
     /// The column holds a JSON object of numbers; the latest number of each name is kept, and their sum is the value.
-    LatestSum { latest_sum: String, by: Vec<String> },
+    LatestSum {
+        latest_sum: String,
+        by: Vec<String>,
+    },
+}
+
+impl Aggregate {
+    /// The columns that order the events, for the aggregates that need an order.
+    pub fn order(&self) -> Option<&[String]> {
+        match self {
+            Self::First { by, .. } | Self::Last { by, .. } | Self::LatestSum { by, .. } => Some(by),
+            _ => None,
+        }
+    }
 }
 
 /// A rule on silver rows (spec S3).

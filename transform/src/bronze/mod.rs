@@ -17,7 +17,8 @@ pub use writer::{BronzeBatch, BronzeSettings, BronzeWriter};
 
 /// Full name of a topic's bronze table: `karat.events` becomes `bronze.karat_events`.
 pub fn table_name(topic: &str) -> String {
-    let plain: String = topic.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
+    let plain: String =
+        topic.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect();
     format!("bronze.{plain}")
 }
 

@@ -9,8 +9,8 @@ use karat_lake::arrow::{
         ArrayRef, BinaryBuilder, BooleanBuilder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
         StringDictionaryBuilder, TimestampMicrosecondBuilder, new_null_array,
     },
-    datatypes::{DataType, Int32Type},
     compute::cast,
+    datatypes::{DataType, Int32Type},
 };
 use karat_schemas::attributes as names;
 use serde_json::{Map, Value};
@@ -127,9 +127,8 @@ impl Rows {
         let text = |mut builder: Repeated| -> Result<ArrayRef> { Ok(cast(&builder.finish(), &DataType::Utf8)?) };
         let mut ingest = TimestampMicrosecondBuilder::with_capacity(rows);
         ingest.append_slice(&vec![ingest_us; rows]);
-        let utc = |mut builder: TimestampMicrosecondBuilder| -> ArrayRef {
-            Arc::new(builder.finish().with_timezone("UTC"))
-        };
+        let utc =
+            |mut builder: TimestampMicrosecondBuilder| -> ArrayRef { Arc::new(builder.finish().with_timezone("UTC")) };
         let schema = schema();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.partition.finish()),

@@ -5,7 +5,7 @@
 //! a busy stage takes larger batches by itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -66,7 +66,8 @@ impl StartPositions for FromTable {
         let mut table = self.table.lock().await;
         let mut offsets = BTreeMap::new();
         // A partition may come back after another process wrote it: the log of the table is read first.
-        let internal = |error: karat_lake::Error| karat_eventlog::Error::internal(format!("position of topic `{topic}`"), error);
+        let internal =
+            |error: karat_lake::Error| karat_eventlog::Error::internal(format!("position of topic `{topic}`"), error);
         table.refresh().await.map_err(internal)?;
         for partition in partitions {
             let position = table.position(&position_name(topic, *partition)).await.map_err(internal)?;
@@ -96,8 +97,9 @@ impl BronzeWriter {
         let mut consumer = self.log.consumer(settings).await?;
         loop {
             let records = self.collect(consumer.as_mut(), &mut stop).await?;
-            if !records.is_empty() {
-                let batch = self.commit(records).await?;
+            if !records.is_empty()
+                && let Some(batch) = self.commit(records).await?
+            {
                 consumer.commit_for_display(&batch.positions).await;
                 self.announce(batch).await;
             }
@@ -141,7 +143,17 @@ impl BronzeWriter {
         }
     }
 
-    async fn commit(&self, records: Vec<Record>) -> Result<BronzeBatch> {
+    async fn commit(&self, mut records: Vec<Record>) -> Result<Option<BronzeBatch>> {
+        let mut table = self.table.lock().await;
+        // The consumer starts at the table's positions; what lies below them is in the table already.
+        let mut floor = BTreeMap::new();
+        for partition in records.iter().map(|record| record.partition).collect::<BTreeSet<_>>() {
+            floor.insert(partition, table.position(&position_name(&self.topic, partition)).await?.unwrap_or(0));
+        }
+        records.retain(|record| record.offset >= floor[&record.partition]);
+        if records.is_empty() {
+            return Ok(None);
+        }
         let ingest_us = now_us();
         let mut positions = BTreeMap::new();
         for record in &records {
@@ -154,20 +166,18 @@ impl BronzeWriter {
             .iter()
             .map(|(partition, next)| TransactionId::new(position_name(&self.topic, *partition), *next))
             .collect();
-        let mut table = self.table.lock().await;
         let partition = [("ingest_date".to_owned(), date)];
         let staged = table.stage("part", &partition, std::slice::from_ref(&rows)).await?;
         let committed = table.commit(Vec::new(), staged.into_iter().collect(), &transactions).await?;
         let version = committed.version();
-        if version % CHECKPOINT_EVERY == 0 {
-            table.checkpoint().await?;
-        }
-        Ok(BronzeBatch { version, rows, positions })
+        table.checkpoint_when_due();
+        Ok(Some(BronzeBatch { version, rows, positions }))
     }
 
     async fn announce(&self, batch: BronzeBatch) {
         let table = super::table_name(&self.topic);
-        let notice = Notice::Bronze { table: table.clone(), version: batch.version, positions: batch.positions.clone() };
+        let notice =
+            Notice::Bronze { table: table.clone(), version: batch.version, positions: batch.positions.clone() };
         for pipeline in &self.pipelines {
             // A pipeline that is slow or gone reads the files instead: bronze waits a little for it, not for ever.
             let _ = pipeline.send_timeout(batch.clone(), HAND_OVER_WAIT).await;
@@ -175,9 +185,6 @@ impl BronzeWriter {
         announce(self.log.as_ref(), &table, &notice).await;
     }
 }
-
-/// Versions between checkpoints of the table's log: what opening the table has to read.
-const CHECKPOINT_EVERY: u64 = 500;
 
 /// How long bronze waits for a busy pipeline to take a batch from memory.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(2);

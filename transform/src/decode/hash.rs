@@ -97,7 +97,21 @@ mod tests {
 
     #[test]
     fn other_content_has_another_hash() {
-        let texts = ["{}", "[]", "null", "0", "\"\"", r#"{"a":1}"#, r#"{"a":"1"}"#, r#"{"b":1}"#, "[1,2]", "[2,1]", "[[1],2]", "not json", "{\"a\":1"];
+        let texts = [
+            "{}",
+            "[]",
+            "null",
+            "0",
+            "\"\"",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"b":1}"#,
+            "[1,2]",
+            "[2,1]",
+            "[[1],2]",
+            "not json",
+            "{\"a\":1",
+        ];
         let hashes: std::collections::HashSet<u128> = texts.iter().map(|text| content(text.as_bytes())).collect();
         assert_eq!(hashes.len(), texts.len());
     }

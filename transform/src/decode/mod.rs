@@ -144,7 +144,12 @@ impl Reading<'_> {
         let mut json = Jiter::new(payload);
         match json.peek()? {
             Peek::Object => self.object(&mut json, payload, 0)?,
-            other => return Err(Fault::new("wrong_type", format!("expected an object, found {}", kind(other)))),
+            other => {
+                // Text that only begins like a value is no JSON at all.
+                json.known_skip(other)?;
+                json.finish()?;
+                return Err(Fault::new("wrong_type", format!("expected an object, found {}", kind(other))));
+            }
         }
         Ok(json.finish()?)
     }
@@ -181,7 +186,11 @@ impl Reading<'_> {
             let column = &decoder.columns[index];
             let place = || column.path.as_deref().unwrap_or(&column.name).to_owned();
             return self.builders[index].append(json, payload, peek).map_err(|fault| Fault {
-                message: if fault.code == "invalid_json" { fault.message } else { format!("`{}`: {}", place(), fault.message) },
+                message: if fault.code == "invalid_json" {
+                    fault.message
+                } else {
+                    format!("`{}`: {}", place(), fault.message)
+                },
                 code: fault.code,
             });
         }

@@ -11,9 +11,9 @@ pub(super) fn timestamp(text: &str, coerce: bool) -> Result<i64, Fault> {
     }
     let time = match DateTime::parse_from_rfc3339(text) {
         Ok(time) => time.to_utc(),
-        Err(_) if coerce => NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f")
-            .map_err(|_| wrong(text))?
-            .and_utc(),
+        Err(_) if coerce => {
+            NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").map_err(|_| wrong(text))?.and_utc()
+        }
         Err(_) => return Err(wrong(text)),
     };
     if time.nanosecond() % 1000 != 0 && !coerce {
@@ -46,7 +46,9 @@ fn plain_utc(text: &[u8]) -> Option<i64> {
     let fraction = match tail {
         b"Z" => 0,
         [b'.', digits @ .., b'Z'] if (1..=6).contains(&digits.len()) => {
-            let value = digits.iter().try_fold(0u32, |n, byte| byte.is_ascii_digit().then(|| n * 10 + u32::from(byte - b'0')))?;
+            let value = digits
+                .iter()
+                .try_fold(0u32, |n, byte| byte.is_ascii_digit().then(|| n * 10 + u32::from(byte - b'0')))?;
             value * 10u32.pow(6 - u32::try_from(digits.len()).ok()?)
         }
         _ => return None,
@@ -67,7 +69,8 @@ mod tests {
 
     #[test]
     fn both_ways_of_reading_agree() {
-        let times = ["1970-01-01T00:00:00Z", "2026-02-28T23:59:59.999999Z", "2024-02-29T00:00:00.5Z", "9999-12-31T23:59:59Z"];
+        let times =
+            ["1970-01-01T00:00:00Z", "2026-02-28T23:59:59.999999Z", "2024-02-29T00:00:00.5Z", "9999-12-31T23:59:59Z"];
         for text in times {
             let general = DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros();
             assert_eq!(plain_utc(text.as_bytes()), Some(general), "{text}");

@@ -17,7 +17,13 @@ use serde_json::{Map, Value};
 pub(super) fn all() -> Vec<ScalarUDF> {
     let text = DataType::Utf8;
     let function = |name: &str, inputs: Vec<DataType>, output: DataType, body: Body| {
-        create_udf(name, inputs, output, Volatility::Immutable, Arc::new(move |args: &[ColumnarValue]| call(args, body)))
+        create_udf(
+            name,
+            inputs,
+            output,
+            Volatility::Immutable,
+            Arc::new(move |args: &[ColumnarValue]| call(args, body)),
+        )
     };
     vec![
         function("json_text", vec![text.clone(), text.clone()], text.clone(), json_text),
@@ -55,7 +61,7 @@ fn by_row<T>(args: &[ArrayRef], find: impl Fn(&Value, &str) -> Option<T>) -> Vec
     (0..json.len()).map(cell).collect()
 }
 
-/// Items without a number at the path are left out; an empty result is NULL.
+/// Items without a number at the path are left out, and negative numbers, which count nothing; an empty result is NULL.
 fn numbers_by_key(args: &[ArrayRef]) -> ArrayRef {
     let (list, keys, path) = (args[0].as_string::<i32>(), args[1].as_string::<i32>(), args[2].as_string::<i32>());
     let cell = |row| {
@@ -63,7 +69,7 @@ fn numbers_by_key(args: &[ArrayRef]) -> ArrayRef {
         let (keys, path) = (text(keys, row)?, text(path, row)?);
         let mut numbers = Map::new();
         for item in &items {
-            let Some(number) = at(item, path).and_then(Value::as_i64) else { continue };
+            let Some(number) = at(item, path).and_then(Value::as_i64).filter(|number| *number >= 0) else { continue };
             let names: Vec<&str> = keys.split(',').filter_map(|key| at(item, key.trim())?.as_str()).collect();
             numbers.insert(names.join("\u{1f}"), number.into());
         }

@@ -14,8 +14,6 @@
 mod aggregates;
 mod json;
 
-
-
 use karat_lake::datafusion::{logical_expr::AggregateUDF, prelude::SessionContext};
 
 pub use aggregates::{HISTOGRAM, PERCENTILE};
@@ -26,4 +24,3 @@ pub fn register(context: &SessionContext) {
     json::all().into_iter().for_each(|function| context.register_udf(function));
     aggregates::all().into_iter().for_each(|function: AggregateUDF| context.register_udaf(function));
 }
-

@@ -27,7 +27,11 @@ impl GoldPlan {
     pub async fn new(gold: &Gold, sources: &[Source<'_>]) -> Result<(Self, String)> {
         let named: Vec<&Source<'_>> = sources.iter().filter(|source| names_table(&gold.sql, source.table)).collect();
         let [source] = named.as_slice() else {
-            let message = format!("gold table `{}` must read one silver table of its pipeline; its SQL names {}", gold.name, named.len());
+            let message = format!(
+                "gold table `{}` must read one silver table of its pipeline; its SQL names {}",
+                gold.name,
+                named.len()
+            );
             return Err(Error::Declaration(message));
         };
         let context = |error: Error| Error::Declaration(format!("gold table `{}`: {error}", gold.name));

@@ -6,10 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use karat_lake::arrow::{
-    array::RecordBatch,
-    datatypes::SchemaRef,
-};
+use karat_lake::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use karat_schemas::pipelines::Gold;
 
 use super::{
@@ -102,7 +99,8 @@ impl KeysPlan {
         }
         let group_keys = value::row_keys(rows, &self.key)?;
         let wanted = (0..rows.num_rows()).filter(|row| groups.contains(&group_keys[*row]));
-        let wanted = karat_lake::arrow::array::UInt32Array::from_iter_values(wanted.filter_map(|row| u32::try_from(row).ok()));
+        let wanted =
+            karat_lake::arrow::array::UInt32Array::from_iter_values(wanted.filter_map(|row| u32::try_from(row).ok()));
         let rows = karat_lake::arrow::compute::take_record_batch(rows, &wanted)?;
         self.keep_rows(step, &rows)?;
         let groups: Vec<Vec<u8>> = groups.into_iter().collect();
@@ -151,7 +149,9 @@ impl KeysPlan {
         }
         kept.sort_unstable();
         let floor = step.get(&keyspace, &floor_key)?.map(|bytes| value::decode_all(&bytes, &keyspace)).transpose()?;
-        let floor = floor.map(|values| (values[0].clone(), if let Some(Value::Bytes(key)) = values.get(1) { key.to_vec() } else { Vec::new() }));
+        let floor = floor.map(|values| {
+            (values[0].clone(), if let Some(Value::Bytes(key)) = values.get(1) { key.to_vec() } else { Vec::new() })
+        });
         // Below the floor rows have been let go before: what arrives there cannot be judged beside them.
         if let Some(floor) = &floor {
             let above = kept.iter().filter(|row| *row > floor).count();
@@ -187,7 +187,8 @@ impl KeysPlan {
             }
         }
         let types = self.source_schema.fields().iter();
-        let columns = types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
+        let columns =
+            types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
         let rows = RecordBatch::try_new(self.source_schema.clone(), columns)?;
         let upserts = self.query.run(&[(&self.source, rows)]).await?;
         let upsert_keys = value::row_keys(&upserts, &self.key)?;

@@ -14,12 +14,15 @@ use std::sync::Arc;
 use karat_lake::{
     arrow::{
         array::{ArrayRef, RecordBatch, RecordBatchOptions},
-        datatypes::{Field, Schema, SchemaRef},
+        datatypes::{DataType, Field, Schema, SchemaRef},
     },
     datafusion::{
-        common::tree_node::{Transformed, TreeNode},
+        common::{
+            DFSchema,
+            tree_node::{Transformed, TreeNode},
+        },
         functions_aggregate::expr_fn::sum,
-        logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, Projection, col},
+        logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, col},
     },
 };
 use karat_schemas::pipelines::{Bucket, Gold};
@@ -77,19 +80,25 @@ impl MergePlan {
             return Err(refused("its SQL is not one SELECT of groups and aggregates"));
         };
         let LogicalPlan::Aggregate(aggregate) = input.as_ref() else {
-            return Err(refused("its SQL does not end in GROUP BY (HAVING, DISTINCT, ORDER BY and LIMIT are not merged)"));
+            return Err(refused(
+                "its SQL does not end in GROUP BY (HAVING, DISTINCT, ORDER BY and LIMIT are not merged)",
+            ));
         };
         if aggregate.input.schema().index_of_column_by_name(None, WEIGHT).is_none() {
             return Err(refused("it aggregates something else than the silver table itself"));
         }
         let mut delta: Vec<Expr> = vec![sum(col(WEIGHT)).alias(ROWS)];
         let mut finals = Vec::new();
-        for expr in &aggregate.aggr_expr {
-            finals.push(FinalPlan::take_apart(expr, source.is_append_only, &mut delta)?);
-        }
         let num_groups = aggregate.group_expr.len();
-        let groups = aggregate.group_expr.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("g{index}")));
-        let delta = LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).aggregate(groups.collect::<Vec<_>>(), delta)?;
+        for (index, expr) in aggregate.aggr_expr.iter().enumerate() {
+            let result = aggregate.schema.field(num_groups + index).data_type();
+            let input = argument_type(expr, aggregate.input.schema());
+            finals.push(FinalPlan::take_apart(expr, result, &input, source.is_append_only, &mut delta)?);
+        }
+        let groups =
+            aggregate.group_expr.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("g{index}")));
+        let delta =
+            LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).aggregate(groups.collect::<Vec<_>>(), delta)?;
         let groups_schema = groups_schema(aggregate);
         let projection_planner = Planner::new(&[(GROUPS, groups_schema.clone())])?;
         let scan = projection_planner.logical(&format!("SELECT * FROM {GROUPS}")).await?;
@@ -168,7 +177,8 @@ impl MergePlan {
     ) -> Result<GoldChanges> {
         let all = self.delta.run(&[(&self.source, rows.clone())]).await?;
         let columns = all.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
-        let wanted: std::collections::HashSet<Vec<u8>> = groups.iter().map(|values| value::encode_all(values)).collect();
+        let wanted: std::collections::HashSet<Vec<u8>> =
+            groups.iter().map(|values| value::encode_all(values)).collect();
         let keyspace = GoldPlan::keyspace(&self.name);
         let mut present = Vec::new();
         for row in 0..all.num_rows() {
@@ -207,7 +217,11 @@ impl MergePlan {
     }
 
     /// Rows of the table from groups.
-    async fn finish(&mut self, present: Vec<(Vec<u8>, Vec<Value>, Group)>, deleted_keys: Vec<Vec<u8>>) -> Result<GoldChanges> {
+    async fn finish(
+        &mut self,
+        present: Vec<(Vec<u8>, Vec<Value>, Group)>,
+        deleted_keys: Vec<Vec<u8>>,
+    ) -> Result<GoldChanges> {
         let mut cells: Vec<Vec<Value>> = vec![Vec::with_capacity(present.len()); self.groups_schema.fields().len()];
         for (_, values, group) in &present {
             let finals = self.finals.iter().map(|plan| plan.value(&group.parts));
@@ -216,7 +230,8 @@ impl MergePlan {
             }
         }
         let types = self.groups_schema.fields().iter();
-        let columns = types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
+        let columns =
+            types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(present.len()));
         let groups = RecordBatch::try_new_with_options(self.groups_schema.clone(), columns, &options)?;
         let rows = self.projection.run(&[(GROUPS, groups)]).await?;
@@ -261,6 +276,18 @@ fn encode(group: &Group) -> Vec<u8> {
 
 fn int(value: &Value) -> i64 {
     if let Value::Int(number) = value { *number } else { 0 }
+}
+
+/// The type of an aggregate's first argument.
+fn argument_type(expr: &Expr, schema: &DFSchema) -> DataType {
+    let expr = if let Expr::Alias(alias) = expr { alias.expr.as_ref() } else { expr };
+    match expr {
+        Expr::AggregateFunction(function) => {
+            function.params.args.first().and_then(|argument| argument.get_type(schema).ok())
+        }
+        _ => None,
+    }
+    .unwrap_or(DataType::Null)
 }
 
 fn refused(reason: &str) -> Error {
@@ -313,4 +340,3 @@ fn key_columns(outputs: &[Expr], aggregate: &Aggregate) -> Result<Vec<String>> {
         })
         .collect()
 }
-

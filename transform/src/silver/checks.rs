@@ -17,6 +17,9 @@ use crate::{
 /// Column that rules see beside the row's own.
 pub const INGEST_TIME: &str = "ingest_time";
 
+/// The rule of a row on which a rule cannot be computed.
+const EXPECTATION_ERROR: &str = "expectation_error";
+
 /// The rules of one table, planned.
 pub struct Checks {
     rules: Vec<Expectation>,
@@ -50,12 +53,18 @@ impl Checks {
         let columns: Vec<String> =
             silver.expect.iter().enumerate().map(|(index, rule)| format!("({}) AS rule_{index}", rule.check)).collect();
         let sql = format!("SELECT {} FROM {}", columns.join(", "), silver.name);
-        let query = planner.row_wise(&sql, &[ROW]).await.map_err(|error| {
-            Error::Declaration(format!("expectations of `{}`: {error}", silver.name))
-        })?;
+        let query = planner
+            .row_wise(&sql, &[ROW])
+            .await
+            .map_err(|error| Error::Declaration(format!("expectations of `{}`: {error}", silver.name)))?;
         for (rule, field) in silver.expect.iter().zip(query.schema().fields()) {
             if field.data_type() != &DataType::Boolean {
-                let message = format!("expectation `{}` of `{}` is not a boolean but {}", rule.name, silver.name, field.data_type());
+                let message = format!(
+                    "expectation `{}` of `{}` is not a boolean but {}",
+                    rule.name,
+                    silver.name,
+                    field.data_type()
+                );
                 return Err(Error::Declaration(message));
             }
         }
@@ -63,9 +72,30 @@ impl Checks {
     }
 
     /// Judges each row of `rows`, which has the table's columns, `ingest_time` and `_row`.
+    ///
+    /// A row on which a rule cannot be computed goes to quarantine alone, under the name `expectation_error`.
     pub async fn judge(&mut self, table: &str, rows: &RecordBatch, counts: &mut RuleCounts) -> Result<Vec<Verdict>> {
-        let results = self.query.run(&[(table, rows.clone())]).await?;
-        let mut verdicts = vec![Verdict::default(); rows.num_rows()];
+        let (mut verdicts, mut waiting) = (Vec::with_capacity(rows.num_rows()), vec![rows.clone()]);
+        while let Some(part) = waiting.pop() {
+            match self.query.run(&[(table, part.clone())]).await {
+                Ok(results) => verdicts.extend(self.verdicts(&results, part.num_rows(), counts)),
+                Err(Error::Sql(_) | Error::Arrow(_)) if part.num_rows() > 1 => {
+                    let half = part.num_rows() / 2;
+                    waiting.push(part.slice(half, part.num_rows() - half));
+                    waiting.push(part.slice(0, half));
+                }
+                Err(Error::Sql(_) | Error::Arrow(_)) => {
+                    *counts.entry(EXPECTATION_ERROR.to_owned()).or_default() += 1;
+                    verdicts.push(Verdict { quarantined_by: vec![EXPECTATION_ERROR.to_owned()], ..Verdict::default() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(verdicts)
+    }
+
+    fn verdicts(&self, results: &RecordBatch, rows: usize, counts: &mut RuleCounts) -> Vec<Verdict> {
+        let mut verdicts = vec![Verdict::default(); rows];
         for (index, rule) in self.rules.iter().enumerate() {
             let passed = results.column(index).as_boolean();
             for (row, verdict) in verdicts.iter_mut().enumerate() {
@@ -85,6 +115,6 @@ impl Checks {
                 }
             }
         }
-        Ok(verdicts)
+        verdicts
     }
 }

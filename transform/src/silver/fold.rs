@@ -17,9 +17,9 @@ use karat_lake::arrow::{
 };
 use karat_schemas::pipelines::{Silver, SilverMode};
 
+use self::aggregate::AggregatePlan;
 pub use self::aggregate::AggregateState;
 pub(crate) use self::aggregate::add;
-use self::aggregate::AggregatePlan;
 use crate::{
     Error, Result,
     decode::ROW,
@@ -44,8 +44,6 @@ pub struct FoldPlan {
     folded: SchemaRef,
     /// Shapes folded columns into rows.
     shape: Query,
-    /// True for upserts: the last aggregate says whether the key is deleted.
-    has_tombstones: bool,
     schema: SchemaRef,
 }
 
@@ -97,7 +95,6 @@ impl FoldPlan {
             }
         }
         let folded: SchemaRef = Arc::new(Schema::new(fields));
-        let has_tombstones = silver.delete_when.is_some();
         let mut shaped: Vec<Field> = folded.fields().iter().map(|field| field.as_ref().clone()).collect();
         shaped.push(Field::new(ROW, DataType::UInt32, true));
         let planner = Planner::new(&[(&silver.name, Arc::new(Schema::new(shaped)))])?;
@@ -105,7 +102,9 @@ impl FoldPlan {
             (Some(sql), None) => sql.clone(),
             (None, None) => format!("SELECT * FROM {}", silver.name),
             (None, Some(condition)) => format!("SELECT * FROM {} WHERE ({condition}) IS NOT TRUE", silver.name),
-            (Some(_), Some(_)) => return Err(context(Error::Declaration("`sql` and `delete_when` exclude each other".into()))),
+            (Some(_), Some(_)) => {
+                return Err(context(Error::Declaration("`sql` and `delete_when` exclude each other".into())));
+            }
         };
         let shape = planner.row_wise(&sql, &[ROW]).await.map_err(context)?;
         let schema = Arc::new(Schema::new(
@@ -123,7 +122,6 @@ impl FoldPlan {
             aggregates,
             folded,
             shape,
-            has_tombstones,
             schema,
         })
     }
@@ -207,7 +205,8 @@ impl FoldPlan {
         let mut is_kept = vec![false; new.len()];
         kept.iter().for_each(|row| is_kept[*row] = true);
         let gone = new.iter().zip(&is_kept).filter(|(_, is_kept)| !**is_kept);
-        let deleted_keys = if self.has_tombstones { gone.map(|((key, _), _)| key.clone()).collect() } else { Vec::new() };
+        // A deletion, or a filter in the table's SQL that the row no longer passes.
+        let deleted_keys = gone.map(|((key, _), _)| key.clone()).collect();
         let weighted_schema = self.weighted_schema();
         let weighted = [with_weight(&weighted_schema, &old_rows, -1)?, with_weight(&weighted_schema, &upserts, 1)?];
         Ok(Changes { weighted: concat_batches(&weighted_schema, &weighted)?, upserts, upsert_keys, deleted_keys })
@@ -235,7 +234,8 @@ impl FoldPlan {
         let shaped = self.shape.run(&[(&self.name, folded)]).await?;
         let kept = shaped.column_by_name(ROW).map(Column::new).transpose()?;
         let kept = kept.map(|column| (0..shaped.num_rows()).map(|row| row_number(&column.value(row))).collect());
-        let positions: Vec<usize> = (0..shaped.num_columns()).filter(|index| shaped.schema().field(*index).name() != ROW).collect();
+        let positions: Vec<usize> =
+            (0..shaped.num_columns()).filter(|index| shaped.schema().field(*index).name() != ROW).collect();
         Ok((shaped.project(&positions)?.with_schema(self.schema.clone())?, kept.unwrap_or_default()))
     }
 }

@@ -4,14 +4,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use karat_lake::arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array},
-    compute::take,
+    compute::{concat_batches, take},
     datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
 };
 use karat_schemas::pipelines::Input;
 
 use crate::{
-    Error, Result,
-    bronze,
+    Error, Result, bronze,
     decode::{Decoder, Failure, RESCUED, ROW},
     query::{Planner, Query},
 };
@@ -63,9 +62,10 @@ impl InputPlan {
         let table_schema: SchemaRef = Arc::new(Schema::new(fields));
         let planner = Planner::new(&[(&input.name, table_schema.clone())])?;
         let carried: &[&str] = if input.rescue { &[RESCUED, ROW] } else { &[ROW] };
-        let query = planner.row_wise(&sql, carried).await.map_err(|error| {
-            Error::Declaration(format!("input `{}`: {error}", input.name))
-        })?;
+        let query = planner
+            .row_wise(&sql, carried)
+            .await
+            .map_err(|error| Error::Declaration(format!("input `{}`: {error}", input.name)))?;
         Ok(Self {
             name: input.name.clone(),
             into: input.into.clone(),
@@ -92,11 +92,42 @@ impl InputPlan {
         let payloads = bronze.column_by_name("payload").map(|column| column.as_binary::<i32>());
         let payloads = payloads.ok_or_else(|| Error::Declaration("bronze has no `payload`".to_owned()))?;
         let decoded = self.decoder.decode(rows.iter().map(|row| payloads.value(*row as usize)))?;
-        let failures = decoded.failures.into_iter().map(|failure| Failure { row: rows[failure.row] as usize, ..failure });
+        let failures =
+            decoded.failures.into_iter().map(|failure| Failure { row: rows[failure.row] as usize, ..failure });
         let failures = failures.collect();
+        let mut failures: Vec<Failure> = failures;
         let table = self.with_event_columns(bronze, rows, hashes, &decoded.rows)?;
-        let shaped = self.query.run(&[(&self.name, table)]).await?;
+        let shaped = match self.query.run(&[(&self.name, table.clone())]).await {
+            Ok(shaped) => shaped,
+            Err(Error::Sql(_) | Error::Arrow(_)) => self.shape_apart(&table, &mut failures).await?,
+            Err(error) => return Err(error),
+        };
         Ok(Shaped { rows: shaped, failures })
+    }
+
+    /// The SQL failed on some row: halves are run until it stands alone. Row-wise SQL gives the rest the same result.
+    async fn shape_apart(&mut self, table: &RecordBatch, failures: &mut Vec<Failure>) -> Result<RecordBatch> {
+        let (mut parts, mut waiting) = (Vec::new(), vec![table.clone()]);
+        while let Some(rows) = waiting.pop() {
+            match self.query.run(&[(&self.name, rows.clone())]).await {
+                Ok(shaped) => parts.push(shaped),
+                Err(Error::Sql(_) | Error::Arrow(_)) if rows.num_rows() > 1 => {
+                    let half = rows.num_rows() / 2;
+                    waiting.push(rows.slice(half, rows.num_rows() - half));
+                    waiting.push(rows.slice(0, half));
+                }
+                Err(Error::Sql(_) | Error::Arrow(_)) => {
+                    let index = rows.column_by_name(ROW).map(|column| column.as_primitive::<UInt32Type>().value(0));
+                    failures.push(Failure {
+                        row: index.unwrap_or_default() as usize,
+                        code: "sql_error",
+                        message: format!("the SQL of input `{}` fails on this record", self.name),
+                    });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(concat_batches(self.query.schema(), &parts)?)
     }
 
     /// Adds the event columns, and makes `_row` an index in the bronze batch.
@@ -117,7 +148,9 @@ impl InputPlan {
         for name in &self.event_columns {
             columns.push(match bronze.column_by_name(name) {
                 Some(column) => take(column, &bronze_rows, None)?,
-                None => Arc::new(Int64Array::from_iter_values(bronze_rows.values().iter().map(|row| hashes[*row as usize]))),
+                None => {
+                    Arc::new(Int64Array::from_iter_values(bronze_rows.values().iter().map(|row| hashes[*row as usize])))
+                }
             });
         }
         Ok(RecordBatch::try_new(self.table_schema.clone(), columns)?)

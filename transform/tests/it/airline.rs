@@ -1,14 +1,18 @@
 //! Real events, recorded from the public dbt client, against day figures that another engine computed from them.
 
-use karat_lake::arrow::{array::AsArray, datatypes::{Float64Type, Int64Type, TimestampMicrosecondType}};
+use karat_lake::arrow::{
+    array::AsArray,
+    datatypes::{Float64Type, Int64Type, TimestampMicrosecondType},
+};
 use karat_schemas::pipelines::BUILT_IN;
 use serde_json::Value;
 
 use crate::support::{World, airline};
 
 /// Compares `gold.daily_summary` with the recorded figures.
-async fn assert_daily_figures(world: &World) {
-    let expected: Vec<Value> = serde_json::from_str(include_str!("../../../examples/openlineage-airline.daily.json")).unwrap();
+pub async fn assert_daily_figures(world: &World) {
+    let expected: Vec<Value> =
+        serde_json::from_str(include_str!("../../../examples/openlineage-airline.daily.json")).unwrap();
     let rows = world.rows("gold.daily_summary").await;
     let int = |name: &str| rows.column_by_name(name).unwrap().as_primitive::<Int64Type>().clone();
     let starts = rows.column_by_name("bucket_start").unwrap().as_primitive::<TimestampMicrosecondType>();

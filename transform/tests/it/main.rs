@@ -1,4 +1,10 @@
 //! The transform crate as a whole: events through the embedded log to gold, with a real lake.
 
+// Helpers of tests are tests: what fails there fails the case.
+#![allow(clippy::unwrap_used)]
+
 mod airline;
+mod bad_input;
+mod faults;
+mod second_pipeline;
 mod support;

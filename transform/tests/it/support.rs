@@ -5,23 +5,34 @@ use std::{io::Read, sync::Arc, time::Duration};
 use karat_eventlog::{EventLog, Headers, NewRecord, embedded::EmbeddedLog};
 use karat_lake::{
     Lake,
-    arrow::{array::RecordBatch, compute::concat_batches},
+    arrow::{
+        array::RecordBatch,
+        compute::concat_batches,
+        util::display::{ArrayFormatter, FormatOptions},
+    },
     epochs::Epochs,
 };
-use karat_schemas::{attributes as names, epoch::Epoch, pipelines};
+use karat_schemas::{
+    attributes as names,
+    epoch::Epoch,
+    pipelines::{self, Pipeline},
+};
 use karat_transform::{
     bronze::BronzeSettings,
+    runner::{Runner, RunnerSettings},
+    step::StepCounts,
     verify::{TableReport, verify},
     worker::{self, Command, WorkerSettings},
 };
 use serde_json::Value;
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
 pub struct World {
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     pub settings: WorkerSettings,
 }
 
@@ -46,29 +57,38 @@ impl World {
             group: "test".to_owned(),
         };
         worker::ensure_topics(settings.log.as_ref(), &settings.pipelines).await.unwrap();
-        Self { folder, settings }
+        Self { _folder: folder, settings }
     }
 
     pub fn start(&self) -> Running {
+        self.start_on(&Handle::current())
+    }
+
+    /// Starts the worker on a runtime of the caller, who can drop that with everything in it.
+    pub fn start_on(&self, runtime: &Handle) -> Running {
         let (stop, stopped) = watch::channel(false);
         let (commands, orders) = mpsc::channel(1);
-        Running { stop, commands, task: tokio::spawn(worker::run(self.settings.clone(), stopped, orders)) }
+        Running { stop, commands, task: runtime.spawn(worker::run(self.settings.clone(), stopped, orders)) }
+    }
+
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.settings.pipelines.pipelines[0]
     }
 
     pub async fn publish(&self, records: Vec<NewRecord>) {
         for part in records.chunks(500) {
-            self.settings.log.append("karat.events", part.to_vec()).await.unwrap();
+            self.settings.log.append(&self.pipeline().topic, part.to_vec()).await.unwrap();
         }
     }
 
     /// Waits until the pipeline's epoch covers everything in the log.
     pub async fn settled(&self, running: &Running) -> Epoch {
-        let pipeline = &self.settings.pipelines.pipelines[0];
-        let epochs = Epochs::of(&self.settings.lake, &pipeline.name).unwrap();
+        let pipeline = self.pipeline();
+        let epochs = self.epochs();
         let info = self.settings.log.topic(&pipeline.topic).await.unwrap();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
         loop {
-            assert!(!running.task.is_finished(), "the worker ended");
+            assert!(!running.is_over(), "the worker ended");
             if let Some(epoch) = epochs.latest().await.unwrap() {
                 let is_covered = |(partition, range): (usize, &karat_eventlog::PartitionRange)| {
                     let position = epoch.positions.get(&u32::try_from(partition).unwrap()).copied().unwrap_or(0);
@@ -88,8 +108,44 @@ impl World {
         concat_batches(table.schema(), &table.read_all().await.unwrap()).unwrap()
     }
 
+    /// The rows of a table as text, the given columns separated by `|`, sorted.
+    pub async fn text(&self, table: &str, columns: &[&str]) -> Vec<String> {
+        let rows = self.rows(table).await;
+        let options = FormatOptions::new().with_null("NULL");
+        let cells: Vec<ArrayFormatter<'_>> = columns
+            .iter()
+            .map(|name| rows.column_by_name(name).unwrap_or_else(|| panic!("`{table}` has no column `{name}`")))
+            .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
+            .collect();
+        let line = |row| cells.iter().map(|cell| cell.value(row).to_string()).collect::<Vec<_>>().join("|");
+        let mut lines: Vec<String> = (0..rows.num_rows()).map(line).collect();
+        lines.sort();
+        lines
+    }
+
+    pub fn epochs(&self) -> Epochs {
+        Epochs::of(&self.settings.lake, &self.pipeline().name).unwrap()
+    }
+
+    /// What became of every event of bronze, counted by a run of its own over tables of its own.
+    pub async fn recount(&self) -> StepCounts {
+        let scratch = tempfile::tempdir().unwrap();
+        let settings = RunnerSettings {
+            tables: Lake::at(scratch.path().join("tables").to_str().unwrap()).unwrap(),
+            state_folder: scratch.path().join("state"),
+            generation: 0,
+            writes_epochs: false,
+            ..self.settings.runner_settings(self.pipeline()).await.unwrap()
+        };
+        let mut runner = Runner::open(self.pipeline(), settings).await.unwrap();
+        while runner.catch_up().await.unwrap() {}
+        let counts = runner.totals().clone();
+        runner.close().unwrap();
+        counts
+    }
+
     pub async fn verify(&self) -> Vec<TableReport> {
-        let pipeline = &self.settings.pipelines.pipelines[0];
+        let pipeline = self.pipeline();
         let settings = self.settings.runner_settings(pipeline).await.unwrap();
         let scratch = tempfile::tempdir().unwrap();
         verify(pipeline, &settings, scratch.path()).await.unwrap()
@@ -103,6 +159,10 @@ impl World {
 }
 
 impl Running {
+    pub fn is_over(&self) -> bool {
+        self.task.is_finished()
+    }
+
     pub async fn stop(self) {
         self.stop.send(true).unwrap();
         self.task.await.unwrap().unwrap();
@@ -127,10 +187,25 @@ fn lineage(index: usize, line: &str) -> NewRecord {
     let event: Value = serde_json::from_str(line).unwrap();
     let id = format!("event-{index}");
     let run = event["run"]["runId"].as_str().unwrap();
-    record("io.openlineage.event", event["job"]["namespace"].as_str().unwrap(), &id, run, line, event["eventTime"].as_str())
+    record(
+        "io.openlineage.event",
+        event["job"]["namespace"].as_str().unwrap(),
+        &id,
+        run,
+        line,
+        event["eventTime"].as_str(),
+    )
 }
 
-pub fn record(event_type: &str, source: &str, id: &str, key: &str, data: &str, time: Option<&str>) -> NewRecord {
+/// One record of the log. `data` goes in as it is, also when it is no JSON.
+pub fn record(
+    event_type: &str,
+    source: &str,
+    id: &str,
+    key: &str,
+    data: impl AsRef<[u8]>,
+    time: Option<&str>,
+) -> NewRecord {
     let mut headers = vec![
         (names::CE_TYPE, event_type.as_bytes()),
         (names::CE_SOURCE, source.as_bytes()),
@@ -141,6 +216,6 @@ pub fn record(event_type: &str, source: &str, id: &str, key: &str, data: &str, t
     NewRecord {
         key: Some(key.to_owned().into()),
         headers: Headers::from_pairs(headers),
-        payload: data.to_owned().into(),
+        payload: data.as_ref().to_vec().into(),
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct FinalPlan {
     kind: Kind,
     /// Index of the first part.
     first: usize,
+    /// The argument is a whole number, kept wide.
+    is_whole: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,6 +32,10 @@ enum Kind {
     /// Parts: the weighted sum, and the number of values, which tells zero from nothing.
     Sum,
     Average,
+    /// As [`Kind::Average`], with so many more digits behind the point than the values have.
+    DecimalAverage {
+        shift: u32,
+    },
     Percentile(f64),
     Histogram,
     DistinctCount,
@@ -49,8 +55,15 @@ pub(super) enum PartState {
 
 impl FinalPlan {
     /// Plans the parts of `expr` and appends their expressions over changed rows to `parts`, whose first entry is the
-    /// group's row count.
-    pub(super) fn take_apart(expr: &Expr, is_append_only: bool, parts: &mut Vec<Expr>) -> Result<Self> {
+    /// group's row count. `result` is the type that the SQL gives it, `input` that of its
+    /// argument.
+    pub(super) fn take_apart(
+        expr: &Expr,
+        result: &DataType,
+        input: &DataType,
+        is_append_only: bool,
+        parts: &mut Vec<Expr>,
+    ) -> Result<Self> {
         let expr = if let Expr::Alias(alias) = expr { alias.expr.as_ref() } else { expr };
         let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
             return Err(refused(format!("`{expr}` is not an aggregate")));
@@ -76,19 +89,39 @@ impl FinalPlan {
                 Kind::Count
             }
             ("count", true) => {
-                part(functions::weighted_set().call(vec![cast(value_when_counted, DataType::Utf8), weight_when_counted]));
+                part(
+                    functions::weighted_set().call(vec![cast(value_when_counted, DataType::Utf8), weight_when_counted]),
+                );
                 Kind::DistinctCount
             }
+            ("sum" | "avg", false) if input == &DataType::Float64 && !is_append_only => {
+                return Err(refused(format!(
+                    "`{expr}` adds floats, and taking one away again loses digits: cast to a decimal, or set refresh `keys`"
+                )));
+            }
             ("sum" | "avg", false) => {
-                let weighted = when(counted, argument * col(WEIGHT)).end()?;
+                // Whole numbers are added in 128 bits, so that no total turns negative on the way.
+                let wide = if input.is_integer() { cast(argument, DataType::Decimal128(38, 0)) } else { argument };
+                let weighted = when(counted, wide * col(WEIGHT)).end()?;
                 part(sum(weighted));
                 part(sum(weight_when_counted));
-                if func.name() == "sum" { Kind::Sum } else { Kind::Average }
+                match (func.name(), input, result) {
+                    ("sum", ..) => Kind::Sum,
+                    (_, DataType::Decimal128(_, from), DataType::Decimal128(_, to)) if to >= from => {
+                        Kind::DecimalAverage { shift: u32::from(to.abs_diff(*from)) }
+                    }
+                    (_, _, DataType::Float64) => Kind::Average,
+                    (_, _, other) => return Err(refused(format!("`{expr}` gives {other}"))),
+                }
             }
             (functions::HISTOGRAM | functions::PERCENTILE, false) => {
                 let value = cast(value_when_counted, DataType::Int64);
                 part(functions::weighted_histogram().call(vec![value, weight_when_counted]));
-                if func.name() == functions::HISTOGRAM { Kind::Histogram } else { Kind::Percentile(quantile(&params.args)?) }
+                if func.name() == functions::HISTOGRAM {
+                    Kind::Histogram
+                } else {
+                    Kind::Percentile(quantile(&params.args)?)
+                }
             }
             ("min", false) if is_append_only => {
                 part(min(value_when_counted));
@@ -103,17 +136,29 @@ impl FinalPlan {
             }
             (name, _) => return Err(refused(format!("`{name}` cannot be added to and subtracted from"))),
         };
-        Ok(Self { kind, first })
+        Ok(Self { kind, first, is_whole: input.is_integer() })
     }
 
     pub(super) fn empty_parts(&self) -> Vec<PartState> {
         match self.kind {
             Kind::Count => vec![PartState::Sum(Value::Int(0))],
-            Kind::Sum | Kind::Average => vec![PartState::Sum(Value::Null), PartState::Sum(Value::Int(0))],
+            Kind::Sum | Kind::Average | Kind::DecimalAverage { .. } => {
+                vec![PartState::Sum(Value::Null), PartState::Sum(Value::Int(0))]
+            }
             Kind::Percentile(_) | Kind::Histogram => vec![PartState::Histogram(Histogram::default())],
             Kind::DistinctCount => vec![PartState::Set(WeightedSet::new())],
             Kind::Min => vec![PartState::Min(Value::Null)],
             Kind::Max => vec![PartState::Max(Value::Null)],
+        }
+    }
+
+    /// A wide sum in 64 bits; a total beyond them stays at the limit.
+    fn narrow(&self, sum: &Value) -> Value {
+        match sum {
+            Value::Decimal(sum) if self.is_whole => {
+                Value::Int(i64::try_from(*sum).unwrap_or(if *sum < 0 { i64::MIN } else { i64::MAX }))
+            }
+            other => other.clone(),
         }
     }
 
@@ -122,14 +167,28 @@ impl FinalPlan {
         match (self.kind, &parts[self.first..]) {
             (Kind::Count, [PartState::Sum(count), ..]) => count.clone(),
             (Kind::Sum, [PartState::Sum(sum), PartState::Sum(Value::Int(count)), ..]) => {
-                if *count == 0 { Value::Null } else { sum.clone() }
+                if *count == 0 {
+                    Value::Null
+                } else {
+                    self.narrow(sum)
+                }
             }
             (Kind::Average, [PartState::Sum(sum), PartState::Sum(Value::Int(count)), ..]) => average(sum, *count),
+            (
+                Kind::DecimalAverage { shift },
+                [PartState::Sum(Value::Decimal(sum)), PartState::Sum(Value::Int(count)), ..],
+            ) => {
+                let scaled = 10i128.checked_pow(shift).and_then(|factor| sum.checked_mul(factor));
+                let average = scaled.and_then(|sum| sum.checked_div(i128::from(*count)));
+                average.map_or(Value::Null, Value::Decimal)
+            }
             (Kind::Histogram, [PartState::Histogram(histogram), ..]) => Value::Bytes(histogram.to_bytes().into()),
             (Kind::Percentile(p), [PartState::Histogram(histogram), ..]) => {
                 histogram.quantile(p).map_or(Value::Null, |value| Value::Float(value as f64))
             }
-            (Kind::DistinctCount, [PartState::Set(set), ..]) => Value::Int(i64::try_from(set.len()).unwrap_or(i64::MAX)),
+            (Kind::DistinctCount, [PartState::Set(set), ..]) => {
+                Value::Int(i64::try_from(set.len()).unwrap_or(i64::MAX))
+            }
             (Kind::Min, [PartState::Min(value), ..]) | (Kind::Max, [PartState::Max(value), ..]) => value.clone(),
             _ => Value::Null,
         }
@@ -182,7 +241,7 @@ impl PartState {
 fn average(sum: &Value, count: i64) -> Value {
     match sum {
         _ if count == 0 => Value::Null,
-        Value::Int(sum) => Value::Float(*sum as f64 / count as f64),
+        Value::Decimal(sum) => Value::Float(*sum as f64 / count as f64),
         Value::Float(sum) => Value::Float(sum / count as f64),
         _ => Value::Null,
     }

@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# Runs every measurement in sequence, in release mode, and prints a Markdown table. README.md explains each.
+#
+#   benches/run.sh
+#
+# Settings, from the environment:
+#   INPUT          file of events for log-to-gold; generated when not set
+#   KEPT, REFUSED  what must come of INPUT; checked when set
+#   RUNS           runs of log-to-gold and of the peer, alternating; the medians are printed (5)
+#   PEER           command of another pipeline over the same file; gets `--input FILE --root FOLDER`, prints JSON with
+#                  "lines_per_s" (see README.md)
+#   PEER_DOOR      URL of another door that takes one JSON object a request
+#   COMMITS        batches of microbatch (10000)
+#   CONNECTIONS    connections of http-load (200)
+#   SECONDS_EACH   seconds of http-load and freshness (20)
+#   KAFKA          brokers, HOST:PORT; freshness is then measured on Kafka too
+#   PORT           port of the server that is measured (18080)
+#   SCRATCH        folder for everything that is written; a temporary one when not set
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+RUNS=${RUNS:-5} COMMITS=${COMMITS:-10000} CONNECTIONS=${CONNECTIONS:-200} SECONDS_EACH=${SECONDS_EACH:-20}
+PORT=${PORT:-18080} KEPT=${KEPT:-} REFUSED=${REFUSED:-} INPUT=${INPUT:-} PEER=${PEER:-} PEER_DOOR=${PEER_DOOR:-}
+KAFKA=${KAFKA:-}
+BIN=${CARGO_TARGET_DIR:-target}/release
+SCRATCH=${SCRATCH:-$(mktemp -d)}
+mkdir -p "$SCRATCH"
+SERVER=
+ROWS=()
+
+stop_server() {
+    if [ -n "$SERVER" ]; then
+        kill "$SERVER" 2>/dev/null || true
+        wait "$SERVER" 2>/dev/null || true
+        SERVER=
+    fi
+}
+trap stop_server EXIT
+
+say() { echo "== $*" >&2; }
+
+# field NAME: the value of NAME in a line of JSON.
+field() { sed -n 's/.*"'"$1"'": *\([^,}]*\).*/\1/p' | tail -n 1; }
+# inner OBJECT NAME: the value of NAME in an object inside of it.
+inner() { sed -n 's/.*"'"$1"'":{[^}]*"'"$2"'":\([^,}]*\).*/\1/p' | tail -n 1; }
+median() { sort -n | awk '{ v[NR] = $1 } END { if (NR) print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (b > 0) printf "%.2f", a / b; else printf "-" }'; }
+row() { ROWS+=("| $1 | $2 | $3 | $4 |"); }
+
+# start_server FOLDER [OPTION...]: an empty server, and KARAT_KEY for it.
+start_server() {
+    local data=$1
+    shift
+    rm -rf "$data"
+    "$BIN/karat" up --data-dir "$data" --listen "127.0.0.1:$PORT" --without-limits "$@" >"$data.log" 2>&1 &
+    SERVER=$!
+    for _ in $(seq 300); do
+        if curl -fs "http://127.0.0.1:$PORT/ready" >/dev/null 2>&1; then break; fi
+        if ! kill -0 "$SERVER" 2>/dev/null; then
+            echo "error: the server stopped; its last lines:" >&2
+            tail -n 20 "$data.log" >&2
+            exit 1
+        fi
+        sleep 0.2
+    done
+    head -c 24 /dev/urandom | base64 | "$BIN/karat" user create --username bench --password-stdin --data-dir "$data" >/dev/null
+    KARAT_KEY=$("$BIN/karat" key create --owner bench --scope 'publish:*' --scope read --data-dir "$data" | tail -n 1)
+    export KARAT_KEY
+}
+
+say "building"
+cargo build --release --locked -p karat -p karat-benches
+
+if [ -z "$INPUT" ]; then
+    say "generating events"
+    INPUT=$SCRATCH/events.ndjson
+    TRUTH=$("$BIN/generate" --count 1000000 --shape etl-run --plain --out "$INPUT" 2>&1)
+    KEPT=$(field events <<<"$TRUTH") REFUSED=$(field bad <<<"$TRUTH")
+fi
+
+say "log to gold, $RUNS runs${PEER:+, alternating with the peer}"
+EXPECT=()
+if [ -n "$KEPT" ]; then EXPECT+=(--kept "$KEPT"); fi
+if [ -n "$REFUSED" ]; then EXPECT+=(--refused "$REFUSED"); fi
+: >"$SCRATCH/gold.json"
+: >"$SCRATCH/peer.json"
+for run in $(seq "$RUNS"); do
+    if [ -n "$PEER" ]; then
+        # The peer is a command with its arguments, so it is split on purpose.
+        # shellcheck disable=SC2086
+        $PEER --input "$INPUT" --root "$SCRATCH/peer-$run" | tee -a "$SCRATCH/peer.json" >&2
+        rm -rf "$SCRATCH/peer-$run"
+    fi
+    "$BIN/log-to-gold" --input "$INPUT" ${EXPECT[@]+"${EXPECT[@]}"} | tee -a "$SCRATCH/gold.json" >&2
+done
+each() { while read -r line; do field "$1" <<<"$line"; done <"$2"; }
+ours=$(each events_per_second "$SCRATCH/gold.json" | median)
+cpu=$(each cpu_us_per_event "$SCRATCH/gold.json" | median)
+memory=$(each peak_memory_mib "$SCRATCH/gold.json" | sort -n | tail -n 1)
+theirs=-
+if [ -n "$PEER" ]; then
+    speed=$(each lines_per_s "$SCRATCH/peer.json" | median)
+    theirs="$speed/s (ratio $(ratio "$ours" "$speed"))"
+fi
+row "Log to gold, one file" "\`log-to-gold\`, median of $RUNS" "$ours events/s, $cpu us of processor an event, $memory MiB at most" "$theirs"
+
+say "microbatches"
+batches=$("$BIN/microbatch" --commits "$COMMITS")
+echo "$batches" >&2
+row "1,000-row batch, at the start and after $COMMITS commits" "\`microbatch --commits $COMMITS\`" \
+    "$(field first_median_ms <<<"$batches") ms, then $(field last_median_ms <<<"$batches") ms (ratio $(field ratio <<<"$batches"))" -
+
+# measure_freshness NAME [OPTION...]
+measure_freshness() {
+    local name=$1 fresh
+    shift
+    say "freshness, $name"
+    start_server "$SCRATCH/server-${name// /-}" "$@"
+    fresh=$("$BIN/freshness" --url "http://127.0.0.1:$PORT" --seconds "$SECONDS_EACH")
+    echo "$fresh" >&2
+    row "Publish to visible in \`GET /summary\`, 5,000 events/s, $name" "\`freshness --rate 5000\`" \
+        "p50 $(inner visible p50_ms <<<"$fresh") ms, p99 $(inner visible p99_ms <<<"$fresh") ms" -
+    stop_server
+}
+measure_freshness "embedded log"
+if [ -n "$KAFKA" ]; then measure_freshness "Kafka" --kafka "$KAFKA"; fi
+
+# measure_door URL OPTION...: prints the JSON line.
+measure_door() {
+    local url=$1
+    shift
+    "$BIN/http-load" --url "$url" --connections "$CONNECTIONS" --seconds "$SECONDS_EACH" "$@"
+}
+say "one event a request"
+start_server "$SCRATCH/server-door"
+DOOR=http://127.0.0.1:$PORT/api/v1/events
+peer_door=-
+one=$(measure_door "$DOOR" --pid "$SERVER")
+if [ -n "$PEER_DOOR" ]; then
+    peer_one=$(env -u KARAT_KEY "$BIN/http-load" --url "$PEER_DOOR" --connections "$CONNECTIONS" --seconds "$SECONDS_EACH")
+    speed=$(field requests_per_second <<<"$peer_one")
+    peer_door="$speed/s (ratio $(ratio "$(field requests_per_second <<<"$one")" "$speed"))"
+fi
+row "\`POST /events\`, one event a request, $CONNECTIONS connections" "\`http-load --connections $CONNECTIONS\`" \
+    "$(field requests_per_second <<<"$one") requests/s, p50 $(field p50_ms <<<"$one") ms, p99 $(field p99_ms <<<"$one") ms, $(field errors <<<"$one") errors" "$peer_door"
+say "100 events a request"
+many=$(measure_door "$DOOR" --pid "$SERVER" --batch 100 --connections 32)
+row "\`POST /events\`, 100 events a request, 32 connections" "\`http-load --batch 100 --connections 32\`" \
+    "$(field events_per_second <<<"$many") events/s, p99 $(field p99_ms <<<"$many") ms, $(field errors <<<"$many") errors" -
+stop_server
+
+processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)
+memory=$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
+echo "Measured on $(date -u +%Y-%m-%d), $(nproc) processors ($processor), $memory of memory, release build, by \`benches/run.sh\`:"
+echo
+echo "| measurement | command | result | peer |"
+echo "|---|---|---|---|"
+printf '%s\n' "${ROWS[@]}"

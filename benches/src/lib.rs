@@ -1,0 +1,20 @@
+//! Generators and measurements. The programs in `src/bin` print what they measured; `README.md` says how to run them.
+//!
+//! - [`generate`]: seeded events with known totals, the same bytes for the same seed.
+//! - [`connection`]: one keep-alive HTTP/1.1 connection, cheap enough to share two cores with the server it loads.
+//! - [`latency`]: percentiles of what was measured.
+//! - [`flow`]: the log, the bronze writer and a pipeline of this project in one process.
+//! - [`machine`]: processor time and memory of this process, and what machine it is.
+//! - [`publish`]: ready requests for the HTTP door.
+//!
+//! Everything here measures from outside: no other crate knows this one.
+
+pub mod connection;
+mod error;
+pub mod flow;
+pub mod generate;
+pub mod latency;
+pub mod machine;
+pub mod publish;
+
+pub use error::{Error, Result, exit_code};

@@ -1,0 +1,16 @@
+//! The product as its users meet it: the real binary, driven over HTTP and from the shell, in folders of its own.
+//!
+//! With `KARAT_TEST_KAFKA=host:port` the main scenario runs on a real broker too.
+
+// Helpers of tests are tests: what fails there fails the case.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
+mod client;
+mod crash;
+mod demo;
+mod kafka;
+mod openapi;
+mod process;
+mod sample;
+mod shell;
+mod wait;

@@ -1,0 +1,179 @@
+//! The binary: commands that end, and processes that serve.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+};
+
+use crate::wait::until;
+
+const KARAT: &str = env!("CARGO_BIN_EXE_karat");
+
+/// What a command said when it ended.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// A folder with everything of one instance, removed in the end.
+pub struct Folder(tempfile::TempDir);
+
+/// A process that serves; killed when dropped.
+pub struct Karat {
+    child: Child,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+fn karat(words: &[&str]) -> Command {
+    let mut command = Command::new(KARAT);
+    // Settings of whoever runs the tests are not theirs.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KARAT_")) {
+        command.env_remove(name);
+    }
+    command.args(words);
+    command
+}
+
+/// Runs a command to its end, with `input` on its standard input.
+pub async fn run_with(words: &[&str], input: &str) -> Said {
+    let mut command = karat(words);
+    let input = input.to_owned();
+    let work = move || {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        // A command that refuses its arguments ends without reading.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    let output = tokio::task::spawn_blocking(work).await.unwrap();
+    Said {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+pub async fn run(words: &[&str]) -> Said {
+    run_with(words, "").await
+}
+
+impl Said {
+    /// Standard output of a command that had to succeed, without the last line break.
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out.trim_end().to_owned()
+    }
+
+    pub fn json(self) -> serde_json::Value {
+        serde_json::from_str(&self.ok()).unwrap()
+    }
+}
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// The data folder of the instance.
+    pub fn data(&self) -> String {
+        self.text("data")
+    }
+
+    /// Runs a command on the data folder.
+    pub async fn run(&self, words: &[&str]) -> Said {
+        self.run_with(words, "").await
+    }
+
+    pub async fn run_with(&self, words: &[&str], input: &str) -> Said {
+        run_with(&[words, &["--data-dir", &self.data()]].concat(), input).await
+    }
+
+    /// Starts a process on the data folder; `name` keeps its output apart.
+    pub fn start(&self, name: &str, words: &[&str]) -> Karat {
+        let (out, err) = (self.path(&format!("{name}.out")), self.path(&format!("{name}.err")));
+        let mut command = karat(&[words, &["--data-dir", &self.data()]].concat());
+        command.env("NO_COLOR", "1").stdin(Stdio::null());
+        command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
+        Karat { child: command.spawn().unwrap(), out, err }
+    }
+
+    /// Creates an account with the password [`PASSWORD`], and a key of it that may publish.
+    pub async fn account(&self, username: &str, role: &str) -> String {
+        let words = ["user", "create", "--username", username, "--role", role, "--password-stdin"];
+        self.run_with(&words, &format!("{PASSWORD}\n")).await.ok();
+        self.run(&["key", "create", "--owner", username, "--scope", "publish:*"]).await.ok()
+    }
+}
+
+pub const PASSWORD: &str = "Correct-Horse-91-Staple";
+
+impl Karat {
+    pub fn err(&self) -> String {
+        read(&self.err)
+    }
+
+    /// The address that it listens on.
+    pub async fn url(&mut self) -> String {
+        let url = until("the process listens", async || {
+            self.assert_alive();
+            let err = read(&self.err);
+            let line = err.lines().find(|line| line.contains(" listening "))?;
+            let address = line.split("address=").nth(1)?.split_whitespace().next()?;
+            Some(format!("http://{address}"))
+        });
+        url.await
+    }
+
+    /// Waits for a text on standard output.
+    pub async fn says(&mut self, text: &str) -> String {
+        until(&format!("`{text}` on standard output"), async || {
+            self.assert_alive();
+            Some(read(&self.out)).filter(|out| out.contains(text))
+        })
+        .await
+    }
+
+    pub fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().unwrap() {
+            panic!("the process ended with {status}:\n{}", self.err());
+        }
+    }
+
+    /// SIGKILL: nothing of the process runs any more when this returns.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub async fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status: ExitStatus = until("the process stops", async || self.child.try_wait().unwrap()).await;
+        assert_eq!(status.code(), Some(0), "{}", self.err());
+    }
+}
+
+impl Drop for Karat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}

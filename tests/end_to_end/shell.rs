@@ -1,0 +1,121 @@
+//! Accounts, keys and exit codes, from the shell.
+
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use crate::{
+    client::{Client, run_event},
+    process::{Folder, PASSWORD, run, run_with},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_and_keys_made_in_the_shell_count_at_once() {
+    let folder = Folder::new();
+    let mut karat = folder.start("karat", &["up", "--listen", "127.0.0.1:0"]);
+    let url = karat.url().await;
+    let key = folder.account("ada", "user").await;
+    let ada = Client::log_in(&url, "ada", PASSWORD).await;
+    ada.ready().await;
+    let publisher = Client::new(&url, &key);
+    let answer = publisher.publish(&[run_event(1)], "?wait=gold").await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+
+    // A user may not replay; an operator may.
+    let replay = || ada.post("/api/v1/admin/replays").json(&serde_json::json!({"pipeline": "etl_runs"})).send();
+    assert_eq!(replay().await.unwrap().status(), StatusCode::FORBIDDEN);
+    folder.run(&["user", "set-role", "ada", "operator"]).await.ok();
+    let users = folder.run(&["user", "list", "--format", "json"]).await.json();
+    assert_eq!((&users[0]["username"], &users[0]["role"]), (&"ada".into(), &"operator".into()));
+    let ada = Client::log_in(&url, "ada", PASSWORD).await;
+    let ordered =
+        ada.post("/api/v1/admin/replays").json(&serde_json::json!({"pipeline": "etl_runs"})).send().await.unwrap();
+    assert!(ordered.status().is_success(), "{}", ordered.text().await.unwrap());
+
+    // A revoked key is refused from then on.
+    let keys = ada.data("/api/v1/api-keys").await;
+    let id = find_id(&keys).unwrap_or_else(|| panic!("no key in {keys}"));
+    folder.run(&["key", "revoke", &id]).await.ok();
+    crate::wait::until("the revoked key is refused", async || {
+        let answer = publisher.publish(&[run_event(2)], "").await.unwrap();
+        (answer.status() == StatusCode::UNAUTHORIZED).then_some(())
+    })
+    .await;
+    karat.stop().await;
+}
+
+/// The id of the first key in an answer.
+fn find_id(keys: &Value) -> Option<String> {
+    let list = keys.as_array().or_else(|| keys.as_object()?.values().find_map(Value::as_array))?;
+    Some(list.first()?["id"].as_str()?.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_failure_has_its_exit_code() {
+    let folder = Folder::new();
+    let usage = [
+        &["frobnicate"][..],
+        &["user", "create", "--username", "ada", "--role", "emperor", "--password-stdin"],
+        &["user", "set-role", "nobody", "admin"],
+        &["key", "create", "--owner", "nobody"],
+        &["key", "revoke", "not-an-id"],
+        &["replay", "start", "nothing", "--all"],
+        &["replay", "start", "etl_runs"],
+        &["table", "show", "gold.nothing"],
+        &["query", "SELEC 1"],
+    ];
+    for words in usage {
+        let said = folder.run(words).await;
+        assert_eq!((said.code, said.out.as_str()), (2, ""), "{words:?}: {said:?}");
+        assert!(!said.err.is_empty(), "{words:?}");
+    }
+    for role in ["ingest", "transform", "api"] {
+        let said = folder.run(&[role]).await;
+        assert_eq!(said.code, 78, "{said:?}");
+        assert!(said.err.contains("--kafka"), "{said:?}");
+    }
+    let words = ["publish", "-", "--url", "http://127.0.0.1:1", "--key", "kk_none"];
+    let said = run_with(&words, &run_event(1).to_string()).await;
+    assert_eq!(said.code, 69, "{said:?}");
+    assert_eq!(run(&["version"]).await.ok(), format!("karat {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_instance_on_one_folder_is_refused() {
+    let folder = Folder::new();
+    let mut karat = folder.start("karat", &["up", "--listen", "127.0.0.1:0"]);
+    karat.url().await;
+    let said = folder.run(&["up", "--listen", "127.0.0.1:0"]).await;
+    assert_eq!(said.code, 78, "{said:?}");
+    assert!(said.err.contains("in use"), "{said:?}");
+    karat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_problem_of_a_pipelines_file_is_named_with_file_and_line() {
+    let folder = Folder::new();
+    let path = folder.text("pipelines.toml");
+    let text = "version = 1\n\n[[topic]]\nname = \"shop\"\npartitoins = 3\n\n[[event]]\ntype = \"order\"\ntopic = \"nowhere\"\n\n\
+                [[pipeline]]\nname = \"Shop\"\ntopic = \"shop\"\n\n[[pipeline.silver]]\nname = \"orders\"\nmode = \"upsurt\"\n";
+    std::fs::write(&path, text).unwrap();
+    for words in [
+        &["validate", &path][..],
+        &["up", "--pipelines", &path, "--data-dir", &folder.data(), "--listen", "127.0.0.1:0"],
+    ] {
+        let said = run(words).await;
+        assert_eq!((said.code, said.out.as_str()), (78, ""), "{said:?}");
+        for line in [5, 8, 11, 17] {
+            assert!(said.err.contains(&format!("{path}:{line}: ")), "line {line} is missing: {}", said.err);
+        }
+    }
+    assert_eq!(run(&["validate"]).await.code, 0);
+
+    // Names and types hold, and the SQL does not.
+    let text = "version = 1\n[[topic]]\nname = \"shop\"\n[[event]]\ntype = \"order\"\ntopic = \"shop\"\n[[pipeline]]\nname = \"shop\"\n\
+                topic = \"shop\"\n[[pipeline.input]]\nname = \"changes\"\ntypes = [\"order\"]\ninto = \"orders\"\n\
+                columns = [{ name = \"id\", type = \"string\" }]\nsql = \"SELECT idd FROM changes\"\n\
+                [[pipeline.silver]]\nname = \"orders\"\nmode = \"append\"\n";
+    std::fs::write(&path, text).unwrap();
+    let said = run(&["validate", &path]).await;
+    assert_eq!(said.code, 78, "{said:?}");
+    assert!(said.err.contains(&format!("{path}:10: ")) && said.err.contains("idd"), "{said:?}");
+}
