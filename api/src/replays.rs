@@ -81,7 +81,7 @@ impl ReplaysApi {
             return Err(ApiError::not_found(format!("no pipeline is named `{pipeline}`")).into());
         }
         let command = Command::Replay { pipeline: pipeline.clone() };
-        let payload = serde_json::to_vec(&command).map_err(|error| ApiError::internal(error))?;
+        let payload = serde_json::to_vec(&command).map_err(ApiError::internal)?;
         let record = NewRecord { key: Some(pipeline.clone().into()), payload: payload.into(), ..NewRecord::default() };
         let appended = self.log.append(COMMANDS_TOPIC, vec![record]).await;
         appended.map_err(|error| {

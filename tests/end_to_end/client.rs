@@ -76,7 +76,7 @@ pub fn run_event(number: u64) -> Value {
     json!({
         "specversion": "1.0", "id": id, "source": "/generator", "type": "etl.run.finished",
         "data": {"run_id": id, "source": "generated", "job": format!("job-{}", number % 7),
-                 "status": if number % 10 == 0 { "failed" } else { "completed" },
+                 "status": if number.is_multiple_of(10) { "failed" } else { "completed" },
                  "started_at": "2026-05-04T10:00:00Z", "finished_at": "2026-05-04T10:00:02Z", "records_written": number % 100},
     })
 }

@@ -85,7 +85,7 @@ async fn what_was_acknowledged_survives_kills_and_counts_once() {
         (answer["totals"]["runs"] == next).then(|| answer["totals"].take())
     })
     .await;
-    assert_eq!(totals["failed"], (0..next).filter(|number| number % 10 == 0).count());
+    assert_eq!(totals["failed"], (0..next).filter(|number| number.is_multiple_of(10)).count());
     assert_eq!(totals["records_written"], (0..next).map(|number| number % 100).sum::<u64>());
 
     let places = "SELECT count(*) AS records, count(DISTINCT partition * 1000000000 + \"offset\") AS places FROM bronze.karat_events";

@@ -3,8 +3,9 @@
 //! With `KARAT_TEST_KAFKA=host:port` the main scenario runs on a real broker too.
 
 // Helpers of tests are tests: what fails there fails the case.
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used)]
 
+mod bad_input;
 mod client;
 mod crash;
 mod demo;

@@ -6,7 +6,7 @@
 //! position already are left alone, the others get the same rows. So no clock is read here; "now" is the ingest time
 //! of the newest event of the batch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use karat_lake::arrow::{
     array::{
@@ -373,13 +373,15 @@ fn without_repeats(
     counts: &mut StepCounts,
 ) -> Result<Vec<Bad>> {
     let mut kept: Vec<Bad> = Vec::with_capacity(bad.len());
+    let mut rows = HashSet::new();
     for bad in bad {
         let mut key = events.identities[bad.row].to_le_bytes().to_vec();
         key.extend(events.contents[bad.row].to_le_bytes());
         if step.get(IDENTITIES, &key)?.is_none() {
             step.put(IDENTITIES, key, Vec::new());
+            rows.insert(bad.row);
             kept.push(bad);
-        } else if kept.iter().any(|other| other.row == bad.row) {
+        } else if rows.contains(&bad.row) {
             // One event, bad for two tables: two rows.
             kept.push(bad);
         } else {

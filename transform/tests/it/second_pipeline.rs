@@ -116,7 +116,7 @@ fn order(order_id: &str, version: i64, day: u32, customer: Value, amount: &str, 
 fn payment(id: &str, data: Value) -> NewRecord {
     let mut data = data;
     data["paid_at"] = json!("2026-03-01T09:30:00Z");
-    record("shop.payment.taken", "/till", id, id, &data.to_string(), None)
+    record("shop.payment.taken", "/till", id, id, data.to_string(), None)
 }
 
 fn orders() -> Vec<NewRecord> {

@@ -46,7 +46,7 @@ pub struct Running {
 impl World {
     pub async fn new(declaration: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(&folder.path().join("log")).unwrap());
+        let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(folder.path().join("log")).unwrap());
         let pipelines = Arc::new(pipelines::parse(declaration).map_err(|problems| problems.to_string()).unwrap());
         let settings = WorkerSettings {
             lake: Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap(),
