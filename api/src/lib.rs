@@ -1,6 +1,6 @@
 //! The thin query API: people and programs ask, gold answers.
 //!
-//! - [`app`] puts every route together; the binary serves it.
+//! - [`mod@app`] puts every route together; the binary serves it.
 //! - [`snapshot`] holds the rows of one epoch in memory and moves to the next in one step.
 //! - [`summary`] folds them: one stored state for days, weeks and months of every zone.
 //! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.

@@ -87,7 +87,7 @@ pub struct Truth {
     pub bytes_written: u64,
 }
 
-/// Gives the lines of a plan, without line ends. Memory is bounded by the late events and [`RECENT`].
+/// Gives the lines of a plan, without line ends. Memory is bounded by the late events and `RECENT`.
 pub struct Generator {
     plan: Plan,
     random: Random,

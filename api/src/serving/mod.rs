@@ -1,6 +1,6 @@
 //! What every data route shares: who sees what, how fresh it is, the cache, cursors.
 //!
-//! An answer goes through [`Serving::answer`]: the key of the question is made first, so that a client that has the
+//! An answer goes through `Serving::answer`: the key of the question is made first, so that a client that has the
 //! answer gets 304 without a scan and a cached answer is sent as the bytes that it was.
 
 mod answer;
