@@ -4,6 +4,7 @@
 //! too, so a small compressed body cannot become a large one in memory.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -46,10 +47,23 @@ pub(crate) struct LimitExceeded {
 /// 413 naming the limit; 400 `incomplete_body` when the connection ends early.
 pub async fn limited_body(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, ApiError> {
     let declared = declared_length(headers);
-    if declared.is_some_and(|length| length > limit) {
-        return Err(ApiError::too_large("body", limit));
-    }
     let mut stream = std::pin::pin!(body.into_bytes_stream());
+    let read = if declared.is_some_and(|length| length > limit) {
+        Err(ApiError::too_large("body", limit))
+    } else {
+        collect(&mut stream, declared, limit).await
+    };
+    if read.is_err() {
+        linger(&mut stream).await;
+    }
+    read
+}
+
+async fn collect(
+    stream: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin),
+    declared: Option<u64>,
+    limit: u64,
+) -> Result<Bytes, ApiError> {
     let Some(first) = stream.next().await.transpose().map_err(read_error)? else { return Ok(Bytes::new()) };
     check_length(first.len(), limit)?;
     let Some(second) = stream.next().await.transpose().map_err(read_error)? else { return Ok(first) };
@@ -63,6 +77,25 @@ pub async fn limited_body(headers: &HeaderMap, body: Body, limit: u64) -> Result
         next = stream.next().await.transpose().map_err(read_error)?;
     }
     Ok(whole.freeze())
+}
+
+/// What is read on, and thrown away, behind a refused body.
+const LINGER_BYTES: usize = 32 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Reads on behind a refused body, up to a bound. A connection that is closed while its client still sends is reset, and
+/// the client never sees why; most bodies that are too large are so by little.
+async fn linger(stream: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin)) {
+    let reading = async {
+        let mut seen = 0;
+        while let Some(Ok(chunk)) = stream.next().await {
+            seen += chunk.len();
+            if seen > LINGER_BYTES {
+                return;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
 /// Reads a body and undoes `Content-Encoding` (`gzip`, `zstd`, `identity`) under both limits.
