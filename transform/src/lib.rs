@@ -1,15 +1,19 @@
 //! From events to gold: bronze, silver, quarantine, gold, epochs, replay.
 
+mod batches;
 pub mod bronze;
 pub mod decode;
 mod error;
 pub mod functions;
 pub mod gold;
+mod identities;
 pub mod plan;
 pub mod publish;
 pub mod query;
 pub mod rebuild;
 pub mod runner;
+pub mod shape;
+mod shaper;
 pub mod silver;
 pub mod state;
 pub mod step;

@@ -14,7 +14,8 @@ use crate::{
     Error, Result,
     gold::choose::{GoldPlan, Source},
     publish::PublishedTable,
-    silver::{checks::Checks, fold::FoldPlan, input::InputPlan},
+    shape::Shaping,
+    silver::{fold::FoldPlan, input::InputPlan},
 };
 
 /// Columns that say where a silver row came from.
@@ -25,7 +26,7 @@ pub const OFFSET: &str = "_offset";
 pub struct PipelinePlan {
     pub name: String,
     pub topic: String,
-    pub inputs: Vec<InputPlan>,
+    pub shaping: Shaping,
     pub appends: Vec<AppendPlan>,
     pub folds: Vec<FoldPlan>,
     pub golds: Vec<NamedGold>,
@@ -38,7 +39,6 @@ pub struct AppendPlan {
     pub name: String,
     /// Its place among the tables that inputs feed.
     pub number: u8,
-    pub checks: Option<Checks>,
     /// Columns that inputs give.
     pub input_schema: SchemaRef,
     /// Columns of the table; for an upsert, the same as the inputs'.
@@ -58,15 +58,12 @@ pub struct NamedGold {
 
 impl PipelinePlan {
     pub async fn new(pipeline: &Pipeline) -> Result<Self> {
-        let mut inputs = Vec::new();
-        for input in &pipeline.inputs {
-            inputs.push(InputPlan::new(input).await?);
-        }
+        let shaping = Shaping::new(pipeline).await?;
         let (mut appends, mut folds) = (Vec::new(), Vec::new());
         for silver in pipeline.silver.iter().filter(|silver| silver.mode != SilverMode::Fold) {
             let number =
                 u8::try_from(appends.len()).map_err(|_| Error::Declaration("more than 255 silver tables".into()))?;
-            let append = AppendPlan::new(silver, &inputs, number).await?;
+            let append = AppendPlan::new(silver, shaping.inputs(), number)?;
             if silver.mode == SilverMode::Upsert {
                 folds.push(FoldPlan::new(silver, &append.input_schema).await?);
             }
@@ -85,7 +82,7 @@ impl PipelinePlan {
         Ok(Self {
             name: pipeline.name.clone(),
             topic: pipeline.topic.clone(),
-            inputs,
+            shaping,
             appends,
             folds,
             golds,
@@ -112,7 +109,7 @@ impl PipelinePlan {
 
     /// Every keyspace that the state store needs.
     pub fn keyspaces(&self) -> Vec<String> {
-        let mut names = vec![IDENTITIES.to_owned()];
+        let mut names = Vec::new();
         for fold in &self.folds {
             names.push(FoldPlan::keyspace(&fold.name));
             names.push(PublishedTable::keyspace(&silver_name(&fold.name)));
@@ -159,9 +156,6 @@ impl PipelinePlan {
     }
 }
 
-/// Keyspace of event identities.
-pub const IDENTITIES: &str = "identities";
-
 pub fn silver_name(table: &str) -> String {
     format!("silver.{table}")
 }
@@ -176,7 +170,7 @@ pub fn quarantine_name(pipeline: &str) -> String {
 }
 
 impl AppendPlan {
-    async fn new(silver: &Silver, inputs: &[InputPlan], number: u8) -> Result<Self> {
+    fn new(silver: &Silver, inputs: &[InputPlan], number: u8) -> Result<Self> {
         let mut feeding = inputs.iter().filter(|input| input.into == silver.name);
         let Some(first) = feeding.next() else {
             return Err(Error::Declaration(format!("no input goes into silver table `{}`", silver.name)));
@@ -194,7 +188,6 @@ impl AppendPlan {
         Ok(Self {
             name: silver.name.clone(),
             number,
-            checks: Checks::new(silver, &input_schema).await?,
             schema: Arc::new(Schema::new(fields)),
             input_schema,
             is_upsert,
@@ -268,7 +261,7 @@ fn fingerprint(pipeline: &Pipeline) -> String {
 }
 
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// Plans every pipeline and reports what cannot work, each with the line of its table.
 pub async fn problems(pipelines: &Pipelines) -> Vec<Problem> {

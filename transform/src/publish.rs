@@ -11,11 +11,11 @@ use karat_lake::{
     DataFile, Table, TransactionId,
     arrow::{
         array::{BooleanArray, RecordBatch},
-        compute::{concat_batches, filter_record_batch},
+        compute::filter_record_batch,
     },
 };
 
-use crate::{Result, state::Step, value};
+use crate::{Result, batches::join, state::Step, value};
 
 /// Rows of a slot at which it is full: rewriting it stays in the order of ten milliseconds.
 const SLOT_ROWS: u64 = 8_192;
@@ -151,8 +151,7 @@ impl PublishedTable {
         let indices = karat_lake::arrow::array::UInt32Array::from_iter_values(indices);
         let fresh = karat_lake::arrow::compute::take_record_batch(upserts, &indices)?;
         let schema = self.table.schema().clone();
-        let after =
-            concat_batches(&schema, &[filter_record_batch(&before, &survives)?, fresh.with_schema(schema.clone())?])?;
+        let after = join(&schema, vec![filter_record_batch(&before, &survives)?, fresh.with_schema(schema.clone())?])?;
         if let Some(slot) = self.slots.get(&number) {
             prepared.removed.push(slot.path.clone());
         }
@@ -174,7 +173,7 @@ impl PublishedTable {
             Some(file) => self.table.read(file, None).await?,
             None => Vec::new(),
         };
-        Ok(concat_batches(self.table.schema(), &batches)?)
+        join(self.table.schema(), batches)
     }
 
     fn open_slot(&self) -> u32 {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use karat_lake::{
     arrow::{
         array::{Array, ArrayRef, RecordBatch, RecordBatchOptions},
-        compute::{cast, concat_batches},
+        compute::cast,
         datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
     },
     datafusion::{
@@ -25,7 +25,10 @@ use karat_lake::{
 };
 use parking_lot::Mutex;
 
-use crate::{Error, Result, decode::ROW, functions};
+use crate::{Error, Result, batches::join, decode::ROW, functions};
+
+/// Rows of a step at most, nearly always: smaller batches would be cut apart and then put together again.
+const LARGEST_BATCH: usize = 131_072;
 
 /// A table whose rows are put in before a run.
 #[derive(Debug)]
@@ -76,6 +79,7 @@ impl Planner {
         // One partition: rows keep their order, and the stages of the pipeline are what runs in parallel.
         let config = SessionConfig::new()
             .with_target_partitions(1)
+            .with_batch_size(LARGEST_BATCH)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
         let context = SessionContext::new_with_config(config);
@@ -148,7 +152,7 @@ impl Query {
             }
         }
         let batches = result?.iter().map(|batch| plain(&self.schema, batch)).collect::<Result<Vec<_>>>()?;
-        Ok(concat_batches(&self.schema, &batches)?)
+        join(&self.schema, batches)
     }
 }
 

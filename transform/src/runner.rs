@@ -10,17 +10,15 @@ use std::{
     sync::Arc,
 };
 
-use karat_lake::{
-    Lake, Table,
-    arrow::{array::RecordBatch, compute::concat_batches},
-    epochs::Epochs,
-};
+use karat_lake::{Lake, Table, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::{epoch::Epoch, pipelines::Pipeline};
 
 use crate::{
     Error, Result,
+    batches::join,
     bronze::{self, writer::now_us},
     plan::PipelinePlan,
+    shape::Shaped,
     state::StateStore,
     step::{self, StepCounts},
     tables::{Position, Tables},
@@ -36,10 +34,8 @@ pub struct RunnerSettings {
     /// Folder of the state stores of this pipeline, one a generation.
     pub state_folder: PathBuf,
     pub generation: u64,
-    /// Declared event types.
-    pub declared: Arc<HashSet<String>>,
-    /// Records of no declared type go to this pipeline's quarantine.
-    pub owns_unknown: bool,
+    /// The declared event types, when records of another type go to this pipeline's quarantine.
+    pub declared: Option<Arc<HashSet<String>>>,
     /// Writes epochs; a rebuild does not.
     pub writes_epochs: bool,
 }
@@ -139,7 +135,8 @@ impl Runner {
             return Ok(false);
         }
         let (to, rows, positions) = self.read_bronze(newest).await?;
-        self.advance(to, rows, positions).await?;
+        let shaped = self.shape(rows).await?;
+        self.advance(to, shaped, positions).await?;
         Ok(true)
     }
 
@@ -147,14 +144,19 @@ impl Runner {
     pub async fn catch_up_to(&mut self, version: u64) -> Result<()> {
         while self.position < version {
             let (to, rows, positions) = self.read_bronze(version).await?;
-            self.advance(to, rows, positions).await?;
+            let shaped = self.shape(rows).await?;
+            self.advance(to, shaped, positions).await?;
         }
         Ok(())
     }
 
-    /// Processes rows of the bronze versions after [`Runner::position`] up to `version`.
-    pub async fn advance(&mut self, version: u64, rows: RecordBatch, positions: BTreeMap<u32, i64>) -> Result<()> {
-        self.step_to(version, rows, positions, &BTreeMap::new()).await
+    /// Processes shaped rows of the bronze versions after [`Runner::position`] up to `version`.
+    pub async fn advance(&mut self, version: u64, shaped: Shaped, positions: BTreeMap<u32, i64>) -> Result<()> {
+        self.step_to(version, shaped, positions, &BTreeMap::new()).await
+    }
+
+    async fn shape(&mut self, rows: RecordBatch) -> Result<Shaped> {
+        self.plan.shaping.shape(rows, self.settings.declared.as_deref()).await
     }
 
     /// Syncs the state store, so that the next start has nothing to do again.
@@ -180,7 +182,7 @@ impl Runner {
             }
             to += 1;
         }
-        Ok((to, concat_batches(&bronze::schema(), &batches)?, positions))
+        Ok((to, join(&bronze::schema(), batches)?, positions))
     }
 
     /// Runs the steps again that a crash left half done.
@@ -216,9 +218,10 @@ impl Runner {
                     commit.positions.iter().filter_map(|id| Some((partition_of(&id.application)?, id.version))),
                 );
             }
-            let rows = concat_batches(&bronze::schema(), &batches)?;
+            let rows = join(&bronze::schema(), batches)?;
             let done = reached.iter().map(|(table, (version, _))| (table.clone(), *version)).collect();
-            self.step_to(end, rows, positions, &done).await?;
+            let shaped = self.shape(rows).await?;
+            self.step_to(end, shaped, positions, &done).await?;
         }
         Ok(())
     }
@@ -226,14 +229,12 @@ impl Runner {
     async fn step_to(
         &mut self,
         version: u64,
-        rows: RecordBatch,
+        shaped: Shaped,
         positions: BTreeMap<u32, i64>,
         done: &BTreeMap<String, u64>,
     ) -> Result<()> {
         let mut step = self.store.begin();
-        let declared = Arc::clone(&self.settings.declared);
-        let is_declared = move |name: &str| declared.contains(name);
-        let output = step::run(&mut self.plan, &mut step, &rows, &is_declared, self.settings.owns_unknown).await?;
+        let output = step::run(&mut self.plan, &mut step, shaped).await?;
         let counts = output.counts.clone();
         let paused = output.paused_by.clone();
         self.as_of_us = self.as_of_us.max(output.as_of_us);

@@ -14,14 +14,19 @@ use std::{
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    identities::{Entries as IdentityEntries, Identities},
+};
 
 const META: &str = "meta";
 
 /// The store on disk.
 pub struct StateStore {
-    database: Database,
+    // Closed before the database.
+    identities: Identities,
     keyspaces: HashMap<String, Keyspace>,
+    database: Database,
 }
 
 impl StateStore {
@@ -32,12 +37,12 @@ impl StateStore {
         for name in names.iter().map(String::as_str).chain([META]) {
             keyspaces.insert(name.to_owned(), database.keyspace(name, KeyspaceCreateOptions::default)?);
         }
-        Ok(Self { database, keyspaces })
+        Ok(Self { identities: Identities::open(&database)?, keyspaces, database })
     }
 
     /// Begins a step: reads see the store and what the step has written; nothing is kept until [`StateStore::apply`].
     pub fn begin(&self) -> Step<'_> {
-        Step { store: self, writes: HashMap::new() }
+        Step { store: self, writes: Writes::default() }
     }
 
     /// A small value of the store's own, such as the position.
@@ -49,9 +54,9 @@ impl StateStore {
     }
 
     /// Makes the writes of a step permanent, all or none.
-    pub fn apply(&self, writes: Writes) -> Result<()> {
+    pub fn apply(&mut self, writes: Writes) -> Result<()> {
         let mut batch = self.database.batch();
-        for (name, entries) in writes.0 {
+        for (name, entries) in writes.keyspaces {
             let keyspace = self.keyspace(&name)?;
             for (key, value) in entries {
                 match value {
@@ -60,7 +65,9 @@ impl StateStore {
                 }
             }
         }
-        Ok(batch.commit()?)
+        self.identities.write(&writes.identities, &mut batch)?;
+        batch.commit()?;
+        self.identities.committed(writes.identities)
     }
 
     /// Every pair of a keyspace, in key order. For recovery and rare recomputations: reads it whole.
@@ -84,17 +91,20 @@ type Entries = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// What a step wrote, detached from the store.
 #[derive(Default)]
-pub struct Writes(HashMap<String, Entries>);
+pub struct Writes {
+    keyspaces: HashMap<String, Entries>,
+    identities: IdentityEntries,
+}
 
 /// The view of one step: the store with the step's own writes over it.
 pub struct Step<'s> {
     store: &'s StateStore,
-    writes: HashMap<String, Entries>,
+    writes: Writes,
 }
 
 impl Step<'_> {
     pub fn get(&self, keyspace: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        if let Some(written) = self.writes.get(keyspace).and_then(|entries| entries.get(key)) {
+        if let Some(written) = self.writes.keyspaces.get(keyspace).and_then(|entries| entries.get(key)) {
             return Ok(written.clone());
         }
         Ok(self.store.keyspace(keyspace)?.get(key)?.map(|value| value.to_vec()))
@@ -106,6 +116,19 @@ impl Step<'_> {
 
     pub fn remove(&mut self, keyspace: &str, key: Vec<u8>) {
         self.entries(keyspace).insert(key, None);
+    }
+
+    /// The content that was accepted under `identity`, by this step or before; none when it is new.
+    pub fn content_of(&self, identity: u128) -> Result<Option<u64>> {
+        match self.writes.identities.get(&identity) {
+            Some(content) => Ok(Some(*content)),
+            None => self.store.identities.get(identity),
+        }
+    }
+
+    /// Accepts `content` under a new identity.
+    pub fn accept(&mut self, identity: u128, content: u64) {
+        self.writes.identities.insert(identity, content);
     }
 
     /// A small value of the store's own.
@@ -122,7 +145,7 @@ impl Step<'_> {
             let (key, value) = guard.into_inner()?;
             found.insert(key.to_vec(), value.to_vec());
         }
-        if let Some(entries) = self.writes.get(keyspace) {
+        if let Some(entries) = self.writes.keyspaces.get(keyspace) {
             let from = (Bound::Included(prefix.to_vec()), Bound::Unbounded);
             for (key, value) in entries.range(from).take_while(|(key, _)| key.starts_with(prefix)) {
                 match value {
@@ -141,11 +164,11 @@ impl Step<'_> {
 
     /// Ends the step and hands over what it wrote.
     pub fn into_writes(self) -> Writes {
-        Writes(self.writes)
+        self.writes
     }
 
     fn entries(&mut self, keyspace: &str) -> &mut Entries {
-        self.writes.entry(keyspace.to_owned()).or_default()
+        self.writes.keyspaces.entry(keyspace.to_owned()).or_default()
     }
 }
 
@@ -156,7 +179,7 @@ mod tests {
     #[test]
     fn a_step_sees_its_writes_and_the_store_sees_them_after_apply() {
         let folder = tempfile::tempdir().unwrap();
-        let store = StateStore::open(folder.path(), &["a".to_owned()]).unwrap();
+        let mut store = StateStore::open(folder.path(), &["a".to_owned()]).unwrap();
         let mut step = store.begin();
         step.put("a", b"k1".to_vec(), b"1".to_vec());
         step.put("a", b"k2".to_vec(), b"2".to_vec());

@@ -1,4 +1,4 @@
-//! One step: the events of some bronze versions become rows of every table of a pipeline.
+//! One step: the shaped events of some bronze versions become rows of every table of a pipeline.
 //!
 //! A step is a deterministic function of the state store and the bronze rows. Its results are committed table by
 //! table, each commit carrying the bronze version as its position; then the state store takes what the step wrote, in
@@ -6,27 +6,27 @@
 //! position already are left alone, the others get the same rows. So no clock is read here; "now" is the ingest time
 //! of the newest event of the batch.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use karat_lake::arrow::{
-    array::{
-        Array, ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-        UInt32Array,
-    },
-    compute::{concat_batches, sort_to_indices, take, take_record_batch},
-    datatypes::{TimestampMicrosecondType, UInt32Type},
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array},
+    compute::{take, take_record_batch},
+    datatypes::UInt32Type,
 };
-use std::sync::Arc;
 
 use crate::{
     Error, Result,
+    batches::{column, join},
     decode::{ROW, hash},
     gold::GoldChanges,
-    plan::{AppendPlan, IDENTITIES, PipelinePlan, gold_name, quarantine_schema, silver_name},
+    plan::{AppendPlan, PipelinePlan, gold_name, quarantine_schema, silver_name},
+    shape::{Bad, Shaped},
     silver::{
         checks::{INGEST_TIME, RuleCounts},
         fold::{EVENT_HASH, weighted_schema, with_weight},
-        input::event_types,
     },
     state::Step,
 };
@@ -56,47 +56,31 @@ pub struct StepCounts {
     pub rules: RuleCounts,
 }
 
-/// Where a record failed.
-struct Bad {
-    row: usize,
-    stage: &'static str,
-    rules: String,
-    message: String,
-}
-
-/// Runs the step. `known_types` are the declared event types: a record of no declared type goes to quarantine when
-/// `owns_unknown` (one pipeline of a topic does).
-pub async fn run(
-    plan: &mut PipelinePlan,
-    step: &mut Step<'_>,
-    bronze: &RecordBatch,
-    declared: &(dyn Fn(&str) -> bool + Sync),
-    owns_unknown: bool,
-) -> Result<StepOutput> {
-    let events = Events::of(bronze)?;
-    let mut counts = StepCounts { events: bronze.num_rows() as u64, ..StepCounts::default() };
-    let mut bad = Vec::new();
-    if owns_unknown {
-        events.find_unknown(declared, &mut bad);
-    }
-    let shaped = shape(plan, bronze, &events, &mut bad).await?;
+/// Runs the step.
+pub async fn run(plan: &mut PipelinePlan, step: &mut Step<'_>, mut shaped: Shaped) -> Result<StepOutput> {
+    let mut counts = StepCounts {
+        events: shaped.bronze.num_rows() as u64,
+        dropped: shaped.dropped,
+        rules: std::mem::take(&mut shaped.rules),
+        ..StepCounts::default()
+    };
     let mut output = StepOutput {
         appends: Vec::new(),
         quarantine: RecordBatch::new_empty(quarantine_schema()),
         keyed: Vec::new(),
         as_of_us: None,
         counts: StepCounts::default(),
-        paused_by: None,
+        paused_by: shaped.paused_by.take(),
     };
     let mut changes: HashMap<String, RecordBatch> = HashMap::new();
     for append in &mut plan.appends {
-        let Some(rows) = shaped.get(&append.name) else { continue };
-        let accepted = accept(append, step, rows, &events, &mut counts, &mut bad, &mut output).await?;
-        let rows = append_rows(append, &accepted, &events)?;
+        let Some(rows) = shaped.tables.remove(&append.name) else { continue };
+        let accepted = accept(append, step, rows, &mut shaped, &mut counts, &mut output)?;
+        let rows = append_rows(append, &accepted, &shaped)?;
         for fold in plan.folds.iter_mut() {
             let feeds = fold.from.as_ref() == Some(&append.name) || (append.is_upsert && fold.name == append.name);
             if feeds {
-                let input = if append.is_upsert { with_event_hash(&rows, &accepted, &events)? } else { rows.clone() };
+                let input = if append.is_upsert { with_event_hash(&rows, &accepted, &shaped)? } else { rows.clone() };
                 let folded = fold.fold(step, &input).await?;
                 changes.insert(fold.name.clone(), folded.weighted);
                 let keyed = GoldChanges {
@@ -112,158 +96,40 @@ pub async fn run(
             output.appends.push((silver_name(&append.name), rows));
         }
     }
-    gold(plan, step, &changes, events.now_us, &mut output).await?;
-    let bad = without_repeats(step, bad, &events, &mut counts)?;
+    gold(plan, step, &changes, shaped.now_us, &mut output).await?;
+    let bad = without_repeats(step, &mut shaped, &mut counts)?;
     counts.quarantined = bad.len() as u64;
-    output.quarantine = quarantine_rows(bronze, &bad, &plan.fingerprint)?;
+    output.quarantine = quarantine_rows(&shaped.bronze, &bad, &plan.fingerprint)?;
     output.counts = counts;
     Ok(output)
 }
 
-/// What the step needs to know of each bronze row.
-struct Events<'b> {
-    bronze: &'b RecordBatch,
-    types: &'b StringArray,
-    identities: Vec<u128>,
-    contents: Vec<u128>,
-    /// A number that depends on the identity alone.
-    hashes: Vec<i64>,
-    times: Vec<i64>,
-    now_us: i64,
-}
-
-impl<'b> Events<'b> {
-    fn of(bronze: &'b RecordBatch) -> Result<Self> {
-        let payloads: &BinaryArray = column(bronze, "payload")?.as_binary();
-        let (sources, ids): (&StringArray, &StringArray) =
-            (column(bronze, "ce_source")?.as_string(), column(bronze, "ce_id")?.as_string());
-        let (mut identities, mut contents) = (Vec::new(), Vec::new());
-        for row in 0..bronze.num_rows() {
-            let content = hash::content(payloads.value(row));
-            let has_id = ids.is_valid(row) && sources.is_valid(row);
-            contents.push(content);
-            identities.push(if has_id {
-                hash::identity(sources.value(row).as_bytes(), ids.value(row).as_bytes())
-            } else {
-                content
-            });
-        }
-        let ingest: &TimestampMicrosecondArray =
-            column(bronze, INGEST_TIME)?.as_primitive::<TimestampMicrosecondType>();
-        let times: &TimestampMicrosecondArray = column(bronze, "ce_time")?.as_primitive::<TimestampMicrosecondType>();
-        // A time in the future would make the figures look fresh until then.
-        let arrived = |row: usize| ingest.value(row);
-        let time = |row| if times.is_valid(row) { times.value(row).min(arrived(row)) } else { arrived(row) };
-        Ok(Self {
-            bronze,
-            types: event_types(bronze)?,
-            hashes: identities.iter().map(|identity| (*identity as i64) & i64::MAX).collect(),
-            identities,
-            contents,
-            times: (0..bronze.num_rows()).map(time).collect(),
-            now_us: ingest.iter().flatten().max().unwrap_or_default(),
-        })
-    }
-
-    fn find_unknown(&self, declared: &(dyn Fn(&str) -> bool + Sync), bad: &mut Vec<Bad>) {
-        for row in 0..self.types.len() {
-            let event_type = self.types.is_valid(row).then(|| self.types.value(row));
-            if event_type.is_some_and(declared) {
-                continue;
-            }
-            let message = match event_type {
-                Some(event_type) => format!("event type `{event_type}` is not declared: add an [[event]] and an input"),
-                None => "the record has no event type: its producer must set the header `ce_type`".to_owned(),
-            };
-            bad.push(Bad { row, stage: "type", rules: "unknown_type".to_owned(), message });
-        }
-    }
-}
-
-/// Decodes and shapes every event; gives the rows of each append table in bronze order.
-async fn shape(
-    plan: &mut PipelinePlan,
-    bronze: &RecordBatch,
-    events: &Events<'_>,
-    bad: &mut Vec<Bad>,
-) -> Result<HashMap<String, RecordBatch>> {
-    let mut parts: HashMap<String, Vec<RecordBatch>> = HashMap::new();
-    for input in &mut plan.inputs {
-        let is_mine = |row: &usize| events.types.is_valid(*row) && input.takes(events.types.value(*row));
-        let rows: Vec<u32> = (0..bronze.num_rows()).filter(is_mine).filter_map(|row| u32::try_from(row).ok()).collect();
-        if rows.is_empty() {
-            continue;
-        }
-        let shaped = input.shape(bronze, &rows, &events.hashes).await?;
-        bad.extend(shaped.failures.into_iter().map(|failure| Bad {
-            row: failure.row,
-            stage: "decode",
-            rules: failure.code.to_owned(),
-            message: failure.message,
-        }));
-        parts.entry(input.into.clone()).or_default().push(shaped.rows);
-    }
-    let mut tables = HashMap::new();
-    for (table, batches) in parts {
-        let Some(first) = batches.first() else { continue };
-        let mut rows = concat_batches(&first.schema(), &batches)?;
-        if batches.len() > 1 {
-            let order = sort_to_indices(column(&rows, ROW)?, None, None)?;
-            rows = take_record_batch(&rows, &order)?;
-        }
-        tables.insert(table, rows);
-    }
-    Ok(tables)
-}
-
-/// Applies the rules and removes duplicates; what remains is silver. The rows keep `_row`.
-async fn accept(
-    append: &mut AppendPlan,
+/// Removes duplicates; what remains is silver. The rows keep `_row`.
+fn accept(
+    append: &AppendPlan,
     step: &mut Step<'_>,
-    rows: &RecordBatch,
-    events: &Events<'_>,
+    rows: RecordBatch,
+    shaped: &mut Shaped,
     counts: &mut StepCounts,
-    bad: &mut Vec<Bad>,
     output: &mut StepOutput,
 ) -> Result<RecordBatch> {
-    let bronze_rows = column(rows, ROW)?.as_primitive::<UInt32Type>().clone();
-    let verdicts = match &mut append.checks {
-        Some(checks) => {
-            let judged = with_ingest_time(rows, &bronze_rows, events)?;
-            Some(checks.judge(&append.name, &judged, &mut counts.rules).await?)
-        }
-        None => None,
-    };
-    let mut kept = Vec::new();
+    let bronze_rows = column(&rows, ROW)?.as_primitive::<UInt32Type>().clone();
+    let mut kept = Vec::with_capacity(rows.num_rows());
     for (row, bronze_row) in bronze_rows.values().iter().enumerate() {
         let bronze_row = *bronze_row as usize;
-        if let Some(verdict) = verdicts.as_ref().map(|verdicts| &verdicts[row]) {
-            if !verdict.quarantined_by.is_empty() {
-                let rules = verdict.quarantined_by.join(",");
-                if verdict.pauses && output.paused_by.is_none() {
-                    output.paused_by = Some(rules.clone());
-                }
-                let message = format!("table `{}`: broken rules: {rules}", append.name);
-                bad.push(Bad { row: bronze_row, stage: "expectation", rules, message });
-                continue;
-            }
-            if verdict.is_dropped {
-                counts.dropped += 1;
-                continue;
-            }
-        }
-        let (key, content) = (identity_key(append, events.identities[bronze_row]), events.contents[bronze_row]);
-        match step.get(IDENTITIES, &key)? {
-            Some(seen) if seen == content.to_le_bytes() => counts.duplicates += 1,
-            Some(_) => bad.push(Bad {
+        let content = shaped.contents[bronze_row] as u64;
+        let identity = identity_in(append, shaped.identities[bronze_row]);
+        match step.content_of(identity)? {
+            Some(seen) if seen == content => counts.duplicates += 1,
+            Some(_) => shaped.bad.push(Bad {
                 row: bronze_row,
                 stage: "identity",
                 rules: "conflicting_duplicate".to_owned(),
                 message: "an event of the same source and id was accepted before with another payload".to_owned(),
             }),
             None => {
-                step.put(IDENTITIES, key, content.to_le_bytes().to_vec());
-                let newest = output.as_of_us.unwrap_or(i64::MIN).max(events.times[bronze_row]);
+                step.accept(identity, content);
+                let newest = output.as_of_us.unwrap_or(i64::MIN).max(shaped.times[bronze_row]);
                 output.as_of_us = Some(newest);
                 kept.push(u32::try_from(row).unwrap_or_default());
             }
@@ -271,52 +137,33 @@ async fn accept(
     }
     counts.silver += kept.len() as u64;
     if kept.len() == rows.num_rows() {
-        return Ok(rows.clone());
+        return Ok(rows);
     }
-    Ok(take_record_batch(rows, &UInt32Array::from(kept))?)
+    Ok(take_record_batch(&rows, &UInt32Array::from(kept))?)
 }
 
 /// One event may feed several tables, and is a duplicate in each of them on its own.
-fn identity_key(append: &AppendPlan, identity: u128) -> Vec<u8> {
-    let mut key = identity.to_le_bytes().to_vec();
-    key.push(append.number);
-    key
-}
-
-fn with_ingest_time(rows: &RecordBatch, bronze_rows: &UInt32Array, events: &Events<'_>) -> Result<RecordBatch> {
-    if rows.column_by_name(INGEST_TIME).is_some() {
-        return Ok(rows.clone());
-    }
-    let ingest = take(column(events.bronze, INGEST_TIME)?, bronze_rows, None)?;
-    let row = column(rows, ROW)?.clone();
-    let mut columns: Vec<(String, ArrayRef)> = Vec::new();
-    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-        if field.name() != ROW {
-            columns.push((field.name().clone(), column.clone()));
-        }
-    }
-    columns.push((INGEST_TIME.to_owned(), ingest));
-    columns.push((ROW.to_owned(), row));
-    Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))?)
+fn identity_in(append: &AppendPlan, identity: u128) -> u128 {
+    identity.wrapping_add(u128::from(append.number))
 }
 
 /// The table's rows from accepted ones: `_row` becomes partition and offset.
-fn append_rows(append: &AppendPlan, accepted: &RecordBatch, events: &Events<'_>) -> Result<RecordBatch> {
+fn append_rows(append: &AppendPlan, accepted: &RecordBatch, shaped: &Shaped) -> Result<RecordBatch> {
     let bronze_rows = column(accepted, ROW)?.as_primitive::<UInt32Type>().clone();
     let mut columns = Vec::new();
     for field in append.input_schema.fields() {
         columns.push(column(accepted, field.name())?.clone());
     }
     if !append.is_upsert {
-        columns.push(take(column(events.bronze, "partition")?, &bronze_rows, None)?);
-        columns.push(take(column(events.bronze, "offset")?, &bronze_rows, None)?);
+        columns.push(take(column(&shaped.bronze, "partition")?, &bronze_rows, None)?);
+        columns.push(take(column(&shaped.bronze, "offset")?, &bronze_rows, None)?);
     }
     Ok(RecordBatch::try_new(append.schema.clone(), columns)?)
 }
 
-fn with_event_hash(rows: &RecordBatch, accepted: &RecordBatch, events: &Events<'_>) -> Result<RecordBatch> {
+fn with_event_hash(rows: &RecordBatch, accepted: &RecordBatch, shaped: &Shaped) -> Result<RecordBatch> {
     let bronze_rows = column(accepted, ROW)?.as_primitive::<UInt32Type>();
-    let hashes: Int64Array = bronze_rows.values().iter().map(|row| events.hashes[*row as usize]).collect();
+    let hashes: Int64Array = bronze_rows.values().iter().map(|row| shaped.hashes[*row as usize]).collect();
     let schema = rows.schema();
     let columns =
         schema.fields().iter().zip(rows.columns()).map(|(field, column)| (field.name().clone(), column.clone()));
@@ -358,7 +205,7 @@ fn together(mut parts: Vec<GoldChanges>) -> Result<GoldChanges> {
         return Err(Error::Declaration("nothing to publish".to_owned()));
     };
     for part in parts {
-        first.upserts = concat_batches(&first.upserts.schema(), [&first.upserts, &part.upserts])?;
+        first.upserts = join(&part.upserts.schema(), vec![first.upserts, part.upserts])?;
         first.upsert_keys.extend(part.upsert_keys);
         first.deleted_keys.extend(part.deleted_keys);
     }
@@ -366,19 +213,14 @@ fn together(mut parts: Vec<GoldChanges>) -> Result<GoldChanges> {
 }
 
 /// An event that is in quarantine already is a duplicate there (spec P3): one row an event and content.
-fn without_repeats(
-    step: &mut Step<'_>,
-    bad: Vec<Bad>,
-    events: &Events<'_>,
-    counts: &mut StepCounts,
-) -> Result<Vec<Bad>> {
-    let mut kept: Vec<Bad> = Vec::with_capacity(bad.len());
+fn without_repeats(step: &mut Step<'_>, shaped: &mut Shaped, counts: &mut StepCounts) -> Result<Vec<Bad>> {
+    let all = std::mem::take(&mut shaped.bad);
+    let mut kept: Vec<Bad> = Vec::with_capacity(all.len());
     let mut rows = HashSet::new();
-    for bad in bad {
-        let mut key = events.identities[bad.row].to_le_bytes().to_vec();
-        key.extend(events.contents[bad.row].to_le_bytes());
-        if step.get(IDENTITIES, &key)?.is_none() {
-            step.put(IDENTITIES, key, Vec::new());
+    for bad in all {
+        let identity = hash::quarantined(shaped.identities[bad.row], shaped.contents[bad.row]);
+        if step.content_of(identity)?.is_none() {
+            step.accept(identity, 0);
             rows.insert(bad.row);
             kept.push(bad);
         } else if rows.contains(&bad.row) {
@@ -414,8 +256,4 @@ fn quarantine_rows(bronze: &RecordBatch, bad: &[Bad], version: &str) -> Result<R
         same("open"),
     ];
     Ok(RecordBatch::try_new(quarantine_schema(), columns)?)
-}
-
-fn column<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b ArrayRef> {
-    batch.column_by_name(name).ok_or_else(|| Error::Declaration(format!("column `{name}` is missing")))
 }

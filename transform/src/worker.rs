@@ -11,7 +11,7 @@ use std::{
 };
 
 use karat_eventlog::{EventLog, TopicSpec};
-use karat_lake::{Lake, arrow::compute::concat_batches, epochs::Epochs};
+use karat_lake::{Lake, epochs::Epochs};
 use karat_schemas::{
     COMMANDS_TOPIC, COMMITS_TOPIC,
     epoch::Notice,
@@ -24,9 +24,10 @@ use tokio::{
 
 use crate::{
     Error, Result,
-    bronze::{self, BronzeBatch, BronzeSettings, BronzeWriter},
+    bronze::{self, BronzeSettings, BronzeWriter},
     rebuild,
     runner::{Runner, RunnerSettings},
+    shaper::{self, ShapedBatch},
 };
 
 /// What a worker needs.
@@ -49,11 +50,10 @@ pub enum Command {
     Replay { pipeline: String, done: oneshot::Sender<Result<()>> },
 }
 
-/// Bronze batches that may wait for a pipeline: with the one in work, the memory bound of the hand-over.
+/// Bronze batches that may wait for a pipeline's shaper. With the group that is being shaped, the shaped one that waits
+/// and the one that is being committed, this bounds the memory of the hand-over.
 const HAND_OVER: usize = 2;
-
-/// Bronze rows that a busy pipeline takes in one step.
-const STEP_ROWS: usize = 50_000;
+const SHAPED_AHEAD: usize = 1;
 
 /// How often a pipeline looks for versions that nobody told it of (spec L4).
 const POLL: Duration = Duration::from_secs(1);
@@ -73,16 +73,21 @@ pub async fn runner_settings(
     state_folder: &Path,
 ) -> Result<RunnerSettings> {
     let epoch = Epochs::of(lake, &pipeline.name)?.latest().await?;
-    let first_of_topic = all.pipelines.iter().find(|other| other.topic == pipeline.topic);
     Ok(RunnerSettings {
         lake: lake.clone(),
         tables: lake.clone(),
         state_folder: state_folder.join(&pipeline.name),
         generation: epoch.map_or(0, |epoch| epoch.generation),
-        declared: Arc::new(all.events.iter().map(|event| event.event_type.clone()).collect()),
-        owns_unknown: first_of_topic.is_some_and(|first| first.name == pipeline.name),
+        declared: declared_for(pipeline, all),
         writes_epochs: true,
     })
+}
+
+/// The declared event types, for the one pipeline of a topic that quarantines records of another type.
+fn declared_for(pipeline: &Pipeline, all: &Pipelines) -> Option<Arc<HashSet<String>>> {
+    let first_of_topic = all.pipelines.iter().find(|other| other.topic == pipeline.topic);
+    let is_owner = first_of_topic.is_some_and(|first| first.name == pipeline.name);
+    is_owner.then(|| Arc::new(all.events.iter().map(|event| event.event_type.clone()).collect()))
 }
 
 /// Creates the topics that the pipelines need.
@@ -114,10 +119,15 @@ pub async fn run(
             let (order, orders_of_pipeline) = mpsc::channel(1);
             senders.push(sender);
             orders.insert(pipeline.name.clone(), order);
+            let (shaped, taken) = mpsc::channel(SHAPED_AHEAD);
+            let declared = declared_for(pipeline, &settings.pipelines);
+            let shaping = shaper::run(pipeline.clone(), declared, batches, shaped);
+            let name = format!("shaper {}", pipeline.name);
+            tasks.spawn(async move { (name, shaping.await) });
             let task = PipelineTask {
                 settings: settings.clone(),
                 pipeline: pipeline.clone(),
-                batches,
+                batches: taken,
                 orders: orders_of_pipeline,
             };
             let name = format!("pipeline {}", pipeline.name);
@@ -169,7 +179,7 @@ type Order = oneshot::Sender<Result<()>>;
 struct PipelineTask {
     settings: WorkerSettings,
     pipeline: Pipeline,
-    batches: mpsc::Receiver<BronzeBatch>,
+    batches: mpsc::Receiver<ShapedBatch>,
     orders: mpsc::Receiver<Order>,
 }
 
@@ -284,30 +294,16 @@ impl PipelineTask {
         Ok(runner)
     }
 
-    /// Processes a batch and those that wait behind it.
-    async fn take(&mut self, runner: &mut Runner, first: BronzeBatch) -> Result<()> {
-        let (mut version, mut positions) = (first.version, first.positions);
-        let mut rows = vec![first.rows];
-        let mut total = rows[0].num_rows();
-        let mut is_gapless = version == runner.position() + 1;
-        while total < STEP_ROWS {
-            let Ok(next) = self.batches.try_recv() else { break };
-            is_gapless &= next.version == version + 1;
-            version = next.version;
-            positions.extend(next.positions);
-            total += next.rows.num_rows();
-            rows.push(next.rows);
-        }
-        if version <= runner.position() {
+    /// Processes a shaped batch.
+    async fn take(&mut self, runner: &mut Runner, batch: ShapedBatch) -> Result<()> {
+        if batch.version <= runner.position() {
             return Ok(());
         }
-        if is_gapless {
-            let rows = concat_batches(&bronze::schema(), &rows)?;
-            runner.advance(version, rows, positions).await?;
+        if batch.after == runner.position() {
+            runner.advance(batch.version, batch.shaped?, batch.positions).await?;
         } else {
             // Another process wrote versions in between, or a batch was not handed over: the files have them all.
-            drop(rows);
-            runner.catch_up_to(version).await?;
+            runner.catch_up_to(batch.version).await?;
         }
         self.announce(runner).await;
         Ok(())

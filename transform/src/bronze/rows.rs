@@ -19,7 +19,8 @@ use crate::{Result, bronze::schema};
 
 /// Makes one batch of rows; `ingest_us` is the door's clock, microseconds since 1970 UTC (decision 18).
 pub fn from_records(records: &[Record], ingest_us: i64) -> Result<RecordBatch> {
-    let mut rows = Rows::with_capacity(records.len());
+    let bytes = records.iter().map(|record| record.payload.len()).sum();
+    let mut rows = Rows::with_capacity(records.len(), bytes);
     for record in records {
         rows.push(record);
     }
@@ -51,12 +52,12 @@ struct Rows {
 }
 
 impl Rows {
-    fn with_capacity(rows: usize) -> Self {
+    fn with_capacity(rows: usize, payload_bytes: usize) -> Self {
         Self {
             partition: Int32Builder::with_capacity(rows),
             offset: Int64Builder::with_capacity(rows),
             key: BinaryBuilder::new(),
-            payload: BinaryBuilder::new(),
+            payload: BinaryBuilder::with_capacity(rows, payload_bytes),
             headers: StringBuilder::new(),
             id: StringBuilder::new(),
             source: Repeated::new(),

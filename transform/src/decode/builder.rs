@@ -28,6 +28,9 @@ pub(super) fn data_type(column_type: ColumnType) -> DataType {
     }
 }
 
+/// Room for the text of a row: that of most identifiers.
+const TEXT_BYTES: usize = 16;
+
 pub(super) struct ColumnBuilder {
     values: Values,
     /// Takes numbers and booleans written as text, and text written as a number.
@@ -48,19 +51,22 @@ enum Values {
 }
 
 impl ColumnBuilder {
-    pub(super) fn new(column: &Column) -> Self {
+    /// A builder with room for `rows` values: growing copies.
+    pub(super) fn new(column: &Column, rows: usize) -> Self {
+        let text = || StringBuilder::with_capacity(rows, rows * TEXT_BYTES);
+        let data_type = data_type(column.column_type);
         let values = match column.column_type {
-            ColumnType::String => Values::Text(StringBuilder::new()),
-            ColumnType::Json => Values::Json(StringBuilder::new()),
-            ColumnType::Int64 => Values::Int(Int64Builder::new()),
-            ColumnType::Float64 => Values::Float(Float64Builder::new()),
-            ColumnType::Bool => Values::Bool(BooleanBuilder::new()),
+            ColumnType::String => Values::Text(text()),
+            ColumnType::Json => Values::Json(text()),
+            ColumnType::Int64 => Values::Int(Int64Builder::with_capacity(rows)),
+            ColumnType::Float64 => Values::Float(Float64Builder::with_capacity(rows)),
+            ColumnType::Bool => Values::Bool(BooleanBuilder::with_capacity(rows)),
             ColumnType::Timestamp => {
-                Values::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(data_type(column.column_type)))
+                Values::Timestamp(TimestampMicrosecondBuilder::with_capacity(rows).with_data_type(data_type))
             }
-            ColumnType::Date => Values::Date(Date32Builder::new()),
+            ColumnType::Date => Values::Date(Date32Builder::with_capacity(rows)),
             ColumnType::Decimal { precision, scale } => {
-                let builder = Decimal128Builder::new().with_data_type(data_type(column.column_type));
+                let builder = Decimal128Builder::with_capacity(rows).with_data_type(data_type);
                 Values::Decimal(builder, precision, scale)
             }
         };

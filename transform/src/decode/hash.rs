@@ -21,6 +21,11 @@ pub fn identity(source: &[u8], id: &[u8]) -> u128 {
     u128::from_le_bytes(head)
 }
 
+/// Identity of an event and content in quarantine, apart from the event's identity in silver.
+pub fn quarantined(identity: u128, content: u128) -> u128 {
+    mix(identity, content)
+}
+
 /// Hash of a payload's content.
 pub fn content(payload: &[u8]) -> u128 {
     let mut json = Jiter::new(payload);

@@ -100,9 +100,10 @@ impl Decoder {
 
     /// Reads every payload; its index among `payloads` is its row.
     pub fn decode<'p>(&self, payloads: impl Iterator<Item = &'p [u8]>) -> Result<Decoded> {
+        let rows = payloads.size_hint().0;
         let mut reading = Reading {
             decoder: self,
-            builders: self.columns.iter().map(ColumnBuilder::new).collect(),
+            builders: self.columns.iter().map(|column| ColumnBuilder::new(column, rows)).collect(),
             rescued: StringBuilder::new(),
             unknown: String::new(),
             path: String::new(),

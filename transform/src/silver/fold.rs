@@ -12,7 +12,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use karat_lake::arrow::{
     array::{Int64Array, RecordBatch},
-    compute::concat_batches,
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use karat_schemas::pipelines::{Silver, SilverMode};
@@ -22,6 +21,7 @@ pub use self::aggregate::AggregateState;
 pub(crate) use self::aggregate::add;
 use crate::{
     Error, Result,
+    batches::join,
     decode::ROW,
     query::{Planner, Query},
     state::Step,
@@ -209,7 +209,7 @@ impl FoldPlan {
         let deleted_keys = gone.map(|((key, _), _)| key.clone()).collect();
         let weighted_schema = self.weighted_schema();
         let weighted = [with_weight(&weighted_schema, &old_rows, -1)?, with_weight(&weighted_schema, &upserts, 1)?];
-        Ok(Changes { weighted: concat_batches(&weighted_schema, &weighted)?, upserts, upsert_keys, deleted_keys })
+        Ok(Changes { weighted: join(&weighted_schema, weighted.into())?, upserts, upsert_keys, deleted_keys })
     }
 
     /// Rows of the table from folded values, and which of the given ones they are.

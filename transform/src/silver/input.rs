@@ -4,13 +4,15 @@ use std::{collections::HashSet, sync::Arc};
 
 use karat_lake::arrow::{
     array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array},
-    compute::{concat_batches, take},
+    compute::take,
     datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
 };
 use karat_schemas::pipelines::Input;
 
 use crate::{
-    Error, Result, bronze,
+    Error, Result,
+    batches::join,
+    bronze,
     decode::{Decoder, Failure, RESCUED, ROW},
     query::{Planner, Query},
 };
@@ -127,7 +129,7 @@ impl InputPlan {
                 Err(error) => return Err(error),
             }
         }
-        Ok(concat_batches(self.query.schema(), &parts)?)
+        join(self.query.schema(), parts)
     }
 
     /// Adds the event columns, and makes `_row` an index in the bronze batch.
