@@ -63,7 +63,8 @@ start_server() {
         fi
         sleep 0.2
     done
-    head -c 24 /dev/urandom | base64 | "$BIN/karat" user create --username bench --password-stdin --data-dir "$data" >/dev/null
+    # The password rules ask for every kind of character.
+    echo "aA1!$(head -c 24 /dev/urandom | base64)" | "$BIN/karat" user create --username bench --password-stdin --data-dir "$data" >/dev/null
     KARAT_KEY=$("$BIN/karat" key create --owner bench --scope 'publish:*' --scope read --data-dir "$data" | tail -n 1)
     export KARAT_KEY
 }

@@ -108,8 +108,36 @@ fn start_transform(
     let (orders, received) = mpsc::channel(1);
     let stop = process.stopped();
     tasks.spawn(commands::follow(Arc::clone(log), instance.data.join("state"), orders, stop.clone()));
-    tasks.spawn(async move { Ok(worker::run(settings, stop, received).await?) });
+    let engine = Engine::new()?;
+    tasks.spawn(async move {
+        let worked = engine.handle().spawn(worker::run(settings, stop, received)).await;
+        drop(engine);
+        Ok(worked??)
+    });
     Ok(())
+}
+
+/// The threads of the pipelines. Steps keep a thread busy for tens of milliseconds; requests must not wait behind them.
+struct Engine(Option<tokio::runtime::Runtime>);
+
+impl Engine {
+    fn new() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("transform").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> tokio::runtime::Handle {
+        self.0.as_ref().map_or_else(tokio::runtime::Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Engine {
+    /// A runtime may not wait for its threads inside of another one.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Which routes a server has.

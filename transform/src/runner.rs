@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use karat_lake::{Lake, Table, arrow::array::RecordBatch, epochs::Epochs};
@@ -233,11 +234,13 @@ impl Runner {
         positions: BTreeMap<u32, i64>,
         done: &BTreeMap<String, u64>,
     ) -> Result<()> {
+        let began = Instant::now();
         let mut step = self.store.begin();
         let output = step::run(&mut self.plan, &mut step, shaped).await?;
         let counts = output.counts.clone();
         let paused = output.paused_by.clone();
         self.as_of_us = self.as_of_us.max(output.as_of_us);
+        let computed = Instant::now();
         let hash = self.bronze.commit_hash(version).await?;
         let has = |table: &str| done.get(table).is_some_and(|reached| *reached >= version);
         self.tables.commit(&mut step, &self.plan.name, output, Position { version, hash }, has).await?;
@@ -245,12 +248,24 @@ impl Runner {
         step.put_meta(AS_OF, &self.as_of_us)?;
         step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;
         let writes = step.into_writes();
+        let committed = Instant::now();
         self.covered.extend(positions);
         if self.settings.writes_epochs {
             self.write_epoch(version, paused).await?;
         }
+        let announced = Instant::now();
         self.store.apply(writes)?;
         self.position = version;
+        tracing::debug!(
+            pipeline = self.plan.name,
+            version,
+            events = counts.events,
+            compute = ?(computed - began),
+            tables = ?(committed - computed),
+            epoch = ?(announced - committed),
+            state = ?announced.elapsed(),
+            "step"
+        );
         add_counts(&mut self.totals, &counts);
         Ok(())
     }

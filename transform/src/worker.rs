@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use karat_eventlog::{EventLog, TopicSpec};
 use karat_lake::{Lake, epochs::Epochs};
 use karat_schemas::{
@@ -103,7 +104,17 @@ pub async fn ensure_topics(log: &dyn EventLog, pipelines: &Pipelines) -> Result<
 }
 
 /// Runs until `stop` is true, or a task fails.
-pub async fn run(
+///
+/// Boxed here, so that the engine is compiled once, in this crate, and not again in every binary that awaits it.
+pub fn run(
+    settings: WorkerSettings,
+    stop: watch::Receiver<bool>,
+    commands: mpsc::Receiver<Command>,
+) -> BoxFuture<'static, Result<()>> {
+    Box::pin(run_tasks(settings, stop, commands))
+}
+
+async fn run_tasks(
     settings: WorkerSettings,
     stop: watch::Receiver<bool>,
     commands: mpsc::Receiver<Command>,

@@ -75,13 +75,12 @@ impl KeysPlan {
         let touched = self.keep_rows(step, changes)?;
         let (mut ready, mut recompute) = (Vec::new(), Vec::new());
         for group in touched {
-            if self.trim(step, &group)? {
-                ready.push(group);
-            } else {
-                recompute.push(value::decode_all(&group, &self.name)?);
+            match self.trim(step, &group)? {
+                Some(rows) => ready.push((group, rows)),
+                None => recompute.push(value::decode_all(&group, &self.name)?),
             }
         }
-        Ok(Applied { changes: self.compute(step, &ready).await?, recompute })
+        Ok(Applied { changes: self.compute(&ready).await?, recompute })
     }
 
     pub(super) async fn recompute(
@@ -103,11 +102,14 @@ impl KeysPlan {
             karat_lake::arrow::array::UInt32Array::from_iter_values(wanted.filter_map(|row| u32::try_from(row).ok()));
         let rows = karat_lake::arrow::compute::take_record_batch(rows, &wanted)?;
         self.keep_rows(step, &rows)?;
-        let groups: Vec<Vec<u8>> = groups.into_iter().collect();
-        for group in &groups {
-            self.trim(step, group)?;
+        let mut ready = Vec::new();
+        for group in groups {
+            // Nothing was let go before: every row was just put there.
+            if let Some(rows) = self.trim(step, &group)? {
+                ready.push((group, rows));
+            }
         }
-        self.compute(step, &groups).await
+        self.compute(&ready).await
     }
 
     /// Writes the rows of a change beside those of their group; gives the touched groups.
@@ -136,55 +138,57 @@ impl KeysPlan {
         Ok(touched)
     }
 
-    /// Keeps the newest rows of a group; false when rows that were let go might belong to them now.
-    fn trim(&self, step: &mut Step<'_>, group: &[u8]) -> Result<bool> {
-        let Some((by, keep)) = &self.latest else { return Ok(true) };
+    /// Keeps the newest rows of a group and gives them; none when rows that were let go might belong to them now.
+    fn trim(&self, step: &mut Step<'_>, group: &[u8]) -> Result<Option<Vec<Row>>> {
+        let rows = self.rows_of(step, group)?;
+        let Some((by, keep)) = &self.latest else {
+            return Ok(Some(rows.into_iter().map(|(_, values)| values).collect()));
+        };
         let keyspace = GoldPlan::keyspace(&self.name);
         let floor_key = [group, FLOOR].concat();
-        let mut kept = Vec::new();
-        for (key, bytes) in self.rows_of(step, group)? {
-            let values = value::decode_all(&bytes, &keyspace)?;
-            let order = self.source_schema.index_of(by).map(|index| values[index].clone()).unwrap_or(Value::Null);
-            kept.push((order, key));
-        }
-        kept.sort_unstable();
+        let by = self.source_schema.index_of(by)?;
+        let mut kept: Vec<((Value, Vec<u8>), Row)> =
+            rows.into_iter().map(|(key, values)| ((values[by].clone(), key), values)).collect();
+        kept.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let floor = step.get(&keyspace, &floor_key)?.map(|bytes| value::decode_all(&bytes, &keyspace)).transpose()?;
         let floor = floor.map(|values| {
             (values[0].clone(), if let Some(Value::Bytes(key)) = values.get(1) { key.to_vec() } else { Vec::new() })
         });
         // Below the floor rows have been let go before: what arrives there cannot be judged beside them.
         if let Some(floor) = &floor {
-            let above = kept.iter().filter(|row| *row > floor).count();
+            let above = kept.iter().filter(|(place, _)| place > floor).count();
             if above < *keep {
-                return Ok(false);
+                return Ok(None);
             }
         }
         let excess = kept.len().saturating_sub(*keep);
         if excess > 0 {
-            let (order, key) = kept[excess - 1].clone();
-            for (_, key) in &kept[..excess] {
-                step.remove(&keyspace, key.clone());
+            let mut new_floor = (Value::Null, Vec::new());
+            for (place, _) in kept.drain(..excess) {
+                step.remove(&keyspace, place.1.clone());
+                new_floor = place;
             }
-            let new_floor = (order, key);
             let highest = floor.map_or(new_floor.clone(), |floor| floor.max(new_floor));
             step.put(&keyspace, floor_key, value::encode_all(&[highest.0, Value::Bytes(highest.1.into())]));
         }
-        Ok(true)
+        // In the order in which they are stored, so that the SQL sees what a recomputation would see.
+        kept.sort_unstable_by(|((_, one), _), ((_, other), _)| one.cmp(other));
+        Ok(Some(kept.into_iter().map(|(_, values)| values).collect()))
     }
 
-    fn rows_of(&self, step: &Step<'_>, group: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let pairs = step.prefix(&GoldPlan::keyspace(&self.name), group)?;
-        Ok(pairs.into_iter().filter(|(key, _)| key.get(group.len()) == Some(&ROW_MARK)).collect())
+    /// The rows of a group with their keys, in the order of those.
+    fn rows_of(&self, step: &Step<'_>, group: &[u8]) -> Result<Vec<(Vec<u8>, Row)>> {
+        let keyspace = GoldPlan::keyspace(&self.name);
+        let pairs = step.prefix(&keyspace, group)?.into_iter();
+        let rows = pairs.filter(|(key, _)| key.get(group.len()) == Some(&ROW_MARK));
+        rows.map(|(key, bytes)| Ok((key, value::decode_all(&bytes, &keyspace)?))).collect()
     }
 
     /// Runs the SQL over the rows of the groups.
-    async fn compute(&mut self, step: &Step<'_>, groups: &[Vec<u8>]) -> Result<GoldChanges> {
+    async fn compute(&mut self, groups: &[(Vec<u8>, Vec<Row>)]) -> Result<GoldChanges> {
         let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.source_schema.fields().len()];
-        for group in groups {
-            for (_, bytes) in self.rows_of(step, group)? {
-                let values = value::decode_all(&bytes, &self.name)?;
-                cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value));
-            }
+        for values in groups.iter().flat_map(|(_, rows)| rows) {
+            cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value.clone()));
         }
         let types = self.source_schema.fields().iter();
         let columns =
@@ -193,10 +197,14 @@ impl KeysPlan {
         let upserts = self.query.run(&[(&self.source, rows)]).await?;
         let upsert_keys = value::row_keys(&upserts, &self.key)?;
         let present: BTreeSet<&Vec<u8>> = upsert_keys.iter().collect();
-        let deleted_keys = groups.iter().filter(|group| !present.contains(group)).cloned().collect();
+        let deleted_keys =
+            groups.iter().map(|(group, _)| group).filter(|group| !present.contains(group)).cloned().collect();
         Ok(GoldChanges { upserts, upsert_keys, deleted_keys })
     }
 }
+
+/// The values of a silver row.
+type Row = Vec<Value>;
 
 /// Follows the group in the key of a row, and of a floor: no value's encoding starts with them.
 const ROW_MARK: u8 = 0xfe;
