@@ -135,6 +135,9 @@ pub struct UpArgs {
     /// Publishes the sample data through the real doors and prints a log-in.
     #[arg(long)]
     pub demo: bool,
+    /// Leaves the pipelines out: events are taken and kept in the log, and go on to gold at the next start without this.
+    #[arg(long, conflicts_with = "demo")]
+    pub without_pipelines: bool,
 }
 
 #[derive(Debug, Subcommand)]

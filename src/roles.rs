@@ -45,7 +45,9 @@ pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
     let process = Process::new();
     let mut tasks = JoinSet::new();
     worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
-    start_transform(&instance, &log, &process, &mut tasks)?;
+    if !arguments.without_pipelines {
+        start_transform(&instance, &log, &process, &mut tasks)?;
+    }
     let served = Server::new(&instance, &arguments.serve, &log, Door::All).await?;
     let (url, access) = (served.note.url.clone(), served.access.clone());
     instance.leave_note(&served.note)?;

@@ -110,7 +110,8 @@ impl Access {
         let cached = match fresh {
             Some(cached) => cached,
             None => {
-                let cached = Arc::new(self.look_up_key(prefix, key).await?);
+                // Boxed: the rare way to the database would make the future of every request larger.
+                let cached = Arc::new(Box::pin(self.look_up_key(prefix, key)).await?);
                 inner.keys.insert(digest, cached.clone());
                 cached
             }

@@ -54,7 +54,8 @@ pub async fn limited_body(headers: &HeaderMap, body: Body, limit: u64) -> Result
         collect(&mut stream, declared, limit).await
     };
     if read.is_err() {
-        linger(&mut stream).await;
+        // Boxed: most bodies are not refused, and every request's future would be larger by its timer.
+        Box::pin(linger(&mut stream)).await;
     }
     read
 }

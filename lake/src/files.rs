@@ -3,7 +3,7 @@
 //! Files are encoded here rather than by the stock writer, for three reasons: encoding runs on blocking threads, a
 //! file's name can carry the slot of a keyed table, and statistics are kept for the declared columns alone.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use deltalake::{
     Path,
@@ -14,6 +14,7 @@ use deltalake::{
         },
         compute::{CastOptions, cast_with_options, max, max_string, min, min_string},
         datatypes::{DataType, SchemaRef, TimeUnit},
+        row::{Row, RowConverter, SortField},
     },
     kernel::Add,
     logstore::ObjectStoreRef,
@@ -21,6 +22,7 @@ use deltalake::{
         arrow::ArrowWriter,
         basic::{Compression, ZstdLevel},
         file::properties::{EnabledStatistics, WriterProperties},
+        schema::types::ColumnPath,
     },
 };
 use object_store::ObjectStoreExt;
@@ -67,20 +69,45 @@ pub(crate) async fn write_file(store: &ObjectStoreRef, spec: &FileSpec<'_>, batc
     })
 }
 
-/// zstd level 1: the smallest files at about the cost of lz4 on event text. Page statistics cost more than they give
-/// here: files are pruned by the log, and small.
+/// Below this many rows zstd's working memory, made anew for each column, costs more than the compression itself.
+const ROWS_FOR_ZSTD: usize = 10_000;
+
 fn encode(batches: &[RecordBatch]) -> Result<Vec<u8>, deltalake::parquet::errors::ParquetError> {
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
-    let level = ZstdLevel::try_new(1).unwrap_or_default();
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(level))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties))?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), first.schema(), Some(properties(first, batches)))?;
     for batch in batches {
         writer.write(batch)?;
     }
     writer.into_inner()
+}
+
+/// zstd level 1 gives the smallest files at about the cost of lz4 on event text; small files, which are soon written
+/// again, take snappy. Page statistics cost more than they give here: files are pruned by the log, and small.
+fn properties(first: &RecordBatch, batches: &[RecordBatch]) -> WriterProperties {
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+    let zstd = Compression::ZSTD(ZstdLevel::try_new(1).unwrap_or_default());
+    let mut properties = WriterProperties::builder()
+        .set_compression(if rows < ROWS_FOR_ZSTD { Compression::SNAPPY } else { zstd })
+        .set_statistics_enabled(EnabledStatistics::Chunk);
+    for (field, column) in first.schema_ref().fields().iter().zip(first.columns()) {
+        if !field.data_type().is_nested() && is_mostly_distinct(column) {
+            let path = ColumnPath::from(field.name().as_str());
+            properties = properties.set_column_dictionary_enabled(path, false);
+        }
+    }
+    properties.build()
+}
+
+/// Rows that are looked at to learn whether a column repeats itself.
+const SAMPLE: usize = 256;
+
+/// Whether a dictionary of the column would be as long as the column: then building it is work for nothing.
+fn is_mostly_distinct(column: &ArrayRef) -> bool {
+    let sample = column.slice(0, column.len().min(SAMPLE));
+    let Ok(converter) = RowConverter::new(vec![SortField::new(sample.data_type().clone())]) else { return false };
+    let Ok(rows) = converter.convert_columns(std::slice::from_ref(&sample)) else { return false };
+    let distinct: HashSet<Row<'_>> = rows.iter().collect();
+    distinct.len() > sample.len() / 2
 }
 
 /// Delta's file statistics: rows, and smallest, largest and number of nulls of each listed column.
@@ -92,7 +119,10 @@ fn statistics(batches: &[RecordBatch], columns: &[String]) -> Value {
             continue;
         }
         nulls.insert(name.clone(), json!(parts.iter().map(|part| part.null_count()).sum::<usize>()));
-        let ranges: Vec<(Value, Value)> = parts.iter().filter_map(|part| range(part)).collect();
+        // A part without bounds, because of a long text, leaves the file without bounds.
+        let ranges: Option<Vec<(Value, Value)>> =
+            parts.iter().filter(|part| part.null_count() < part.len()).map(|part| range(part)).collect();
+        let Some(ranges) = ranges else { continue };
         let smallest = ranges.iter().map(|range| &range.0).min_by(|a, b| order(a, b));
         let largest = ranges.iter().map(|range| &range.1).max_by(|a, b| order(a, b));
         if let (Some(smallest), Some(largest)) = (smallest, largest) {
@@ -166,4 +196,37 @@ pub(crate) fn conform(table: &str, schema: &SchemaRef, batch: &RecordBatch) -> R
         })
     });
     Ok(RecordBatch::try_new(schema.clone(), columns.collect::<Result<_>>()?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use deltalake::arrow::datatypes::{Field, Schema};
+
+    use super::*;
+
+    fn texts(values: Vec<Option<String>>) -> RecordBatch {
+        let schema = Schema::new(vec![Field::new("t", DataType::Utf8, true)]);
+        RecordBatch::try_new(Arc::new(schema), vec![Arc::new(StringArray::from(values))]).unwrap()
+    }
+
+    #[test]
+    fn a_long_text_in_one_part_leaves_the_file_without_bounds() {
+        let short = texts(vec![Some("m".to_owned()), None]);
+        let long = texts(vec![Some("z".repeat(LONGEST_TEXT_STATISTIC + 1))]);
+        let nothing = texts(vec![None]);
+        let columns = ["t".to_owned()];
+        let stats = statistics(&[short.clone(), nothing], &columns);
+        assert_eq!((&stats["minValues"]["t"], &stats["nullCount"]["t"]), (&json!("m"), &json!(2)));
+        let stats = statistics(&[short, long], &columns);
+        assert_eq!((&stats["minValues"]["t"], &stats["numRecords"]), (&Value::Null, &json!(3)));
+    }
+
+    #[test]
+    fn only_columns_that_repeat_themselves_get_a_dictionary() {
+        let ids: ArrayRef = Arc::new((0..1000).collect::<Int64Array>());
+        let sources: ArrayRef =
+            Arc::new((0..1000).map(|row| Some(format!("source-{}", row % 20))).collect::<StringArray>());
+        let nulls = new_null_array(&DataType::Utf8, 1000);
+        assert_eq!([ids, sources, nulls].map(|column| is_mostly_distinct(&column)), [true, false, false]);
+    }
 }

@@ -1,5 +1,7 @@
 //! One Delta table, held open by its writer or reader.
 
+mod follow;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -12,8 +14,8 @@ use deltalake::{
         datatypes::{Schema, SchemaRef},
     },
     datafusion::catalog::TableProvider,
-    kernel::{Action, Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
-    logstore::{LogStoreRef, get_actions},
+    kernel::{Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
+    logstore::LogStoreRef,
     operations::create::CreateBuilder,
 };
 use object_store::ObjectStoreExt;
@@ -308,91 +310,6 @@ impl Table {
         let schema: StructType = schema.as_ref().try_into_kernel().map_err(|error| invalid(error.to_string()))?;
         let metadata = self.blind.metadata().clone();
         metadata.with_schema(&schema).map_err(|error| invalid(error.to_string()))
-    }
-
-    /// Follows the log to its newest version; returns whether it moved.
-    pub async fn refresh(&mut self) -> Result<bool> {
-        let before = self.version;
-        while self.follow(self.version + 1).await? {}
-        Ok(self.version != before)
-    }
-
-    async fn refresh_to(&mut self, version: u64) -> Result<()> {
-        while self.version < version && self.follow(self.version + 1).await? {}
-        Ok(())
-    }
-
-    /// Applies one commit of the log to this handle; false when there is none.
-    async fn follow(&mut self, version: u64) -> Result<bool> {
-        let Some(actions) = self.actions(version).await? else { return Ok(false) };
-        for action in actions {
-            match action {
-                Action::Add(add) => {
-                    self.files.insert(add.path.clone(), DataFile(Arc::new(add)));
-                }
-                Action::Remove(remove) => {
-                    self.files.remove(&remove.path);
-                }
-                Action::Txn(transaction) => {
-                    self.transactions.insert(transaction.app_id, Some(transaction.version));
-                }
-                _ => {}
-            }
-        }
-        self.version = version;
-        Ok(true)
-    }
-
-    async fn actions(&self, version: u64) -> Result<Option<Vec<Action>>> {
-        let wrap = |source| Error::storage(&self.name, source);
-        let Some(bytes) = self.log.read_commit_entry(version).await.map_err(wrap)? else { return Ok(None) };
-        let file = format!("_delta_log/{version:020}.json");
-        let damaged = |reason: String| Error::Damaged { table: self.name.clone(), file: file.clone(), reason };
-        // A power cut can leave a commit of length zero on a store that does not sync; it must not read as empty.
-        if bytes.is_empty() {
-            return Err(damaged("the commit file is empty".to_owned()));
-        }
-        get_actions(version, &bytes).map(Some).map_err(|error| damaged(error.to_string()))
-    }
-
-    /// What each version after `from` up to `to` added, in commit order.
-    pub async fn commits_between(&self, from: u64, to: u64) -> Result<Vec<CommitSummary>> {
-        let mut commits = Vec::new();
-        for version in from + 1..=to {
-            let actions = self.actions(version).await?.ok_or_else(|| Error::Damaged {
-                table: self.name.clone(),
-                file: format!("_delta_log/{version:020}.json"),
-                reason: "the commit file is missing".to_owned(),
-            })?;
-            let mut commit = CommitSummary { version, files: Vec::new(), positions: Vec::new() };
-            for action in actions {
-                match action {
-                    Action::Add(add) if add.data_change => commit.files.push(DataFile(Arc::new(add))),
-                    Action::Txn(id) => commit.positions.push(TransactionId::new(id.app_id, id.version)),
-                    _ => {}
-                }
-            }
-            commits.push(commit);
-        }
-        Ok(commits)
-    }
-
-    /// Hash of the commit file of `version` in 63 bits: what a position of the next layer remembers beside the number,
-    /// so that a table that was deleted and made again is noticed (decision 10).
-    pub async fn commit_hash(&self, version: u64) -> Result<i64> {
-        let wrap = |source| Error::storage(&self.name, source);
-        let bytes = self.log.read_commit_entry(version).await.map_err(wrap)?.unwrap_or_default();
-        Ok(i64::try_from(xxhash_rust::xxh3::xxh3_64(&bytes) >> 1).unwrap_or_default())
-    }
-
-    /// The newest version in the log, looked for after `known`.
-    pub async fn newest_version(&self, known: u64) -> Result<u64> {
-        let mut version = known;
-        let wrap = |source| Error::storage(&self.name, source);
-        while self.log.read_commit_entry(version + 1).await.map_err(wrap)?.is_some() {
-            version += 1;
-        }
-        Ok(version)
     }
 
     /// Reads one file: the columns of `schema`, or all.

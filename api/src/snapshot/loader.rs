@@ -31,11 +31,13 @@ struct Files<T> {
     version: Option<u64>,
     /// The files of `version`, by path.
     paths: Vec<String>,
+    /// The table at the newest version read: the next one is a commit or two away.
+    table: Option<Table>,
 }
 
 impl<T> Default for Files<T> {
     fn default() -> Self {
-        Self { by_path: HashMap::new(), version: None, paths: Vec::new() }
+        Self { by_path: HashMap::new(), version: None, paths: Vec::new(), table: None }
     }
 }
 
@@ -113,17 +115,30 @@ impl<T: Send + Sync + 'static> Files<T> {
     {
         let mut paths = Vec::new();
         if let Some(version) = version {
-            let opened = lake.open_at(table, version).await?;
+            let opened = self.table_at(lake, table, version).await?;
             paths.extend(opened.files().map(|file| file.path().to_owned()));
             let missing: Vec<_> =
                 opened.files().filter(|file| !self.by_path.contains_key(file.path())).cloned().collect();
-            let opened = &opened;
-            let reads = stream::iter(missing.into_iter().map(|file| read(opened, file, parse.clone())));
+            let from = &opened;
+            let reads = stream::iter(missing.into_iter().map(|file| read(from, file, parse.clone())));
             let read: Vec<_> = reads.buffer_unordered(PARALLEL_READS).try_collect().await?;
             self.by_path.extend(read);
+            if self.table.as_ref().is_none_or(|newest| newest.version() < version) {
+                self.table = Some(opened);
+            }
         }
         (self.version, self.paths) = (version, paths);
         Ok(())
+    }
+
+    /// The table at `version`, from the one at hand when it lies before.
+    async fn table_at(&mut self, lake: &Lake, name: &str, version: u64) -> Result<Table> {
+        if let Some(mut table) = self.table.take_if(|table| table.version() <= version)
+            && table.advance_to(version).await?
+        {
+            return Ok(table);
+        }
+        lake.open_at(name, version).await
     }
 
     fn keep_only_current(&mut self) {

@@ -68,6 +68,7 @@ impl IngestApi {
         self
     }
 
+    /// Boxed by its callers: the framework moves the future of a handler several times.
     async fn publish(
         &self,
         request: &Request,
@@ -137,7 +138,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let mode = event_mode(request.headers())?;
         let decode = move |body: &Bytes, contracts: &Contracts| cloudevents::decode(mode, body, contracts);
-        Ok(self.publish(request, body.0, &caller, DoorName::Http, wait.0, decode).await?)
+        Ok(Box::pin(self.publish(request, body.0, &caller, DoorName::Http, wait.0, decode)).await?)
     }
 
     /// Publish an OpenLineage event
@@ -156,7 +157,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let form = lineage_form(request.headers(), Form::One)?;
         let decode = move |body: &Bytes, contracts: &Contracts| lineage::decode(form, body, contracts);
-        Ok(self.publish(request, body.0, &caller, DoorName::Lineage, wait.0, decode).await?)
+        Ok(Box::pin(self.publish(request, body.0, &caller, DoorName::Lineage, wait.0, decode)).await?)
     }
 
     /// Publish many OpenLineage events
@@ -174,7 +175,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let form = lineage_form(request.headers(), Form::Array)?;
         let decode = move |body: &Bytes, contracts: &Contracts| lineage::decode(form, body, contracts);
-        Ok(self.publish(request, body.0, &caller, DoorName::Lineage, wait.0, decode).await?)
+        Ok(Box::pin(self.publish(request, body.0, &caller, DoorName::Lineage, wait.0, decode)).await?)
     }
 
     /// Follow an accepted batch

@@ -1,0 +1,180 @@
+//! Following a table's log: commit after commit, without reading the table again.
+
+use std::sync::Arc;
+
+use deltalake::{kernel::Action, logstore::get_actions};
+
+use super::{CommitSummary, DataFile, Table};
+use crate::{Error, Result, commit::TransactionId};
+
+impl Table {
+    /// Follows the log to its newest version; returns whether it moved.
+    pub async fn refresh(&mut self) -> Result<bool> {
+        let before = self.version;
+        while self.follow(self.version + 1).await? {}
+        Ok(self.version != before)
+    }
+
+    /// Follows the log to `version`, reading only the commits between. False when it cannot get there this way: the
+    /// version lies behind, a commit was cleaned up, or the columns changed. Then the handle must be thrown away and
+    /// the table opened at that version.
+    pub async fn advance_to(&mut self, version: u64) -> Result<bool> {
+        while self.version < version {
+            let next = self.version + 1;
+            let Some(actions) = self.actions(next).await? else { return Ok(false) };
+            if actions.iter().any(|action| matches!(action, Action::Metadata(_) | Action::Protocol(_))) {
+                return Ok(false);
+            }
+            self.apply(next, actions);
+        }
+        Ok(self.version == version)
+    }
+
+    pub(super) async fn refresh_to(&mut self, version: u64) -> Result<()> {
+        while self.version < version && self.follow(self.version + 1).await? {}
+        Ok(())
+    }
+
+    /// Applies one commit of the log to this handle; false when there is none.
+    async fn follow(&mut self, version: u64) -> Result<bool> {
+        let Some(actions) = self.actions(version).await? else { return Ok(false) };
+        self.apply(version, actions);
+        Ok(true)
+    }
+
+    fn apply(&mut self, version: u64, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Add(add) => {
+                    self.files.insert(add.path.clone(), DataFile(Arc::new(add)));
+                }
+                Action::Remove(remove) => {
+                    self.files.remove(&remove.path);
+                }
+                Action::Txn(transaction) => {
+                    self.transactions.insert(transaction.app_id, Some(transaction.version));
+                }
+                _ => {}
+            }
+        }
+        self.version = version;
+    }
+
+    async fn actions(&self, version: u64) -> Result<Option<Vec<Action>>> {
+        let wrap = |source| Error::storage(&self.name, source);
+        let Some(bytes) = self.log.read_commit_entry(version).await.map_err(wrap)? else { return Ok(None) };
+        let file = format!("_delta_log/{version:020}.json");
+        let damaged = |reason: String| Error::Damaged { table: self.name.clone(), file: file.clone(), reason };
+        // A power cut can leave a commit of length zero on a store that does not sync; it must not read as empty.
+        if bytes.is_empty() {
+            return Err(damaged("the commit file is empty".to_owned()));
+        }
+        get_actions(version, &bytes).map(Some).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// What each version after `from` up to `to` added, in commit order.
+    pub async fn commits_between(&self, from: u64, to: u64) -> Result<Vec<CommitSummary>> {
+        let mut commits = Vec::new();
+        for version in from + 1..=to {
+            let actions = self.actions(version).await?.ok_or_else(|| Error::Damaged {
+                table: self.name.clone(),
+                file: format!("_delta_log/{version:020}.json"),
+                reason: "the commit file is missing".to_owned(),
+            })?;
+            let mut commit = CommitSummary { version, files: Vec::new(), positions: Vec::new() };
+            for action in actions {
+                match action {
+                    Action::Add(add) if add.data_change => commit.files.push(DataFile(Arc::new(add))),
+                    Action::Txn(id) => commit.positions.push(TransactionId::new(id.app_id, id.version)),
+                    _ => {}
+                }
+            }
+            commits.push(commit);
+        }
+        Ok(commits)
+    }
+
+    /// Hash of the commit file of `version` in 63 bits: what a position of the next layer remembers beside the number,
+    /// so that a table that was deleted and made again is noticed (decision 10).
+    pub async fn commit_hash(&self, version: u64) -> Result<i64> {
+        let wrap = |source| Error::storage(&self.name, source);
+        let bytes = self.log.read_commit_entry(version).await.map_err(wrap)?.unwrap_or_default();
+        Ok(i64::try_from(xxhash_rust::xxh3::xxh3_64(&bytes) >> 1).unwrap_or_default())
+    }
+
+    /// The newest version in the log, looked for after `known`.
+    pub async fn newest_version(&self, known: u64) -> Result<u64> {
+        let mut version = known;
+        let wrap = |source| Error::storage(&self.name, source);
+        while self.log.read_commit_entry(version + 1).await.map_err(wrap)?.is_some() {
+            version += 1;
+        }
+        Ok(version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deltalake::arrow::{
+        array::{Int64Array, RecordBatch},
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    };
+
+    use super::*;
+    use crate::{Lake, TableSpec};
+
+    fn schema(column: &str) -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new(column, DataType::Int64, true)]))
+    }
+
+    fn spec() -> TableSpec {
+        TableSpec {
+            name: "silver.t".to_owned(),
+            schema: schema("a"),
+            partition_by: Vec::new(),
+            stats_columns: vec!["a".to_owned()],
+            append_only: false,
+        }
+    }
+
+    async fn append(table: &mut Table, value: i64) {
+        let rows = RecordBatch::try_new(schema("a"), vec![Arc::new(Int64Array::from(vec![value]))]).unwrap();
+        table.append(&[rows], &[TransactionId::new("silver.t", value)]).await.unwrap();
+    }
+
+    fn paths(table: &Table) -> Vec<String> {
+        table.files().map(|file| file.path().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_reader_advances_to_the_same_files_as_a_table_opened_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(&folder.path().to_string_lossy()).unwrap();
+        let mut writer = lake.open_or_create(&spec()).await.unwrap();
+        let mut reader = lake.open("silver.t").await.unwrap();
+        for value in 1..=4 {
+            append(&mut writer, value).await;
+        }
+        let first = paths(&writer).remove(0);
+        writer.commit(vec![first], Vec::new(), &[TransactionId::new("silver.t", 5)]).await.unwrap();
+        for version in [2, 5] {
+            assert!(reader.advance_to(version).await.unwrap());
+            let opened = lake.open_at("silver.t", version).await.unwrap();
+            assert_eq!((reader.version(), paths(&reader)), (version, paths(&opened)));
+        }
+        assert_eq!(reader.position("silver.t").await.unwrap(), Some(5));
+    }
+
+    #[tokio::test]
+    async fn a_reader_cannot_go_back_nor_past_the_end_nor_over_new_columns() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(&folder.path().to_string_lossy()).unwrap();
+        let mut writer = lake.open_or_create(&spec()).await.unwrap();
+        append(&mut writer, 1).await;
+        let mut reader = lake.open("silver.t").await.unwrap();
+        assert!(!reader.advance_to(0).await.unwrap());
+        assert!(!reader.advance_to(2).await.unwrap());
+        writer.replace_all(&schema("b"), Vec::new(), &[TransactionId::new("silver.t", 2)]).await.unwrap();
+        assert!(!reader.advance_to(2).await.unwrap());
+    }
+}
