@@ -118,4 +118,20 @@ async fn every_problem_of_a_pipelines_file_is_named_with_file_and_line() {
     let said = run(&["validate", &path]).await;
     assert_eq!(said.code, 78, "{said:?}");
     assert!(said.err.contains(&format!("{path}:10: ")) && said.err.contains("idd"), "{said:?}");
+
+    // A problem of names does not hide one of SQL.
+    std::fs::write(&path, text.replace("[[topic]]", "[[topic]]\npartitoins = 3")).unwrap();
+    let said = run(&["validate", &path]).await;
+    assert_eq!(said.code, 78, "{said:?}");
+    assert!(said.err.contains(&format!("2 problems\n{path}:3: ")), "{said:?}");
+    assert!(said.err.contains(&format!("{path}:11: ")) && said.err.contains("idd"), "{said:?}");
+
+    // A type that goes nowhere is allowed and said.
+    let good = text
+        .replace("idd", "id")
+        .replace("[[pipeline]]", "[[event]]\ntype = \"refund\"\ntopic = \"shop\"\n[[pipeline]]");
+    std::fs::write(&path, good).unwrap();
+    let said = run(&["validate", &path]).await;
+    assert_eq!((said.code, said.out.as_str()), (0, format!("{path}: no problems\n").as_str()), "{said:?}");
+    assert!(said.err.contains(&format!("{path}:7: warning: event type `refund`")), "{said:?}");
 }
