@@ -238,6 +238,8 @@ pub fn to_array(data_type: &DataType, values: &[Value]) -> Result<ArrayRef> {
                 .with_precision_and_scale(*precision, *scale)?,
         ),
         DataType::Int64 => ints(),
+        // The partition of a record.
+        DataType::Int32 => cast(&ints(), data_type)?,
         DataType::Timestamp(TimeUnit::Microsecond, _) => cast(&ints(), data_type)?,
         DataType::Date32 => cast(&cast(&ints(), &DataType::Int32)?, data_type)?,
         DataType::Null => new_null_array(data_type, values.len()),
