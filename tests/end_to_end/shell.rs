@@ -60,6 +60,12 @@ async fn each_failure_has_its_exit_code() {
         &["key", "revoke", "not-an-id"],
         &["replay", "start", "nothing", "--all"],
         &["replay", "start", "etl_runs"],
+        &["replay", "plan", "etl_runs"],
+        &["replay", "plan", "etl_runs", "--from", "2026-01-01"],
+        &["replay", "plan", "etl_runs", "--to", "2026-01-01"],
+        &["replay", "plan", "etl_runs", "--all", "--from", "2026-01-01", "--to", "2026-01-02"],
+        &["replay", "start", "etl_runs", "--from", "2026-01-02", "--to", "2026-01-02"],
+        &["replay", "start", "etl_runs", "--from", "yesterday", "--to", "2026-01-02"],
         &["table", "show", "gold.nothing"],
         &["query", "SELEC 1"],
     ];
