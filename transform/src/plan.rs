@@ -254,6 +254,7 @@ pub fn quarantine_schema() -> SchemaRef {
         text("ce_source"),
         text("ce_id"),
         text("publisher"),
+        text("receipt"),
         Field::new("partition", DataType::Int32, true),
         Field::new("offset", DataType::Int64, true),
         text("pipeline_version"),
