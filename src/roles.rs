@@ -13,6 +13,7 @@ use karat_api::{
     ApiSettings, Parts, app,
     auth::AuthSettings,
     replays::ReplaysApi,
+    serving::freshness::Objective,
     snapshot::{Snapshots, follow},
 };
 use karat_eventlog::EventLog;
@@ -184,6 +185,8 @@ impl Server {
             cursor_key: Some(SecretString::from(hex::encode(secret.expose_secret()))),
             ..ApiSettings::default()
         };
+        let served = instance.pipelines.pipelines.iter().find(|pipeline| pipeline.name == SERVED_PIPELINE);
+        settings.serving.objectives = served.map(Objective::of).unwrap_or_default();
         if arguments.without_limits {
             settings.auth = AuthSettings { login_limit: None, register_limit: None };
         }

@@ -269,7 +269,7 @@ fn fingerprint(pipeline: &Pipeline) -> String {
     plain.line = 0;
     plain.inputs.iter_mut().for_each(|input| input.line = 0);
     plain.silver.iter_mut().for_each(|silver| silver.line = 0);
-    plain.gold.iter_mut().for_each(|gold| gold.line = 0);
+    plain.gold.iter_mut().for_each(|gold| (gold.line, gold.fresh_within) = (0, None));
     plain.description.clear();
     let text = format!("{STATE_VERSION} {plain:?}");
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
@@ -277,3 +277,21 @@ fn fingerprint(pipeline: &Pipeline) -> String {
 
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
 const STATE_VERSION: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use karat_schemas::pipelines::{BUILT_IN, parse};
+
+    use super::*;
+
+    #[test]
+    fn what_changes_no_row_changes_no_fingerprint() {
+        let of = |text: &str| fingerprint(&parse(text).unwrap().pipelines[0]);
+        let gold = "name = \"daily_summary\"\n";
+        let promised = BUILT_IN.replace(gold, &format!("{gold}fresh_within = \"5m\"\n"));
+        assert_ne!(promised, BUILT_IN);
+        assert_eq!(of(&promised), of(BUILT_IN));
+        assert_eq!(of(&format!("# a comment\n{BUILT_IN}")), of(BUILT_IN));
+        assert_ne!(of(&BUILT_IN.replace("count(DISTINCT job)", "count(job)")), of(BUILT_IN));
+    }
+}
