@@ -45,6 +45,7 @@ impl KeysPlan {
             }
         }
         require_plain(&plan, &gold.key)?;
+        value::require_kept(source.schema)?;
         if gold.bucket.is_some() {
             return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
         }

@@ -99,6 +99,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_column_that_state_cannot_keep_is_refused() {
+        let input = format!("sql = \"SELECT k, v, make_array(v) AS vs FROM i\"\n{APPEND}");
+        let gold = |refresh: &str| {
+            format!(
+                "[[pipeline.gold]]\nname = \"g\"\nrefresh = \"{refresh}\"\nkey = [\"k\"]\n\
+                 sql = \"SELECT k, count(*) AS n FROM s GROUP BY k\""
+            )
+        };
+        let found_by_keys = found(&input, &gold("keys")).await;
+        assert_eq!(found_by_keys.len(), 1, "{found_by_keys:?}");
+        assert!(found_by_keys[0].1.contains("column `vs`"), "{found_by_keys:?}");
+        assert_eq!(found(&input, &gold("merge")).await, []);
+    }
+
+    #[tokio::test]
     async fn every_part_is_looked_at_whatever_is_wrong_with_the_others() {
         let silver = format!(
             "{APPEND}\nexpect = [\n{{ name = \"one\", check = \"nope > 0\", action = \"warn\" }},\n\

@@ -90,6 +90,7 @@ impl FoldPlan {
             }
         }
         let folded: SchemaRef = Arc::new(Schema::new(fields));
+        value::require_kept(&folded).map_err(context)?;
         let mut shaped: Vec<Field> = folded.fields().iter().map(|field| field.as_ref().clone()).collect();
         shaped.push(Field::new(ROW, DataType::UInt32, true));
         let planner = Planner::new(&[(&silver.name, Arc::new(Schema::new(shaped)))])?;
