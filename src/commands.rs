@@ -48,6 +48,12 @@ fn print(text: &str) {
     println!("{text}");
 }
 
+/// What the person at the terminal should know beside the data.
+#[allow(clippy::print_stderr)]
+fn note(text: &str) {
+    eprintln!("{text}");
+}
+
 fn print_json(value: &impl Serialize) -> Result<()> {
     print(&serde_json::to_string_pretty(value)?);
     Ok(())

@@ -9,7 +9,7 @@ mod failure;
 mod instance;
 mod roles;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 
@@ -52,6 +52,10 @@ fn log_to_stderr(arguments: &cli::Cli) {
         ))
     });
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Escape codes are for eyes: in a file, and where NO_COLOR is set, they only stand in the way.
+    let is_coloured =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = log.with_ansi(is_coloured);
     match arguments.log_format {
         cli::LogFormat::Text => log.init(),
         cli::LogFormat::Json => log.json().init(),

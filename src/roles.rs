@@ -13,11 +13,13 @@ use karat_api::{
     ApiSettings, Parts, app,
     auth::AuthSettings,
     replays::ReplaysApi,
+    serving::freshness::Objective,
     snapshot::{Snapshots, follow},
 };
 use karat_eventlog::EventLog;
 use karat_http::{ServeSettings, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
+use karat_lake::outcomes::Outcomes;
 use karat_transform::worker;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use tokio::{
@@ -109,7 +111,8 @@ fn start_transform(
     let settings = instance.worker(Arc::clone(log))?;
     let (orders, received) = mpsc::channel(1);
     let stop = process.stopped();
-    tasks.spawn(commands::follow(Arc::clone(log), instance.data.join("state"), orders, stop.clone()));
+    let outcomes = Outcomes::of(&settings.lake)?;
+    tasks.spawn(commands::follow(Arc::clone(log), instance.data.join("state"), outcomes, orders, stop.clone()));
     let engine = Engine::new()?;
     tasks.spawn(async move {
         let worked = engine.handle().spawn(worker::run(settings, stop, received)).await;
@@ -179,11 +182,13 @@ impl Server {
         let publisher = Publisher::new(Arc::clone(log), Arc::new(instance.contracts()?), receipts);
         let ingest = (door != Door::Api).then(|| IngestApi::new(publisher, Some(watcher.clone())));
         let names = instance.pipelines.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
-        let replays = ReplaysApi::new(Arc::clone(log), names, Some(note.local()));
+        let replays = ReplaysApi::new(Arc::clone(log), Outcomes::of(&lake)?, names, Some(note.local()));
         let mut settings = ApiSettings {
             cursor_key: Some(SecretString::from(hex::encode(secret.expose_secret()))),
             ..ApiSettings::default()
         };
+        let served = instance.pipelines.pipelines.iter().find(|pipeline| pipeline.name == SERVED_PIPELINE);
+        settings.serving.objectives = served.map(Objective::of).unwrap_or_default();
         if arguments.without_limits {
             settings.auth = AuthSettings { login_limit: None, register_limit: None };
         }

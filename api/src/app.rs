@@ -3,12 +3,15 @@
 //! `/api/v1` is the canonical prefix and `/api` serves the same routes. The operations of other crates (the HTTP door)
 //! are handed in as one more `OpenApi`, so that they are in the same document and under the same rules.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use karat_access::Access;
-use karat_http::{ApiError, HardenSettings, authenticate, harden_with};
+use karat_http::{AllowedMethods, ApiError, HardenSettings, authenticate, harden_with};
 use karat_lake::Lake;
-use poem::{Endpoint, EndpointExt, IntoEndpoint, Request, Response, Result, Route, endpoint::BoxEndpoint};
+use poem::{
+    Endpoint, EndpointExt, IntoEndpoint, PathPattern, Request, Response, Result, Route, endpoint::BoxEndpoint,
+    error::MethodNotAllowedError,
+};
 use poem_openapi::{OpenApi, OpenApiService, ServerObject};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -72,6 +75,7 @@ where
     E: OpenApi + 'static,
 {
     let service = service(&settings, &parts, extra)?;
+    let methods = Methods::of(&service.spec());
     let guard = |endpoint: BoxEndpoint<'static>| Guarded { is_public: settings.docs_are_public, endpoint };
     let route = Route::new()
         .at("/openapi.json", guard(service.spec_endpoint().map_to_response().boxed()))
@@ -84,7 +88,11 @@ where
         .at("/.well-known/jwks.json", poem::get(jwks(&parts.access)));
     let api = Arc::new(service.into_endpoint());
     let route = route.nest("/api/v1", Arc::clone(&api)).nest("/api", api);
-    Ok(harden_with(route.data(parts.access), settings.harden))
+    let route = route.data(parts.access).around(move |route, request| {
+        let methods = Arc::clone(&methods);
+        async move { route.call(request).await.map_err(|error| methods.name_in(error)) }
+    });
+    Ok(harden_with(route, settings.harden))
 }
 
 /// The OpenAPI document of [`app`], as JSON.
@@ -108,6 +116,39 @@ fn service<E: OpenApi + 'static>(
     Ok(OpenApiService::new(apis, "Karat", env!("CARGO_PKG_VERSION"))
         .description("Runs of ETL jobs: publish events, read figures, watch jobs and pipelines.")
         .server(server))
+}
+
+/// The methods of each path, as `Allow` names them.
+struct Methods(HashMap<String, String>);
+
+impl Methods {
+    /// Reads them from the OpenAPI document.
+    fn of(document: &str) -> Arc<Self> {
+        let document: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+        let paths = document["paths"].as_object().cloned().unwrap_or_default();
+        let methods = |operations: &serde_json::Value| {
+            let names = operations.as_object().into_iter().flatten().map(|(name, _)| name.to_uppercase());
+            names
+                .flat_map(|name| if name == "GET" { vec![name, "HEAD".to_owned()] } else { vec![name] })
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        // The document writes `{id}`, the router `:id`.
+        let pattern = |path: &str| path.replace('{', ":").replace('}', "");
+        Arc::new(Self(paths.iter().map(|(path, operations)| (pattern(path), methods(operations))).collect()))
+    }
+
+    /// Puts the methods of the path on the error of a method that it does not answer.
+    fn name_in(&self, mut error: poem::Error) -> poem::Error {
+        if error.is::<MethodNotAllowedError>()
+            && let Some(PathPattern(pattern)) = error.data::<PathPattern>().cloned()
+        {
+            let path = pattern.strip_prefix("/api/v1").or_else(|| pattern.strip_prefix("/api"));
+            let methods = path.and_then(|path| self.0.get(path)).map_or("GET, HEAD", String::as_str);
+            error.set_data(AllowedMethods(methods.to_owned()));
+        }
+        error
+    }
 }
 
 /// The reference pages, open or for those who are logged in.

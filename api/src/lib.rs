@@ -4,7 +4,8 @@
 //! - [`snapshot`] holds the rows of one epoch in memory and moves to the next in one step.
 //! - [`summary`] folds them: one stored state for days, weeks and months of every zone.
 //! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.
-//! - [`routes`] are the data operations, [`auth`] those on accounts, [`replays`] orders to the pipelines, [`health`] whether the process can work.
+//! - [`routes`] are the data operations, [`auth`] those on accounts, [`replays`] orders to the pipelines,
+//!   [`quarantine`] what was put aside, [`health`] whether the process can work.
 //!
 //! This crate never writes a table, and no text of an inner error reaches a client.
 
@@ -12,6 +13,7 @@ pub mod app;
 pub mod auth;
 pub mod health;
 pub mod lag;
+pub mod quarantine;
 pub mod replays;
 pub mod routes;
 pub mod serving;

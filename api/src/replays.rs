@@ -1,4 +1,5 @@
-//! Replays over HTTP: the API publishes a command, the transform worker executes it (decision 14).
+//! Replays over HTTP: the API publishes a command, the transform worker executes it and writes its outcome in the lake
+//! (decision 14).
 
 use std::sync::Arc;
 
@@ -6,15 +7,21 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use karat_access::Permission;
 use karat_eventlog::{EventLog, NewRecord};
 use karat_http::{Answer, ApiError, JsonBody, authenticate, error_answers, ok};
+use karat_lake::outcomes::Outcomes;
 use karat_schemas::{COMMANDS_TOPIC, command::Command};
 use poem::Request;
-use poem_openapi::{Object, OpenApi, Tags};
+use poem_openapi::{Enum, Object, OpenApi, Tags, param::Path};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::summary::rfc3339_utc;
 
 error_answers! {
     /// A replay that was not ordered.
     pub ReplayError: 400, 401, 403, 404, 422, 503;
+    /// An outcome that was not found out.
+    pub OutcomeError: 401, 403, 404;
 }
 
 /// Header with the credential that a running instance leaves in its data folder for the command line.
@@ -40,19 +47,53 @@ struct ReplayRequest {
 struct Ordered {
     /// Name of the pipeline.
     pipeline: String,
+    /// Under this name `GET /admin/replays/{id}` tells how it ended.
+    id: String,
+}
+
+/// How far a replay is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Enum)]
+#[oai(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+pub enum ReplayState {
+    /// Not ended, or never ordered.
+    Pending,
+    /// The new tables are in place.
+    Done,
+    /// The tables are as they were.
+    Failed,
+}
+
+/// A replay that was ordered.
+#[derive(Debug, Object, Serialize, Deserialize)]
+pub struct Replay {
+    pub id: String,
+    pub state: ReplayState,
+    /// Name of the pipeline; null while pending.
+    pub pipeline: Option<String>,
+    /// When it ended, RFC 3339 in UTC.
+    pub ended_at: Option<String>,
+    /// Why it failed, and what to do.
+    pub failure: Option<String>,
 }
 
 /// The routes on replays.
 pub struct ReplaysApi {
     log: Arc<dyn EventLog>,
+    outcomes: Outcomes,
     pipelines: Vec<String>,
     local: Option<SecretString>,
 }
 
 impl ReplaysApi {
     /// `local` is the credential of the data folder's owner, accepted instead of a log-in.
-    pub fn new(log: Arc<dyn EventLog>, pipelines: Vec<String>, local: Option<SecretString>) -> Self {
-        Self { log, pipelines, local }
+    pub fn new(
+        log: Arc<dyn EventLog>,
+        outcomes: Outcomes,
+        pipelines: Vec<String>,
+        local: Option<SecretString>,
+    ) -> Self {
+        Self { log, outcomes, pipelines, local }
     }
 
     async fn require_operator(&self, request: &Request) -> Result<(), ApiError> {
@@ -72,7 +113,7 @@ impl ReplaysApi {
     /// Rebuild silver and gold of a pipeline from bronze
     ///
     /// The order is durable when this answers; the rebuild runs beside live ingestion, and the new tables take the
-    /// place of the old ones in one step. Readers keep the old ones until then.
+    /// place of the old ones in one step. Readers keep the old ones until then. The whole tables are rebuilt.
     #[oai(path = "/admin/replays", method = "post", operation_id = "startReplay", tag = "Tag::Operation")]
     async fn start(&self, request: &Request, body: JsonBody<ReplayRequest>) -> Result<Answer<Ordered>, ReplayError> {
         self.require_operator(request).await?;
@@ -80,13 +121,40 @@ impl ReplaysApi {
         if !self.pipelines.contains(&pipeline) {
             return Err(ApiError::not_found(format!("no pipeline is named `{pipeline}`")).into());
         }
-        let command = Command::Replay { pipeline: pipeline.clone() };
+        let id = Uuid::now_v7().to_string();
+        let command = Command::Replay { pipeline: pipeline.clone(), id: Some(id.clone()) };
         let payload = serde_json::to_vec(&command).map_err(ApiError::internal)?;
         let record = NewRecord { key: Some(pipeline.clone().into()), payload: payload.into(), ..NewRecord::default() };
         let appended = self.log.append(COMMANDS_TOPIC, vec![record]).await;
         appended.map_err(|error| {
             ApiError::unavailable("log_unavailable", "the event log takes no commands now").caused_by(error)
         })?;
-        Ok(ok(Ordered { pipeline }, "the replay is ordered"))
+        Ok(ok(Ordered { pipeline, id }, "the replay is ordered"))
+    }
+
+    /// Ask how a replay ended
+    ///
+    /// The newest thousand outcomes are kept.
+    #[oai(path = "/admin/replays/:id", method = "get", operation_id = "getReplay", tag = "Tag::Operation")]
+    async fn get(
+        &self,
+        request: &Request,
+        /// The `id` of the order.
+        id: Path<String>,
+    ) -> Result<Answer<Replay>, OutcomeError> {
+        self.require_operator(request).await?;
+        let id = Uuid::parse_str(&id.0).map_err(|_| ApiError::not_found("there is no such replay"))?.to_string();
+        let outcome = self.outcomes.get(&id).await.map_err(ApiError::internal)?;
+        let Some(outcome) = outcome else {
+            let replay = Replay { id, state: ReplayState::Pending, pipeline: None, ended_at: None, failure: None };
+            return Ok(ok(replay, "the replay has not ended"));
+        };
+        let (state, message) = match outcome.failure {
+            None => (ReplayState::Done, "the replay is done"),
+            Some(_) => (ReplayState::Failed, "the replay failed"),
+        };
+        let ended_at = rfc3339_utc(outcome.ended_at_us);
+        let (pipeline, failure) = (Some(outcome.pipeline), outcome.failure);
+        Ok(ok(Replay { id, state, pipeline, ended_at, failure }, message))
     }
 }

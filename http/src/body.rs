@@ -4,14 +4,13 @@
 //! too, so a small compressed body cannot become a large one in memory.
 
 use std::io::{self, Read};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 use poem::http::{HeaderMap, header};
 use poem::{Body, Request};
 
-use crate::ApiError;
+use crate::{ApiError, linger::declared_length};
 
 /// Bodies above this size are decompressed on a blocking thread.
 const INLINE_DECODE_BYTES: usize = 16 * 1024;
@@ -48,16 +47,10 @@ pub(crate) struct LimitExceeded {
 pub async fn limited_body(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, ApiError> {
     let declared = declared_length(headers);
     let mut stream = std::pin::pin!(body.into_bytes_stream());
-    let read = if declared.is_some_and(|length| length > limit) {
-        Err(ApiError::too_large("body", limit))
-    } else {
-        collect(&mut stream, declared, limit).await
-    };
-    if read.is_err() {
-        // Boxed: most bodies are not refused, and every request's future would be larger by its timer.
-        Box::pin(linger(&mut stream)).await;
+    if declared.is_some_and(|length| length > limit) {
+        return Err(ApiError::too_large("body", limit));
     }
-    read
+    collect(&mut stream, declared, limit).await
 }
 
 async fn collect(
@@ -78,25 +71,6 @@ async fn collect(
         next = stream.next().await.transpose().map_err(read_error)?;
     }
     Ok(whole.freeze())
-}
-
-/// What is read on, and thrown away, behind a refused body.
-const LINGER_BYTES: usize = 32 * 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(5);
-
-/// Reads on behind a refused body, up to a bound. A connection that is closed while its client still sends is reset, and
-/// the client never sees why; most bodies that are too large are so by little.
-async fn linger(stream: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin)) {
-    let reading = async {
-        let mut seen = 0;
-        while let Some(Ok(chunk)) = stream.next().await {
-            seen += chunk.len();
-            if seen > LINGER_BYTES {
-                return;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
 /// Reads a body and undoes `Content-Encoding` (`gzip`, `zstd`, `identity`) under both limits.
@@ -213,10 +187,6 @@ fn zstd_reader(sent: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static, &
     let mut reader = zstd::stream::read::Decoder::with_buffer(sent)?;
     reader.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
     Ok(reader)
-}
-
-fn declared_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn check_length(length: usize, limit: u64) -> Result<(), ApiError> {

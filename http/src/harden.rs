@@ -1,6 +1,6 @@
 //! [`harden`]: the wrapper that makes every answer of an application conform.
 //!
-//! It gives the request an id, bounds its body, catches errors and panics from anything inside, renders them in the
+//! It gives the request an id, bounds its body, reads on behind a refusal so that the sender sees it, catches errors and panics from anything inside, renders them in the
 //! envelope, adds the security headers and writes one log line. Nothing inside it can answer in another form, except
 //! with a JSON body of its own.
 
@@ -9,12 +9,12 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use futures::FutureExt;
-use poem::http::{Method, header};
+use poem::http::{HeaderValue, Method, header};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Result};
 use tracing::Instrument;
 
 use crate::context::{self, RequestContext};
-use crate::{ApiError, body, headers, render, translate};
+use crate::{ApiError, body, headers, linger::Rest, render, translate};
 
 /// What [`harden_with`] needs to know.
 #[derive(Debug, Clone)]
@@ -51,6 +51,11 @@ where
     Hardened { inner: app.into_endpoint(), settings }
 }
 
+/// The methods of a path, separated by commas: an application puts them on its 405 error, and they become `Allow`, as
+/// RFC 9110 asks (15.5.6).
+#[derive(Debug, Clone)]
+pub struct AllowedMethods(pub String);
+
 struct Hardened<E> {
     inner: E,
     settings: HardenSettings,
@@ -74,6 +79,17 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
 
 impl<E: Endpoint> Hardened<E> {
     async fn answer(&self, mut request: Request) -> Response {
+        let rest = Rest::of(&mut request);
+        let response = self.answer_at_once(request).await;
+        if let Some(rest) = rest
+            && (response.status().is_client_error() || response.status().is_server_error())
+        {
+            rest.linger().await;
+        }
+        response
+    }
+
+    async fn answer_at_once(&self, mut request: Request) -> Response {
         if let Err(error) = body::limit_body(&mut request, self.settings.max_body_bytes) {
             return error.into_response();
         }
@@ -110,10 +126,13 @@ fn from_error(error: poem::Error) -> Response {
     if error.is_from_response() {
         return conform(error.into_response(), false);
     }
-    let pattern = error.data::<PathPattern>().cloned();
+    let (pattern, allowed) = (error.data::<PathPattern>().cloned(), error.data::<AllowedMethods>().cloned());
     let mut response = render::error_response(&translate::to_api_error(error), &context::current());
     if let Some(pattern) = pattern {
         response.set_data(pattern);
+    }
+    if let Some(Ok(allowed)) = allowed.map(|allowed| HeaderValue::try_from(allowed.0)) {
+        response.headers_mut().insert(header::ALLOW, allowed);
     }
     response
 }

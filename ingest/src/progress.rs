@@ -4,9 +4,8 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
-use uuid::Uuid;
 
-use crate::outcome::Positions;
+use crate::{outcome::Positions, receipt::Receipt};
 
 /// The longest that `?wait=` waits (decision 33).
 pub const WAIT_AT_MOST: Duration = Duration::from_secs(30);
@@ -58,8 +57,8 @@ pub trait Progress: Send + Sync + 'static {
     /// caller has the deadline. Dropping the future is fine.
     async fn reached(&self, layer: Layer, topic: &str, positions: &std::collections::BTreeMap<u32, i64>);
 
-    /// How many events of a receipt's batch are in quarantine; `None` when nobody can tell.
-    async fn quarantined(&self, _batch: Uuid) -> Option<u64> {
+    /// How many events of a receipt's batch are in quarantine now; `None` when nobody can tell.
+    async fn quarantined(&self, _receipt: &Receipt) -> Option<u64> {
         None
     }
 }

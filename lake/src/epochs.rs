@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use karat_schemas::epoch::Epoch;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
 
-use crate::{Error, Lake, Result};
+use crate::{Lake, Result};
 
 /// The manifests of one pipeline.
 #[derive(Clone)]
@@ -20,12 +20,7 @@ pub struct Epochs {
 
 impl Epochs {
     pub fn of(lake: &Lake, pipeline: &str) -> Result<Self> {
-        crate::durable::register();
-        let no_options: [(String, String); 0] = [];
-        let store = deltalake::logstore::store_for(lake.root(), no_options)
-            .map_err(|source| Error::storage("_karat/epochs", source))?;
-        // The store is rooted at the lake.
-        Ok(Self { store, folder: Path::from("_karat").join("epochs").join(pipeline) })
+        Ok(Self { store: lake.store("_karat/epochs")?, folder: Path::from("_karat").join("epochs").join(pipeline) })
     }
 
     /// The newest epoch, if any.

@@ -1,5 +1,8 @@
 //! The root of all tables.
 
+use std::sync::Arc;
+
+use object_store::ObjectStore;
 use url::Url;
 
 use crate::{Error, Result, Table, TableSpec};
@@ -40,6 +43,13 @@ impl Lake {
 
     pub async fn open_at(&self, name: &str, version: u64) -> Result<Table> {
         Table::open_at(&self.table_url(name)?, name, Some(version)).await
+    }
+
+    /// The files of the lake, rooted at it. `what` is read or written, for the error.
+    pub(crate) fn store(&self, what: &str) -> Result<Arc<dyn ObjectStore>> {
+        crate::durable::register();
+        let no_options: [(String, String); 0] = [];
+        deltalake::logstore::store_for(&self.root, no_options).map_err(|source| Error::storage(what, source))
     }
 
     pub fn root(&self) -> &Url {

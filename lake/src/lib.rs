@@ -10,7 +10,8 @@
 //! - On a local disk a commit is visible only after its data files, its commit file and their folders are synced
 //!   ([`durable`], decision 11).
 //!
-//! Vocabulary: a *lake* is a folder (or bucket) with `bronze/`, `silver/`, `gold/` tables and `_karat/` for epochs.
+//! Vocabulary: a *lake* is a folder (or bucket) with `bronze/`, `silver/`, `gold/` tables and `_karat/` for epochs and the outcomes of
+//! commands.
 
 mod commit;
 pub mod durable;
@@ -18,6 +19,7 @@ pub mod epochs;
 mod error;
 mod files;
 mod lake;
+pub mod outcomes;
 mod read;
 mod table;
 

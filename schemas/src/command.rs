@@ -1,4 +1,4 @@
-//! Commands to the transform workers: records on `karat.commands` (decision 14).
+//! Commands to the transform workers: records on `karat.commands` (decision 14), and how they ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,5 +7,22 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "command", rename_all = "snake_case")]
 pub enum Command {
     /// Rebuild silver and gold of a pipeline from bronze.
-    Replay { pipeline: String },
+    Replay {
+        pipeline: String,
+        /// Under this name the outcome is found; nobody asks when there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
+    },
+}
+
+/// How a command ended. It is written once, before the command counts as executed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Of the command.
+    pub id: String,
+    pub pipeline: String,
+    /// Microseconds since 1970 UTC.
+    pub ended_at_us: i64,
+    /// Why it failed and what to do, fit for clients; none when it succeeded.
+    pub failure: Option<String>,
 }

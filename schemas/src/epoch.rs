@@ -36,7 +36,48 @@ pub struct Epoch {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Notice {
     /// A bronze table has a new version that holds the topic up to `positions`.
-    Bronze { table: String, version: u64, positions: BTreeMap<u32, i64> },
+    Bronze {
+        table: String,
+        version: u64,
+        #[serde(with = "by_text")]
+        positions: BTreeMap<u32, i64>,
+    },
     /// A pipeline has a new epoch.
     Epoch { pipeline: String, epoch: u64 },
+}
+
+/// Numbers as keys of a JSON object, also inside a tagged enum: there serde reads keys as text and nothing else.
+mod by_text {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(positions: &BTreeMap<u32, i64>, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_map(positions.iter().map(|(partition, next)| (partition.to_string(), next)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<u32, i64>, D::Error> {
+        let texts = BTreeMap::<String, i64>::deserialize(from)?;
+        texts.into_iter().map(|(partition, next)| Ok((partition.parse().map_err(D::Error::custom)?, next))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_are_read_as_they_were_written() {
+        let positions = BTreeMap::from([(0, 5), (11, 7)]);
+        for notice in [
+            Notice::Bronze { table: "bronze.t".into(), version: 3, positions },
+            Notice::Epoch { pipeline: "p".into(), epoch: 9 },
+        ] {
+            let text = serde_json::to_string(&notice).unwrap();
+            assert_eq!(serde_json::from_str::<Notice>(&text).unwrap(), notice, "{text}");
+        }
+        assert!(
+            serde_json::from_str::<Notice>(r#"{"kind":"bronze","table":"t","version":1,"positions":{"x":1}}"#).is_err()
+        );
+    }
 }

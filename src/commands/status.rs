@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
+use karat_api::serving::freshness::Objective;
 use karat_lake::epochs::Epochs;
 use serde::Serialize;
 
@@ -21,6 +22,16 @@ struct Row {
     bronze_version: u64,
     records: i64,
     state: String,
+    /// Tables with a freshness objective.
+    objectives: Vec<Promise>,
+}
+
+#[derive(Serialize)]
+struct Promise {
+    table: String,
+    fresh_within_seconds: f64,
+    /// None before there is an event.
+    is_fresh: Option<bool>,
 }
 
 pub async fn run(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
@@ -31,6 +42,18 @@ pub async fn run(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
     for pipeline in &instance.pipelines.pipelines {
         let epoch = Epochs::of(&lake, &pipeline.name)?.latest().await?.unwrap_or_default();
         let as_of = epoch.as_of_us.and_then(DateTime::from_timestamp_micros);
+        let now_us = Utc::now().timestamp_micros();
+        let objectives: Vec<Promise> = Objective::of(pipeline)
+            .into_iter()
+            .map(|objective| Promise {
+                is_fresh: objective.is_met(epoch.as_of_us, now_us),
+                fresh_within_seconds: objective.fresh_within.as_secs_f64(),
+                table: objective.table,
+            })
+            .collect();
+        let late: Vec<&str> =
+            objectives.iter().filter(|promise| promise.is_fresh == Some(false)).map(|p| p.table.as_str()).collect();
+        let moving = if late.is_empty() { "ok".to_owned() } else { format!("late: {}", late.join(", ")) };
         rows.push(Row {
             pipeline: pipeline.name.clone(),
             running: is_running,
@@ -38,7 +61,8 @@ pub async fn run(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
             as_of: as_of.map(|time| time.to_rfc3339()),
             bronze_version: epoch.bronze_version,
             records: epoch.positions.values().sum(),
-            state: epoch.paused.map_or_else(|| "ok".to_owned(), |reason| format!("paused: {reason}")),
+            state: epoch.paused.map_or(moving, |reason| format!("paused: {reason}")),
+            objectives,
         });
     }
     if format == Format::Json {

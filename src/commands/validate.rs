@@ -1,10 +1,13 @@
 //! `karat validate`: every problem of `pipelines.toml` at once.
+//!
+//! Problems end in the exit code of an invalid configuration. Warnings, what is allowed and probably not meant, go to
+//! standard error and do not change the exit code.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use karat_schemas::{
     events::Contracts,
-    pipelines::{self, Problem},
+    pipelines::{self, Problem, Read},
 };
 use karat_transform::plan;
 
@@ -18,20 +21,14 @@ pub async fn run(file: Option<PathBuf>) -> Result<ExitCode> {
         }
         None => pipelines::BUILT_IN.to_owned(),
     };
-    let mut problems = match pipelines::parse(&text) {
-        Ok(parsed) => {
-            let folder = file.as_ref().and_then(|path| path.parent()).map(PathBuf::from).unwrap_or_default();
-            let read =
-                |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| format!("`{path}`: {error}"));
-            let mut problems = plan::problems(&parsed).await;
-            if let Err(contracts) = Contracts::compile(&parsed, read) {
-                problems
-                    .extend(contracts.into_iter().map(|message| Problem { line: line_of(&text, &message), message }));
-            }
-            problems
-        }
-        Err(problems) => problems.0,
-    };
+    let read = pipelines::read(&text);
+    for warning in pipelines::warnings(&read) {
+        super::note(&format!("{name}:{}: warning: {}", warning.line, warning.message));
+    }
+    let folder = file.as_ref().and_then(|path| path.parent()).map(PathBuf::from).unwrap_or_default();
+    let mut problems = plan::problems(&read).await;
+    problems.extend(contract_problems(&read, folder));
+    problems.extend(read.problems);
     if problems.is_empty() {
         super::print(&format!("{name}: no problems"));
         return Ok(ExitCode::SUCCESS);
@@ -39,12 +36,17 @@ pub async fn run(file: Option<PathBuf>) -> Result<ExitCode> {
     problems.sort();
     let lines: Vec<String> =
         problems.iter().map(|problem| format!("{name}:{}: {}", problem.line, problem.message)).collect();
-    Err(Failure::configuration(format!("{} problems\n{}", lines.len(), lines.join("\n"))))
+    let count = if lines.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", lines.len()) };
+    Err(Failure::configuration(format!("{count}\n{}", lines.join("\n"))))
 }
 
-/// The line that declares the event type named in the message.
-fn line_of(text: &str, message: &str) -> usize {
-    let name = message.split('`').nth(1).unwrap_or_default();
-    let quoted = format!("\"{name}\"");
-    text.lines().position(|line| line.contains(&quoted)).map_or(1, |index| index + 1)
+/// What is wrong with the schemas of event types; their files are beside `pipelines.toml`.
+fn contract_problems(read: &Read, folder: PathBuf) -> Vec<Problem> {
+    let open = |path: &str| std::fs::read_to_string(folder.join(path)).map_err(|error| format!("`{path}`: {error}"));
+    let messages = Contracts::compile(&read.pipelines, open).err().unwrap_or_default();
+    let line_of = |message: &str| {
+        let event = read.pipelines.events.iter().find(|event| message.contains(&format!("`{}`", event.event_type)));
+        event.map_or(1, |event| event.line)
+    };
+    messages.into_iter().map(|message| Problem { line: line_of(&message), message }).collect()
 }

@@ -1,13 +1,17 @@
 //! Executes the commands on `karat.commands` in the transform role.
 //!
-//! How far they are executed is remembered in a file; a crash before it is written executes a command twice, which has
-//! the effect of once.
+//! The outcome of a command is written in the lake, for whoever gave it, and then how far they are executed in a file. A
+//! crash before the outcome is written executes a command twice, which has the effect of once.
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
-use karat_schemas::{COMMANDS_TOPIC, command};
+use karat_lake::outcomes::Outcomes;
+use karat_schemas::{
+    COMMANDS_TOPIC,
+    command::{self, Outcome},
+};
 use karat_transform::{rebuild::write_durably, worker::Command};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -27,6 +31,7 @@ impl StartPositions for FromFile {
 pub async fn follow(
     log: Arc<dyn EventLog>,
     folder: PathBuf,
+    outcomes: Outcomes,
     orders: mpsc::Sender<Command>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<()> {
@@ -43,14 +48,16 @@ pub async fn follow(
         };
         for record in polled.records {
             match serde_json::from_slice(&record.payload) {
-                Ok(command::Command::Replay { pipeline }) => {
-                    let (done, finished) = oneshot::channel();
-                    if orders.send(Command::Replay { pipeline, done }).await.is_err() {
-                        return Ok(());
-                    }
-                    tokio::select! {
-                        _ = finished => {}
+                Ok(command) => {
+                    let executed = tokio::select! {
+                        biased;
                         _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                        executed = execute(command, &orders, &outcomes) => executed?,
+                    };
+                    if !executed {
+                        // The worker is gone. It says why; the command is executed at the next start.
+                        let _ = stop.wait_for(|stop| *stop).await;
+                        return Ok(());
                     }
                 }
                 Err(error) => {
@@ -62,4 +69,25 @@ pub async fn follow(
             tokio::task::spawn_blocking(move || write_durably(&path, &bytes)).await??;
         }
     }
+}
+
+/// Executes a command and writes its outcome; false when there is no worker any more.
+async fn execute(command: command::Command, orders: &mpsc::Sender<Command>, outcomes: &Outcomes) -> Result<bool> {
+    let command::Command::Replay { pipeline, id } = command;
+    if let Some(id) = &id
+        && outcomes.get(id).await?.is_some()
+    {
+        return Ok(true);
+    }
+    let (done, finished) = oneshot::channel();
+    if orders.send(Command::Replay { pipeline: pipeline.clone(), done }).await.is_err() {
+        return Ok(false);
+    }
+    let Ok(result) = finished.await else { return Ok(false) };
+    if let Some(id) = id {
+        let ended_at_us = chrono::Utc::now().timestamp_micros();
+        let failure = result.err().map(|error| error.for_clients());
+        outcomes.put(&Outcome { id, pipeline, ended_at_us, failure }).await?;
+    }
+    Ok(true)
 }

@@ -1,4 +1,4 @@
-//! What the doors and the API know of the layers behind them: commit notices, epochs, ends of the log.
+//! What the doors and the API know of the layers behind them: commit notices, epochs, ends of the log, quarantine.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -7,12 +7,16 @@ use std::{
 };
 
 use async_trait::async_trait;
-use karat_api::{health::ReadyCheck, lag::Lag};
+use karat_api::{health::ReadyCheck, lag::Lag, quarantine::Quarantine};
 use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
-use karat_ingest::{Layer, Progress};
+use karat_ingest::{Layer, Progress, Receipt, ReceiptSpan};
 use karat_lake::{Lake, epochs::Epochs};
-use karat_schemas::{COMMITS_TOPIC, epoch::Notice, pipelines::Pipelines};
-use karat_transform::bronze::table_name;
+use karat_schemas::{
+    COMMITS_TOPIC,
+    epoch::Notice,
+    pipelines::{Pipeline, Pipelines},
+};
+use karat_transform::{bronze::table_name, plan::quarantine_name};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -35,6 +39,7 @@ pub struct Watcher {
     pipelines: Vec<(String, String, Epochs)>,
     known: watch::Sender<Known>,
     ends: Mutex<HashMap<String, Positions>>,
+    quarantine: Quarantine,
     poke: Arc<Notify>,
 }
 
@@ -52,8 +57,11 @@ impl Watcher {
         for pipeline in &pipelines.pipelines {
             followed.push((pipeline.name.clone(), pipeline.topic.clone(), Epochs::of(lake, &pipeline.name)?));
         }
+        let quarantined = |pipeline: &Pipeline| (pipeline.topic.clone(), quarantine_name(&pipeline.name));
+        let quarantine = Quarantine::new(lake.clone(), pipelines.pipelines.iter().map(quarantined).collect());
         Ok(Arc::new(Self {
             log,
+            quarantine,
             pipelines: followed,
             known: watch::channel(Known::default()).0,
             ends: Mutex::default(),
@@ -162,6 +170,14 @@ impl Progress for Watcher {
                 .all(|(name, ..)| covers(known.gold.get(name), positions)),
         };
         let _ = known.wait_for(is_reached).await;
+    }
+
+    async fn quarantined(&self, receipt: &Receipt) -> Option<u64> {
+        let spans = |spans: &BTreeMap<u32, ReceiptSpan>| {
+            spans.iter().map(|(partition, span)| (*partition, span.first..span.next)).collect()
+        };
+        let topics = receipt.spans.iter().map(|(topic, of_topic)| (topic.clone(), spans(of_topic))).collect();
+        self.quarantine.count(&receipt.batch.to_string(), &topics).await
     }
 }
 

@@ -12,6 +12,7 @@ mod demo;
 mod kafka;
 mod openapi;
 mod process;
+mod replay;
 mod sample;
 mod shell;
 mod wait;

@@ -105,7 +105,7 @@ impl Folder {
     pub fn start(&self, name: &str, words: &[&str]) -> Karat {
         let (out, err) = (self.path(&format!("{name}.out")), self.path(&format!("{name}.err")));
         let mut command = karat(&[words, &["--data-dir", &self.data()]].concat());
-        command.env("NO_COLOR", "1").stdin(Stdio::null());
+        command.env_remove("NO_COLOR").stdin(Stdio::null());
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         Karat { child: command.spawn().unwrap(), out, err }
     }
@@ -130,6 +130,7 @@ impl Karat {
         let url = until("the process listens", async || {
             self.assert_alive();
             let err = read(&self.err);
+            assert!(!err.contains('\u{1b}'), "escape codes in a file: {err}");
             let line = err.lines().find(|line| line.contains(" listening "))?;
             let address = line.split("address=").nth(1)?.split_whitespace().next()?;
             Some(format!("http://{address}"))

@@ -60,6 +60,12 @@ async fn each_failure_has_its_exit_code() {
         &["key", "revoke", "not-an-id"],
         &["replay", "start", "nothing", "--all"],
         &["replay", "start", "etl_runs"],
+        &["replay", "plan", "etl_runs"],
+        &["replay", "plan", "etl_runs", "--from", "2026-01-01"],
+        &["replay", "plan", "etl_runs", "--to", "2026-01-01"],
+        &["replay", "plan", "etl_runs", "--all", "--from", "2026-01-01", "--to", "2026-01-02"],
+        &["replay", "start", "etl_runs", "--from", "2026-01-02", "--to", "2026-01-02"],
+        &["replay", "start", "etl_runs", "--from", "yesterday", "--to", "2026-01-02"],
         &["table", "show", "gold.nothing"],
         &["query", "SELEC 1"],
     ];
@@ -118,4 +124,20 @@ async fn every_problem_of_a_pipelines_file_is_named_with_file_and_line() {
     let said = run(&["validate", &path]).await;
     assert_eq!(said.code, 78, "{said:?}");
     assert!(said.err.contains(&format!("{path}:10: ")) && said.err.contains("idd"), "{said:?}");
+
+    // A problem of names does not hide one of SQL.
+    std::fs::write(&path, text.replace("[[topic]]", "[[topic]]\npartitoins = 3")).unwrap();
+    let said = run(&["validate", &path]).await;
+    assert_eq!(said.code, 78, "{said:?}");
+    assert!(said.err.contains(&format!("2 problems\n{path}:3: ")), "{said:?}");
+    assert!(said.err.contains(&format!("{path}:11: ")) && said.err.contains("idd"), "{said:?}");
+
+    // A type that goes nowhere is allowed and said.
+    let good = text
+        .replace("idd", "id")
+        .replace("[[pipeline]]", "[[event]]\ntype = \"refund\"\ntopic = \"shop\"\n[[pipeline]]");
+    std::fs::write(&path, good).unwrap();
+    let said = run(&["validate", &path]).await;
+    assert_eq!((said.code, said.out.as_str()), (0, format!("{path}: no problems\n").as_str()), "{said:?}");
+    assert!(said.err.contains(&format!("{path}:7: warning: event type `refund`")), "{said:?}");
 }

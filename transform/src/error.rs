@@ -27,7 +27,7 @@ pub enum Error {
     /// The bronze table is not the one that the tables were made from.
     #[error(
         "table `{table}` was made from another bronze table: its commit {version} differs; \
-         run `karat replay start {pipeline} --all` to rebuild it"
+         stop the instance and run `karat replay start {pipeline} --all` on its data folder to rebuild it"
     )]
     ForeignBronze { table: String, pipeline: String, version: i64 },
     #[error("epoch {epoch} of pipeline `{pipeline}` was written by another process")]
@@ -40,4 +40,26 @@ pub enum Error {
     File { path: String, source: std::io::Error },
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    /// Why work failed and what to do, fit for clients: without SQL, paths or texts of libraries.
+    pub fn for_clients(&self) -> String {
+        match self {
+            Self::Sql(_) | Self::Arrow(_) | Self::Declaration(_) => {
+                "the SQL of the pipeline fails on the events in bronze: correct pipelines.toml, restart, and order it \
+                 again; the log of the transform process names the place"
+                    .to_owned()
+            }
+            Self::ForeignBronze { .. } | Self::UnknownPipeline(_) => self.to_string(),
+            Self::Lake(_)
+            | Self::Log(_)
+            | Self::State(_)
+            | Self::DamagedState(_)
+            | Self::EpochTaken { .. }
+            | Self::Join(_)
+            | Self::File { .. }
+            | Self::Json(_) => "the log of the transform process has the reason".to_owned(),
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod error;
 pub mod functions;
 pub mod gold;
 mod identities;
+mod origin;
 pub mod plan;
 pub mod publish;
 pub mod query;

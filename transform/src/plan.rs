@@ -1,18 +1,23 @@
 //! A pipeline, planned: every SQL compiled, every reference resolved.
 //!
-//! Building a [`PipelinePlan`] is what `karat validate` does beyond reading the file; a pipeline that plans, runs.
+//! Building a [`PipelinePlan`] is what `karat validate` does beyond reading the file; a pipeline that plans, runs. A part
+//! that cannot be planned does not keep the others from being looked at: see [`problems()`].
 
-use std::sync::Arc;
+mod problems;
+
+use std::{collections::HashSet, sync::Arc};
 
 use karat_lake::{
     TableSpec,
     arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
 };
-use karat_schemas::pipelines::{Gold, Pipeline, Pipelines, Problem, Silver, SilverMode};
+use karat_schemas::pipelines::{Gold, Pipeline, Silver, SilverMode};
 
+pub(crate) use self::problems::Flaws;
+pub use self::problems::problems;
 use crate::{
     Error, Result,
-    gold::choose::{GoldPlan, Source},
+    gold::choose::{GoldPlan, Source, names_table},
     publish::PublishedTable,
     shape::Shaping,
     silver::{fold::FoldPlan, input::InputPlan},
@@ -58,36 +63,47 @@ pub struct NamedGold {
 
 impl PipelinePlan {
     pub async fn new(pipeline: &Pipeline) -> Result<Self> {
-        let shaping = Shaping::new(pipeline).await?;
+        let (plan, flaws) = Self::attempt(pipeline, &HashSet::new()).await;
+        flaws.none().map(|()| plan)
+    }
+
+    /// Plans what can be planned, and says what is wrong with the rest. `left_out` are names that the declaration may
+    /// use and does not have here.
+    async fn attempt(pipeline: &Pipeline, left_out: &HashSet<String>) -> (Self, Flaws) {
+        let mut flaws = Flaws::default();
+        let shaping = Shaping::attempt(pipeline, &mut flaws).await;
         let (mut appends, mut folds) = (Vec::new(), Vec::new());
         for silver in pipeline.silver.iter().filter(|silver| silver.mode != SilverMode::Fold) {
-            let number =
-                u8::try_from(appends.len()).map_err(|_| Error::Declaration("more than 255 silver tables".into()))?;
-            let append = AppendPlan::new(silver, shaping.inputs(), number)?;
+            let Some(append) = AppendPlan::new(silver, shaping.inputs(), appends.len(), &mut flaws) else { continue };
             if silver.mode == SilverMode::Upsert {
-                folds.push(FoldPlan::new(silver, &append.input_schema).await?);
+                folds.extend(flaws.take(silver.line, FoldPlan::new(silver, &append.input_schema).await));
             }
             appends.push(append);
         }
         for silver in pipeline.silver.iter().filter(|silver| silver.mode == SilverMode::Fold) {
-            let from = appends.iter().find(|append| Some(&append.name) == silver.from.as_ref());
-            let from = from
-                .ok_or_else(|| Error::Declaration(format!("silver table `{}` folds an unknown table", silver.name)))?;
-            folds.push(FoldPlan::new(silver, &from.schema).await?);
+            match appends.iter().find(|append| Some(&append.name) == silver.from.as_ref()) {
+                Some(from) => folds.extend(flaws.take(silver.line, FoldPlan::new(silver, &from.schema).await)),
+                None => flaws.follow_up(silver.line, format!("silver table `{}` folds an unknown table", silver.name)),
+            }
         }
         let mut golds = Vec::new();
+        let is_planned = |table: &str| {
+            appends.iter().any(|append| !append.is_upsert && append.name == table)
+                || folds.iter().any(|fold| fold.name == table)
+        };
+        let missing = pipeline.silver.iter().map(|silver| &silver.name).filter(|name| !is_planned(name));
+        let missing: Vec<&String> = missing.chain(left_out).collect();
         for gold in &pipeline.gold {
-            golds.push(Self::gold(gold, &appends, &folds).await?);
+            match Self::gold(gold, &appends, &folds).await {
+                Err(error) if missing.iter().any(|table| names_table(&gold.sql, table)) => {
+                    flaws.follow_up(gold.line, error.to_string());
+                }
+                planned => golds.extend(flaws.take(gold.line, planned)),
+            }
         }
-        Ok(Self {
-            name: pipeline.name.clone(),
-            topic: pipeline.topic.clone(),
-            shaping,
-            appends,
-            folds,
-            golds,
-            fingerprint: fingerprint(pipeline),
-        })
+        let fingerprint = fingerprint(pipeline);
+        let (name, topic) = (pipeline.name.clone(), pipeline.topic.clone());
+        (Self { name, topic, shaping, appends, folds, golds, fingerprint }, flaws)
     }
 
     async fn gold(gold: &Gold, appends: &[AppendPlan], folds: &[FoldPlan]) -> Result<NamedGold> {
@@ -170,14 +186,18 @@ pub fn quarantine_name(pipeline: &str) -> String {
 }
 
 impl AppendPlan {
-    fn new(silver: &Silver, inputs: &[InputPlan], number: u8) -> Result<Self> {
+    /// None when there is nothing to go on: then the flaw is in `flaws`.
+    fn new(silver: &Silver, inputs: &[InputPlan], number: usize, flaws: &mut Flaws) -> Option<Self> {
+        let too_many = |_| Error::Declaration("more than 255 silver tables".to_owned());
+        let number = flaws.take(silver.line, u8::try_from(number).map_err(too_many))?;
         let mut feeding = inputs.iter().filter(|input| input.into == silver.name);
         let Some(first) = feeding.next() else {
-            return Err(Error::Declaration(format!("no input goes into silver table `{}`", silver.name)));
+            flaws.follow_up(silver.line, format!("no input goes into silver table `{}`", silver.name));
+            return None;
         };
         let input_schema = first.schema();
         for input in feeding {
-            same_columns(&silver.name, first, &input_schema, input)?;
+            flaws.take(silver.line, same_columns(&silver.name, first, &input_schema, input));
         }
         let is_upsert = silver.mode == SilverMode::Upsert;
         let mut fields: Vec<Field> = input_schema.fields().iter().map(|field| field.as_ref().clone()).collect();
@@ -185,14 +205,8 @@ impl AppendPlan {
             fields.push(Field::new(PARTITION, DataType::Int32, true));
             fields.push(Field::new(OFFSET, DataType::Int64, true));
         }
-        Ok(Self {
-            name: silver.name.clone(),
-            number,
-            schema: Arc::new(Schema::new(fields)),
-            input_schema,
-            is_upsert,
-            time: silver.time.clone(),
-        })
+        let (name, time) = (silver.name.clone(), silver.time.clone());
+        Some(Self { name, number, schema: Arc::new(Schema::new(fields)), input_schema, is_upsert, time })
     }
 }
 
@@ -240,6 +254,7 @@ pub fn quarantine_schema() -> SchemaRef {
         text("ce_source"),
         text("ce_id"),
         text("publisher"),
+        text("receipt"),
         Field::new("partition", DataType::Int32, true),
         Field::new("offset", DataType::Int64, true),
         text("pipeline_version"),
@@ -254,31 +269,29 @@ fn fingerprint(pipeline: &Pipeline) -> String {
     plain.line = 0;
     plain.inputs.iter_mut().for_each(|input| input.line = 0);
     plain.silver.iter_mut().for_each(|silver| silver.line = 0);
-    plain.gold.iter_mut().for_each(|gold| gold.line = 0);
+    plain.gold.iter_mut().for_each(|gold| (gold.line, gold.fresh_within) = (0, None));
     plain.description.clear();
     let text = format!("{STATE_VERSION} {plain:?}");
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
-const STATE_VERSION: u32 = 2;
+const STATE_VERSION: u32 = 1;
 
-/// Plans every pipeline and reports what cannot work, each with the line of its table.
-pub async fn problems(pipelines: &Pipelines) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for pipeline in &pipelines.pipelines {
-        if let Err(error) = PipelinePlan::new(pipeline).await {
-            problems.push(Problem { line: line_of(pipeline, &error.to_string()), message: error.to_string() });
-        }
+#[cfg(test)]
+mod tests {
+    use karat_schemas::pipelines::{BUILT_IN, parse};
+
+    use super::*;
+
+    #[test]
+    fn what_changes_no_row_changes_no_fingerprint() {
+        let of = |text: &str| fingerprint(&parse(text).unwrap().pipelines[0]);
+        let gold = "name = \"daily_summary\"\n";
+        let promised = BUILT_IN.replace(gold, &format!("{gold}fresh_within = \"5m\"\n"));
+        assert_ne!(promised, BUILT_IN);
+        assert_eq!(of(&promised), of(BUILT_IN));
+        assert_eq!(of(&format!("# a comment\n{BUILT_IN}")), of(BUILT_IN));
+        assert_ne!(of(&BUILT_IN.replace("count(DISTINCT job)", "count(job)")), of(BUILT_IN));
     }
-    problems
-}
-
-/// The line of the first part of the pipeline that the message names.
-fn line_of(pipeline: &Pipeline, message: &str) -> usize {
-    let names = |name: &str| message.contains(&format!("`{name}`"));
-    let gold = pipeline.gold.iter().find(|gold| names(&gold.name)).map(|gold| gold.line);
-    let input = pipeline.inputs.iter().find(|input| names(&input.name)).map(|input| input.line);
-    let silver = pipeline.silver.iter().find(|silver| names(&silver.name)).map(|silver| silver.line);
-    gold.or(input).or(silver).unwrap_or(pipeline.line)
 }

@@ -77,7 +77,8 @@ impl Runner {
         let store = open_store(&settings, &plan)?;
         let tables = Tables::open(&settings.tables, &plan).await?;
         let position = store.meta(POSITION)?.unwrap_or(0);
-        let as_of_us = store.meta(AS_OF)?;
+        // Nothing but quarantined records so far: stored as no time.
+        let as_of_us = store.meta::<Option<i64>>(AS_OF)?.flatten();
         let covered = if settings.writes_epochs { last.positions.clone() } else { BTreeMap::new() };
         let totals = StepCounts::default();
         let mut runner =

@@ -17,6 +17,7 @@ use crate::{
     Error, Result,
     batches::{column, join},
     decode::{ROW, hash},
+    plan::Flaws,
     silver::{
         checks::{Checks, INGEST_TIME, RuleCounts, Verdict},
         input::{InputPlan, event_types},
@@ -61,18 +62,30 @@ pub struct Bad {
 
 impl Shaping {
     pub async fn new(pipeline: &Pipeline) -> Result<Self> {
+        let mut flaws = Flaws::default();
+        let shaping = Self::attempt(pipeline, &mut flaws).await;
+        flaws.none().map(|()| shaping)
+    }
+
+    /// Plans what can be planned; the rest is in `flaws`.
+    pub(crate) async fn attempt(pipeline: &Pipeline, flaws: &mut Flaws) -> Self {
         let mut inputs = Vec::new();
         for input in &pipeline.inputs {
-            inputs.push(InputPlan::new(input).await?);
+            inputs.extend(flaws.take(input.line, InputPlan::new(input).await));
         }
         let mut rules = HashMap::new();
         for silver in pipeline.silver.iter().filter(|silver| silver.mode != SilverMode::Fold) {
             let Some(input) = inputs.iter().find(|input| input.into == silver.name) else { continue };
-            if let Some(checks) = Checks::new(silver, &input.schema()).await? {
-                rules.insert(silver.name.clone(), checks);
+            match Checks::new(silver, &input.schema()).await {
+                Ok(checks) => rules.extend(checks.map(|checks| (silver.name.clone(), checks))),
+                Err(error) => {
+                    let each = Checks::problems(silver, &input.schema()).await;
+                    let errors = if each.is_empty() { vec![error] } else { each };
+                    errors.into_iter().for_each(|error| flaws.add(silver.line, error));
+                }
             }
         }
-        Ok(Self { inputs, rules })
+        Self { inputs, rules }
     }
 
     /// The planned inputs.

@@ -249,6 +249,7 @@ fn quarantine_rows(bronze: &RecordBatch, bad: &[Bad], version: &str) -> Result<R
         of("ce_source")?,
         of("ce_id")?,
         of("publisher")?,
+        of("receipt")?,
         of("partition")?,
         of("offset")?,
         same(version),

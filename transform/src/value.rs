@@ -13,7 +13,7 @@ use karat_lake::{
             StringArray, new_null_array,
         },
         compute::cast,
-        datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, TimeUnit},
+        datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, Schema, TimeUnit},
     },
 };
 
@@ -238,6 +238,8 @@ pub fn to_array(data_type: &DataType, values: &[Value]) -> Result<ArrayRef> {
                 .with_precision_and_scale(*precision, *scale)?,
         ),
         DataType::Int64 => ints(),
+        // The partition of a record.
+        DataType::Int32 => cast(&ints(), data_type)?,
         DataType::Timestamp(TimeUnit::Microsecond, _) => cast(&ints(), data_type)?,
         DataType::Date32 => cast(&cast(&ints(), &DataType::Int32)?, data_type)?,
         DataType::Null => new_null_array(data_type, values.len()),
@@ -245,6 +247,19 @@ pub fn to_array(data_type: &DataType, values: &[Value]) -> Result<ArrayRef> {
             return Err(Error::Declaration(format!("values of type {other} cannot be kept in state: cast the column")));
         }
     })
+}
+
+/// Refuses rows whose values could not be read back from state.
+pub fn require_kept(schema: &Schema) -> Result<()> {
+    for field in schema.fields() {
+        to_array(field.data_type(), &[]).map_err(|_| {
+            let (name, found) = (field.name(), field.data_type());
+            Error::Declaration(format!(
+                "column `{name}` is of type {found}, which cannot be kept in state: cast it to text, a number or a time"
+            ))
+        })?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

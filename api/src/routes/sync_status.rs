@@ -75,11 +75,13 @@ impl SyncStatusApi {
         let moment = Moment::now();
         let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, moment.now_us));
         let lag = (cover.freshness.lag_records, cover.freshness.lag_bytes, cover.freshness.lag.as_secs());
+        let objectives = &self.serving.settings.objectives;
+        let met: Vec<_> = objectives.iter().map(|o| o.is_met(snapshot.epoch.as_of_us, moment.now_us)).collect();
         let question = Question {
             route: "sync-status",
             snapshot: Arc::clone(&snapshot),
             visible: &visible,
-            query: format!("{filter:?} {lag:?} {}", moment.age_us),
+            query: format!("{filter:?} {lag:?} {} {met:?}", moment.age_us),
             freshness: cover.freshness,
             clock: moment.next_change(&snapshot, &self.serving.settings),
         };
@@ -91,7 +93,13 @@ impl SyncStatusApi {
                 as_of: cover.as_of,
                 data_state: cover.freshness.data_state,
                 jobs: jobs.into_iter().map(|(status, _)| status).collect(),
-                pipelines: vec![PipelineStatus::of(&snapshot.epoch, &cover.freshness, visible == Visible::All)],
+                pipelines: vec![PipelineStatus::of(
+                    &snapshot.epoch,
+                    &cover.freshness,
+                    visible == Visible::All,
+                    &serving.settings.objectives,
+                    moment,
+                )],
             };
             envelope(&status, "the state of jobs and pipelines")
         });

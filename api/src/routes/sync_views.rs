@@ -6,11 +6,11 @@ use karat_schemas::epoch::Epoch;
 use poem_openapi::{Enum, Object, types::Example};
 use serde::Serialize;
 
-use super::seen::Seen;
+use super::{seen::Seen, sync_status::Moment};
 use crate::{
     serving::{
         DeclaredJob,
-        freshness::{DataState, Freshness},
+        freshness::{DataState, Freshness, Objective},
         sync_state::{Assessed, SyncState, assess},
     },
     snapshot::SyncRow,
@@ -72,6 +72,19 @@ pub struct PipelineStatus {
     pub written_at: Option<String>,
     /// Version of each table.
     pub versions: BTreeMap<String, u64>,
+    /// How tables with a freshness objective stand against it.
+    pub objectives: Vec<TableFreshness>,
+}
+
+/// A table against its freshness objective (`fresh_within`).
+#[derive(Debug, Clone, Serialize, Object)]
+pub struct TableFreshness {
+    pub table: String,
+    /// How old its newest event may be.
+    pub fresh_within_seconds: f64,
+    /// How old it is; null before there is one.
+    pub age_seconds: Option<i64>,
+    pub is_fresh: Option<bool>,
 }
 
 /// The state of jobs and pipelines.
@@ -132,8 +145,21 @@ impl JobStatus {
 
 impl PipelineStatus {
     /// The reason of a pause may quote rows, so only those who see all rows read it.
-    pub(super) fn of(epoch: &Epoch, freshness: &Freshness, sees_all: bool) -> Self {
+    pub(super) fn of(
+        epoch: &Epoch,
+        freshness: &Freshness,
+        sees_all: bool,
+        objectives: &[Objective],
+        moment: Moment,
+    ) -> Self {
+        let objective = |objective: &Objective| TableFreshness {
+            table: objective.table.clone(),
+            fresh_within_seconds: objective.fresh_within.as_secs_f64(),
+            age_seconds: epoch.as_of_us.map(|at| (moment.age_us - at).max(0) / 1_000_000),
+            is_fresh: objective.is_met(epoch.as_of_us, moment.now_us),
+        };
         Self {
+            objectives: objectives.iter().map(objective).collect(),
             pipeline: epoch.pipeline.clone(),
             state: if epoch.paused.is_some() { PipelineState::Paused } else { PipelineState::Running },
             reason: epoch.paused.clone().filter(|_| sees_all),
@@ -177,6 +203,12 @@ impl Example for SyncStatus {
             epoch: 412,
             written_at: time("2026-01-31T22:00:42.310Z"),
             versions: BTreeMap::from([("gold.sync_status".to_owned(), 409), ("gold.summary_state".to_owned(), 412)]),
+            objectives: vec![TableFreshness {
+                table: "gold.daily_summary".to_owned(),
+                fresh_within_seconds: 3_600.0,
+                age_seconds: Some(1_800),
+                is_fresh: Some(true),
+            }],
         };
         Self {
             epoch: 412,

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use karat_schemas::epoch::Epoch;
+use karat_schemas::{
+    epoch::Epoch,
+    pipelines::{Gold, Pipeline},
+};
 use poem_openapi::Enum;
 use serde::Serialize;
 
@@ -17,8 +20,33 @@ pub enum DataState {
     Complete,
     /// Some records of the log are still on their way.
     Partial,
-    /// They have been on their way for longer than the objective allows.
+    /// They have been on their way for longer than the objective allows, or the newest event is older than a table
+    /// promises.
     Late,
+}
+
+/// What a gold table promises: its newest event is at most this old (spec G6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objective {
+    /// Full name, such as `gold.daily_summary`.
+    pub table: String,
+    pub fresh_within: Duration,
+}
+
+impl Objective {
+    /// What the golds of `pipeline` promise.
+    pub fn of(pipeline: &Pipeline) -> Vec<Self> {
+        let declared = |gold: &Gold| {
+            gold.fresh_within.map(|fresh_within| Self { table: format!("gold.{}", gold.name), fresh_within })
+        };
+        pipeline.gold.iter().filter_map(declared).collect()
+    }
+
+    /// Whether the promise is kept at `now_us`; none before there is an event. `as_of_us` is the newest event time.
+    pub fn is_met(&self, as_of_us: Option<i64>, now_us: i64) -> Option<bool> {
+        // A newest event of the future has no age.
+        as_of_us.map(|as_of| Duration::from_micros(u64::try_from(now_us - as_of).unwrap_or(0)) <= self.fresh_within)
+    }
 }
 
 /// The state of a pipeline against its log, at one moment.
@@ -62,6 +90,14 @@ mod tests {
         fn log_ends(&self, _: &str) -> Option<BTreeMap<u32, i64>> {
             Some(BTreeMap::from([(0, self.0)]))
         }
+    }
+
+    #[test]
+    fn a_promise_is_kept_while_the_newest_event_is_young_enough() {
+        let objective = Objective { table: "gold.t".to_owned(), fresh_within: Duration::from_secs(60) };
+        let at = |now_s: i64| objective.is_met(Some(5_000_000), now_s * 1_000_000);
+        assert_eq!((at(0), at(65), at(66)), (Some(true), Some(true), Some(false)));
+        assert_eq!(objective.is_met(None, 0), None);
     }
 
     #[test]

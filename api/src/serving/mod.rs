@@ -25,7 +25,7 @@ pub use answer::DataAnswer;
 pub(crate) use answer::{Validators, envelope};
 use cache::AnswerCache;
 use cursor::{Cursor, Cursors};
-use freshness::Freshness;
+use freshness::{DataState, Freshness, Objective};
 use runs::RunsReader;
 
 use crate::{
@@ -43,6 +43,8 @@ pub struct ServingSettings {
     pub declared_jobs: Vec<DeclaredJob>,
     /// How long records may wait before data counts as late; `None` for never.
     pub freshness_objective: Option<Duration>,
+    /// What tables promise; data counts as late while one is missed.
+    pub objectives: Vec<Objective>,
     /// The longest that a scan of a table may take.
     pub query_deadline: Duration,
     /// Memory for scans, in bytes, all requests together.
@@ -57,6 +59,7 @@ impl Default for ServingSettings {
             granted_sources: HashMap::new(),
             declared_jobs: Vec::new(),
             freshness_objective: Some(Duration::from_secs(5 * 60)),
+            objectives: Vec::new(),
             query_deadline: Duration::from_secs(10),
             query_memory_bytes: 256 << 20,
             cache_bytes: 64 << 20,
@@ -136,7 +139,12 @@ impl Serving {
 
     /// How the snapshot stands against the log now.
     pub(crate) fn freshness(&self, snapshot: &Snapshot, now_us: i64) -> Freshness {
-        Freshness::of(&snapshot.epoch, &*self.lag, self.settings.freshness_objective, now_us)
+        let epoch = &snapshot.epoch;
+        let mut freshness = Freshness::of(epoch, &*self.lag, self.settings.freshness_objective, now_us);
+        if self.settings.objectives.iter().any(|promise| promise.is_met(epoch.as_of_us, now_us) == Some(false)) {
+            freshness.data_state = DataState::Late;
+        }
+        freshness
     }
 
     /// Answers a question: 304, from the cache, or by `render`, which gives the bytes of the envelope.

@@ -80,6 +80,16 @@ async fn framework_errors_have_the_envelope_and_problem_json_when_asked_for() {
     assert_error(&app.get("/api/v1/nothing").await, 404, "not_found");
     assert_error(&app.get("/nothing").await, 404, "not_found");
     assert_error(&app.send("DELETE", "/api/v1/summary", &[], "").await, 405, "method_not_allowed");
+    for (method, path, allowed) in [
+        ("DELETE", "/api/v1/summary", "GET, HEAD"),
+        ("PUT", "/api/runs/some", "GET, HEAD"),
+        ("GET", "/api/v1/auth/login", "POST"),
+        ("POST", "/health", "GET, HEAD"),
+    ] {
+        let reply = app.send(method, path, &[], "").await;
+        assert_error(&reply, 405, "method_not_allowed");
+        assert_eq!(reply.headers["allow"], allowed, "{method} {path}");
+    }
     let problem = app.get_as(&app.admin, "/api/v1/summary?limit=0", &[("accept", "application/problem+json")]).await;
     assert_eq!(problem.headers["content-type"], "application/problem+json");
     assert_eq!((problem.status, problem.at("/status")), (422, &422.into()));

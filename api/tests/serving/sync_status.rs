@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use karat_api::serving::DeclaredJob;
+use karat_api::serving::{DeclaredJob, freshness::Objective};
 use serde_json::{Value, json};
 
 use crate::support::{Run, TestApp, run};
@@ -60,4 +60,26 @@ async fn each_job_has_its_state_and_each_pipeline_its_lag() {
     assert!(pipeline["versions"]["gold.sync_status"].is_u64());
     let one = app.get("/api/v1/sync-status?source=a&job=ok").await;
     assert_eq!(one.column("/data/jobs", "job"), ["ok"]);
+}
+
+#[tokio::test]
+async fn a_table_that_misses_its_freshness_objective_makes_data_late() {
+    let objectives = [("gold.daily_summary", 3600), ("gold.sync_status", 60)]
+        .map(|(table, seconds)| Objective { table: table.to_owned(), fresh_within: Duration::from_secs(seconds) });
+    let app = TestApp::start_with(|settings| settings.serving.objectives = objectives.to_vec()).await;
+    let status = app.get("/api/v1/sync-status").await;
+    assert_eq!(status.at("/data/pipelines/0/objectives/0/is_fresh"), &Value::Null);
+    assert_eq!(status.text_at("/data/data_state"), "complete");
+
+    app.publish(&[run("r", "a", "job", &minutes_ago(10))], 1).await;
+    app.log_ends_at(1);
+    let status = app.get("/api/v1/sync-status").await;
+    let objectives = status.at("/data/pipelines/0/objectives");
+    let kept = |at: usize| (&objectives[at]["table"], &objectives[at]["is_fresh"]);
+    assert_eq!(kept(0), (&json!("gold.daily_summary"), &json!(true)), "{}", status.text);
+    assert_eq!(kept(1), (&json!("gold.sync_status"), &json!(false)), "{}", status.text);
+    let age = objectives[1]["age_seconds"].as_i64().unwrap();
+    assert!((580..660).contains(&age), "{age}");
+    assert_eq!(status.text_at("/data/data_state"), "late");
+    assert_eq!(app.get("/api/v1/summary").await.text_at("/data/data_state"), "late");
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use karat_http::{ServeSettings, harden, serve};
+use karat_http::{ApiError, ServeSettings, harden, serve};
 use poem::{Request, endpoint};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -108,4 +108,37 @@ async fn half_a_header_and_idle_connections_are_closed() {
         let stream = connect_and_send(server.address, sent).await;
         read_to_end(stream).await;
     }
+}
+
+/// What a server says that refuses every request without a look at its body.
+async fn refused(head: &str, body_bytes: usize) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let refusing = |_| async { Err::<&str, poem::Error>(ApiError::forbidden("not you").into()) };
+    let app = harden(endpoint::make(refusing));
+    let task = tokio::spawn(serve(listener, app, ServeSettings::default(), std::future::pending()));
+    let mut stream = connect_and_send(address, head).await;
+    let chunk = vec![b'x'; 64 * 1024];
+    for _ in 0..body_bytes / chunk.len() {
+        stream.write_all(&chunk).await.expect("the server must read on");
+    }
+    let answer = read_to_end(stream).await;
+    task.abort();
+    answer
+}
+
+#[tokio::test]
+async fn who_sends_a_large_body_that_is_refused_sees_the_answer() {
+    let bytes = 16 << 20;
+    let head = format!("POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n");
+    let answer = refused(&head, bytes).await;
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("not you"), "{answer}");
+}
+
+#[tokio::test]
+async fn who_asks_before_sending_is_refused_without_sending() {
+    let head =
+        "POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n";
+    let answer = refused(head, 0).await;
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
 }

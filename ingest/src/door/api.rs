@@ -196,7 +196,7 @@ impl IngestApi {
         if let Some(progress) = &self.progress {
             let now = std::time::Duration::ZERO;
             layer = wait_for(&**progress, Layer::Gold, &receipt.positions(), now).await;
-            quarantined = progress.quarantined(receipt.batch).await;
+            quarantined = progress.quarantined(&receipt).await;
         }
         let records = u64::from(receipt.records);
         let state = if quarantined == Some(records) { "quarantined" } else { layer.name() };

@@ -4,8 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use karat_access::Role;
-use karat_ingest::{Layer, Progress};
-use uuid::Uuid;
+use karat_ingest::{Layer, Progress, Receipt};
 
 use crate::app::{Answered, App, event};
 
@@ -20,7 +19,7 @@ impl Progress for InBronze {
         }
     }
 
-    async fn quarantined(&self, _: Uuid) -> Option<u64> {
+    async fn quarantined(&self, _: &Receipt) -> Option<u64> {
         self.0
     }
 }

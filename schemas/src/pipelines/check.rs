@@ -2,11 +2,29 @@
 
 use std::collections::HashSet;
 
-use super::{Input, Pipeline, Pipelines, Problem, Refresh, Silver, SilverMode};
+use super::{EventType, Input, Pipeline, Pipelines, Problem, Read, Refresh, Silver, SilverMode};
 
-/// Adds a problem for each name or reference that does not hold.
-pub(super) fn check(pipelines: &Pipelines, text: &str, problems: &mut Vec<Problem>) {
-    let mut checker = Checker { text, problems };
+/// What is allowed and probably not meant, in line order: types whose events go no further than bronze.
+pub fn warnings(read: &Read) -> Vec<Problem> {
+    let is_taken = |event_type: &str, topic: &str| {
+        let readers = read.pipelines.pipelines.iter().filter(|pipeline| pipeline.topic == topic);
+        readers.flat_map(|pipeline| &pipeline.inputs).flat_map(|input| &input.types).any(|taken| taken == event_type)
+    };
+    let untaken = read.pipelines.events.iter().filter(|event| !is_taken(&event.event_type, &event.topic));
+    let warning = |event: &EventType| Problem {
+        line: event.line,
+        message: format!(
+            "event type `{}` is taken by no input of a pipeline on topic `{}`: its events stay in bronze; add it to the \
+             `types` of an input there, or leave it if that is meant",
+            event.event_type, event.topic
+        ),
+    };
+    untaken.filter(|event| !read.left_out.contains(&event.event_type)).map(warning).collect()
+}
+
+/// Adds a problem for each name or reference that does not hold. References to what is `left_out` are not judged.
+pub(super) fn check(pipelines: &Pipelines, text: &str, left_out: &HashSet<String>, problems: &mut Vec<Problem>) {
+    let mut checker = Checker { text, left_out, problems };
     checker.unique("topic", pipelines.topics.iter().map(|topic| topic.name.as_str()));
     checker.unique("event type", pipelines.events.iter().map(|event| event.event_type.as_str()));
     checker.unique("pipeline", pipelines.pipelines.iter().map(|pipeline| pipeline.name.as_str()));
@@ -17,7 +35,7 @@ pub(super) fn check(pipelines: &Pipelines, text: &str, problems: &mut Vec<Proble
     checker.unique("table", tables);
     let topics: HashSet<&str> = pipelines.topics.iter().map(|topic| topic.name.as_str()).collect();
     for event in &pipelines.events {
-        if !topics.contains(event.topic.as_str()) {
+        if !topics.contains(event.topic.as_str()) && !left_out.contains(&event.topic) {
             let line = checker.line_of(&event.event_type);
             checker.add(
                 line,
@@ -27,7 +45,7 @@ pub(super) fn check(pipelines: &Pipelines, text: &str, problems: &mut Vec<Proble
     }
     for pipeline in &pipelines.pipelines {
         checker.name("pipeline", &pipeline.name, pipeline.line);
-        if !topics.contains(pipeline.topic.as_str()) {
+        if !topics.contains(pipeline.topic.as_str()) && !left_out.contains(&pipeline.topic) {
             let message = format!(
                 "pipeline `{}` reads topic `{}`, which is not declared: add a [[topic]]",
                 pipeline.name, pipeline.topic
@@ -40,6 +58,7 @@ pub(super) fn check(pipelines: &Pipelines, text: &str, problems: &mut Vec<Proble
 
 struct Checker<'a> {
     text: &'a str,
+    left_out: &'a HashSet<String>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -47,7 +66,8 @@ impl Checker<'_> {
     fn pipeline(&mut self, file: &Pipelines, pipeline: &Pipeline) {
         for input in &pipeline.inputs {
             self.name("input", &input.name, input.line);
-            if !pipeline.silver.iter().any(|silver| silver.name == input.into && silver.mode != SilverMode::Fold) {
+            let is_fed = |silver: &Silver| silver.name == input.into && silver.mode != SilverMode::Fold;
+            if !pipeline.silver.iter().any(is_fed) && !self.left_out.contains(&input.into) {
                 self.add(
                     input.line,
                     format!(
@@ -57,7 +77,8 @@ impl Checker<'_> {
                 );
             }
             for event_type in &input.types {
-                if !file.events.iter().any(|event| &event.event_type == event_type) {
+                let is_declared = file.events.iter().any(|event| &event.event_type == event_type);
+                if !is_declared && !self.left_out.contains(event_type) {
                     self.add(
                         input.line,
                         format!(
@@ -108,6 +129,11 @@ impl Checker<'_> {
         if needs_key && silver.key.is_empty() {
             self.add(silver.line, format!("silver table `{}` is keyed and has no `key`", silver.name));
         }
+        let is_fed = pipeline.inputs.iter().any(|input| input.into == silver.name);
+        if silver.mode != SilverMode::Fold && !is_fed && !self.left_out.contains(&silver.name) {
+            let message = format!("no input goes into silver table `{0}`: add one with `into = \"{0}\"`", silver.name);
+            self.add(silver.line, message);
+        }
         match silver.mode {
             SilverMode::Append => {}
             SilverMode::Upsert if silver.sequence.is_empty() => self.add(
@@ -121,7 +147,7 @@ impl Checker<'_> {
             SilverMode::Fold => {
                 let from = silver.from.as_deref().unwrap_or_default();
                 let is_append = |table: &Silver| table.name == from && table.mode == SilverMode::Append;
-                if !pipeline.silver.iter().any(is_append) {
+                if !pipeline.silver.iter().any(is_append) && !self.left_out.contains(from) {
                     self.add(
                         silver.line,
                         format!(

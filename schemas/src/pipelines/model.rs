@@ -38,6 +38,8 @@ pub struct EventType {
     pub topic: String,
     /// JSON Schema of `data`: a path beside the file, or `builtin:NAME`.
     pub schema: Option<String>,
+    #[serde(skip)]
+    pub line: usize,
 }
 
 /// `[[pipeline]]`: from one topic to silver and gold tables.

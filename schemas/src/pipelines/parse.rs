@@ -1,9 +1,9 @@
 //! From text to [`Pipelines`], with every problem at once.
 //!
 //! Each array entry is read on its own, so that one bad table hides no other; then [`super::check`] looks at names and
-//! references across entries.
+//! references across entries. What a bad entry would have declared is remembered, so that nobody is told to declare it.
 
-use std::{fmt, ops::Range};
+use std::{collections::HashSet, fmt, ops::Range};
 
 use serde::de::DeserializeOwned;
 use toml::{
@@ -11,7 +11,7 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{Gold, Input, Pipeline, Pipelines, Silver, check, model::default_topic};
+use super::{EventType, Gold, Input, Pipeline, Pipelines, Silver, check, model::default_topic};
 
 /// One problem in the file: where, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,22 +35,39 @@ impl fmt::Display for Problems {
     }
 }
 
+/// What could be read of a file, however bad it is: for those who look for further problems in it.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// The entries that could be read.
+    pub pipelines: Pipelines,
+    /// In line order.
+    pub problems: Vec<Problem>,
+    /// Names of the topics, types, inputs and tables that an unreadable entry declares or feeds: they are missing from
+    /// `pipelines`, and a reference to one is no problem of its own.
+    pub left_out: HashSet<String>,
+}
+
 /// Reads the text of a `pipelines.toml`.
 pub fn parse(text: &str) -> Result<Pipelines, Problems> {
-    let mut reader = Reader { text, problems: Vec::new() };
+    let read = read(text);
+    if read.problems.is_empty() { Ok(read.pipelines) } else { Err(Problems(read.problems)) }
+}
+
+/// Reads what can be read of the text of a `pipelines.toml`.
+pub fn read(text: &str) -> Read {
+    let mut reader = Reader { text, problems: Vec::new(), left_out: HashSet::new() };
     let pipelines = reader.file();
-    check::check(&pipelines, text, &mut reader.problems);
-    if reader.problems.is_empty() {
-        return Ok(pipelines);
-    }
-    reader.problems.sort();
-    reader.problems.dedup();
-    Err(Problems(reader.problems))
+    let Reader { mut problems, left_out, .. } = reader;
+    check::check(&pipelines, text, &left_out, &mut problems);
+    problems.sort();
+    problems.dedup();
+    Read { pipelines, problems, left_out }
 }
 
 struct Reader<'t> {
     text: &'t str,
     problems: Vec<Problem>,
+    left_out: HashSet<String>,
 }
 
 type Entry<'t> = Spanned<DeValue<'t>>;
@@ -66,7 +83,7 @@ impl<'t> Reader<'t> {
             match key.get_ref().as_ref() {
                 "version" => self.version(&value),
                 "topic" => pipelines.topics = self.each(value),
-                "event" => pipelines.events = self.each(value),
+                "event" => pipelines.events = self.each_at(value, |event: &mut EventType, line| event.line = line),
                 "pipeline" => {
                     pipelines.pipelines = self.entries(value).into_iter().map(|entry| self.pipeline(entry)).collect();
                 }
@@ -125,9 +142,13 @@ impl<'t> Reader<'t> {
         let mut read = Vec::new();
         for entry in self.entries(value) {
             let line = self.line(entry.span().start);
-            if let Some(mut item) = self.one(entry) {
-                place(&mut item, line);
-                read.push(item);
+            let declared = declared_names(entry.get_ref());
+            match self.one(entry) {
+                Some(mut item) => {
+                    place(&mut item, line);
+                    read.push(item);
+                }
+                None => self.left_out.extend(declared),
             }
         }
         read
@@ -167,9 +188,20 @@ impl<'t> Reader<'t> {
     }
 }
 
+/// What the entry declares, and what an input takes and feeds.
+fn declared_names(entry: &DeValue<'_>) -> Vec<String> {
+    let Some(table) = entry.as_table() else { return Vec::new() };
+    let texts = table.iter().filter(|(key, _)| ["name", "type", "into", "types"].contains(&key.get_ref().as_ref()));
+    let texts = texts.flat_map(|(_, value)| match value.get_ref() {
+        DeValue::Array(values) => values.iter().map(Spanned::get_ref).collect(),
+        value => vec![value],
+    });
+    texts.filter_map(DeValue::as_str).map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::warnings, *};
 
     #[test]
     fn the_built_in_file_is_well_formed() {
@@ -187,6 +219,45 @@ mod tests {
         assert!(lines.contains(&4), "{problems:?}");
         assert!(lines.contains(&12), "{problems:?}");
         assert!(problems.iter().any(|problem| problem.message.contains("nowhere")), "{problems:?}");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_one_problem_and_hides_no_other() {
+        let text = "version = 1\n[[topic]]\nname = \"t\"\npartitoins = 3\n[[event]]\ntype = \"a\"\ntopic = \"t\"\nshcema = \"x\"\n\
+                    [[pipeline]]\nname = \"p\"\ntopic = \"t\"\n[[pipeline.input]]\nname = \"i\"\ntypes = [\"a\"]\ninto = \"s\"\n\
+                    columns = [{ name = \"c\", type = \"strin\" }]\n[[pipeline.silver]]\nname = \"s\"\nmode = \"append\"\n\
+                    [[pipeline.silver]]\nname = \"f\"\nmode = \"fold\"\nfrom = \"nothing\"\nkey = [\"c\"]\nfold = { n = { count = \"*\" } }\n";
+        let read = read(text);
+        let lines: Vec<usize> = read.problems.iter().map(|problem| problem.line).collect();
+        assert_eq!(lines, [4, 8, 16, 20], "{:?}", read.problems);
+        assert_eq!(read.pipelines.pipelines[0].silver.len(), 2);
+        let mut left_out: Vec<String> = read.left_out.into_iter().collect();
+        left_out.sort();
+        assert_eq!(left_out, ["a", "i", "s", "t"]);
+    }
+
+    #[test]
+    fn a_type_that_no_pipeline_takes_is_a_warning() {
+        let text = |types: &str| {
+            format!(
+                "version = 1\n[[topic]]\nname = \"t\"\n[[topic]]\nname = \"u\"\n[[event]]\ntype = \"a\"\ntopic = \"t\"\n\
+                 [[event]]\ntype = \"b\"\ntopic = \"u\"\n[[pipeline]]\nname = \"p\"\ntopic = \"t\"\n[[pipeline.input]]\nname = \"i\"\n\
+                 types = [{types}]\ninto = \"s\"\ncolumns = [{{ name = \"c\", type = \"string\" }}]\n[[pipeline.silver]]\n\
+                 name = \"s\"\nmode = \"append\"\n"
+            )
+        };
+        let lines = |text: &str| {
+            let read = read(text);
+            let warnings = warnings(&read);
+            assert!(warnings.iter().all(|warning| warning.message.contains("event type")), "{warnings:?}");
+            warnings.iter().map(|warning| warning.line).collect::<Vec<usize>>()
+        };
+        // `b` is on a topic that no pipeline reads.
+        assert_eq!(lines(&text("\"a\", \"b\"")), [9]);
+        assert_eq!(lines(&text("\"b\"")), [6, 9]);
+        // An input that cannot be read may take it.
+        assert_eq!(lines(&text("\"a\", \"b\"").replace("into =", "inot =")), [] as [usize; 0]);
+        assert_eq!(lines(super::super::BUILT_IN), [] as [usize; 0]);
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub struct Applied {
     pub recompute: Vec<Vec<Value>>,
 }
 
-fn names_table(sql: &str, table: &str) -> bool {
+/// Whether the SQL has the name of the table as a word.
+pub(crate) fn names_table(sql: &str, table: &str) -> bool {
     sql.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == table)
 }

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    origin::require_plain,
     query::{Planner, Query},
     silver::fold::WEIGHT,
     state::Step,
@@ -36,21 +37,19 @@ pub struct KeysPlan {
 impl KeysPlan {
     pub async fn new(gold: &Gold, source: &Source<'_>) -> Result<Self> {
         let planner = Planner::new(&[(source.table, source.schema.clone())])?;
-        let query = planner.select(&gold.sql).await?;
+        let plan = planner.logical(&gold.sql).await?;
         let latest = gold.latest.as_ref().map(|latest| (latest.by.clone(), latest.keep));
         for name in gold.key.iter().chain(latest.iter().map(|(by, _)| by)) {
             if source.schema.field_with_name(name).is_err() {
                 return Err(Error::Declaration(format!("silver table `{}` has no column `{name}`", source.table)));
             }
         }
-        for name in &gold.key {
-            if query.schema().field_with_name(name).is_err() {
-                return Err(Error::Declaration(format!("its SQL must give the key column `{name}`")));
-            }
-        }
+        require_plain(&plan, &gold.key)?;
+        value::require_kept(source.schema)?;
         if gold.bucket.is_some() {
             return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
         }
+        let query = planner.query(plan)?;
         Ok(Self {
             name: gold.name.clone(),
             source: source.table.to_owned(),

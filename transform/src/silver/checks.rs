@@ -44,31 +44,41 @@ impl Checks {
         if silver.expect.is_empty() {
             return Ok(None);
         }
+        let query = Self::plan(&silver.name, &silver.expect, schema)
+            .await
+            .map_err(|error| Error::Declaration(format!("expectations of `{}`: {error}", silver.name)))?;
+        Ok(Some(Self { rules: silver.expect.clone(), query }))
+    }
+
+    /// Why rules cannot be planned: each rule on its own.
+    pub async fn problems(silver: &Silver, schema: &SchemaRef) -> Vec<Error> {
+        let mut problems = Vec::new();
+        for rule in &silver.expect {
+            if let Err(error) = Self::plan(&silver.name, std::slice::from_ref(rule), schema).await {
+                let message = format!("expectation `{}` of `{}`: {error}", rule.name, silver.name);
+                problems.push(Error::Declaration(message));
+            }
+        }
+        problems
+    }
+
+    async fn plan(table: &str, rules: &[Expectation], schema: &SchemaRef) -> Result<Query> {
         let mut fields: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
         if schema.field_with_name(INGEST_TIME).is_err() {
             fields.push(Field::new(INGEST_TIME, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true));
         }
         fields.push(Field::new(ROW, DataType::UInt32, true));
-        let planner = Planner::new(&[(&silver.name, Arc::new(Schema::new(fields)))])?;
+        let planner = Planner::new(&[(table, Arc::new(Schema::new(fields)))])?;
         let columns: Vec<String> =
-            silver.expect.iter().enumerate().map(|(index, rule)| format!("({}) AS rule_{index}", rule.check)).collect();
-        let sql = format!("SELECT {} FROM {}", columns.join(", "), silver.name);
-        let query = planner
-            .row_wise(&sql, &[ROW])
-            .await
-            .map_err(|error| Error::Declaration(format!("expectations of `{}`: {error}", silver.name)))?;
-        for (rule, field) in silver.expect.iter().zip(query.schema().fields()) {
+            rules.iter().enumerate().map(|(index, rule)| format!("({}) AS rule_{index}", rule.check)).collect();
+        let query = planner.row_wise(&format!("SELECT {} FROM {table}", columns.join(", ")), &[ROW]).await?;
+        for (rule, field) in rules.iter().zip(query.schema().fields()) {
             if field.data_type() != &DataType::Boolean {
-                let message = format!(
-                    "expectation `{}` of `{}` is not a boolean but {}",
-                    rule.name,
-                    silver.name,
-                    field.data_type()
-                );
+                let message = format!("`{}` is not a boolean but {}", rule.check, field.data_type());
                 return Err(Error::Declaration(message));
             }
         }
-        Ok(Some(Self { rules: silver.expect.clone(), query }))
+        Ok(query)
     }
 
     /// Judges each row of `rows`, which has the table's columns, `ingest_time` and `_row`.

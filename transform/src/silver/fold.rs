@@ -8,7 +8,10 @@
 
 mod aggregate;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use karat_lake::arrow::{
     array::{Int64Array, RecordBatch},
@@ -23,6 +26,7 @@ use crate::{
     Error, Result,
     batches::join,
     decode::ROW,
+    origin::require_plain,
     query::{Planner, Query},
     state::Step,
     value::{self, Column, Value},
@@ -61,20 +65,14 @@ impl FoldPlan {
     /// Plans `silver` over rows of `input`: the schema of its append table, or of the inputs of an upsert.
     pub async fn new(silver: &Silver, input: &SchemaRef) -> Result<Self> {
         let context = |error: Error| Error::Declaration(format!("silver table `{}`: {error}", silver.name));
-        let field = |name: &str| {
-            let found = input.field_with_name(name).cloned();
-            found.map_err(|_| context(Error::Declaration(format!("there is no column `{name}` to fold"))))
-        };
+        require_columns(silver, input).map_err(context)?;
         let mut fields = Vec::new();
         for name in &silver.key {
-            fields.push(field(name)?);
+            fields.push(input.field_with_name(name)?.clone());
         }
         let mut aggregates = Vec::new();
         match silver.mode {
             SilverMode::Upsert => {
-                for name in &silver.sequence {
-                    field(name)?;
-                }
                 // The event's hash decides between records of one sequence, for all columns alike.
                 let order: Vec<String> = silver.sequence.iter().cloned().chain([EVENT_HASH.to_owned()]).collect();
                 let rest = input.fields().iter().filter(|field| !silver.key.contains(field.name()));
@@ -86,15 +84,13 @@ impl FoldPlan {
             _ => {
                 for (name, aggregate) in &silver.fold {
                     let plan = AggregatePlan::new(aggregate);
-                    for column in plan.columns() {
-                        field(column)?;
-                    }
                     fields.push(Field::new(name, plan.output_type(input), true));
                     aggregates.push(plan);
                 }
             }
         }
         let folded: SchemaRef = Arc::new(Schema::new(fields));
+        value::require_kept(&folded).map_err(context)?;
         let mut shaped: Vec<Field> = folded.fields().iter().map(|field| field.as_ref().clone()).collect();
         shaped.push(Field::new(ROW, DataType::UInt32, true));
         let planner = Planner::new(&[(&silver.name, Arc::new(Schema::new(shaped)))])?;
@@ -107,14 +103,10 @@ impl FoldPlan {
             }
         };
         let shape = planner.row_wise(&sql, &[ROW]).await.map_err(context)?;
+        require_plain(&planner.logical(&sql).await?, &silver.key).map_err(context)?;
         let schema = Arc::new(Schema::new(
             shape.schema().fields().iter().filter(|field| field.name() != ROW).cloned().collect::<Vec<_>>(),
         ));
-        for name in &silver.key {
-            if schema.field_with_name(name).is_err() {
-                return Err(context(Error::Declaration(format!("the SQL must keep the key column `{name}`"))));
-            }
-        }
         Ok(Self {
             name: silver.name.clone(),
             from: silver.from.clone(),
@@ -238,6 +230,23 @@ impl FoldPlan {
             (0..shaped.num_columns()).filter(|index| shaped.schema().field(*index).name() != ROW).collect();
         Ok((shaped.project(&positions)?.with_schema(self.schema.clone())?, kept.unwrap_or_default()))
     }
+}
+
+/// Every column that the declaration names is there.
+fn require_columns(silver: &Silver, input: &SchemaRef) -> Result<()> {
+    let aggregates: Vec<AggregatePlan> = silver.fold.values().map(AggregatePlan::new).collect();
+    let folded = aggregates.iter().flat_map(AggregatePlan::columns);
+    let named = silver.key.iter().chain(&silver.sequence).map(String::as_str).chain(folded.map(String::as_str));
+    let missing: BTreeSet<&str> = named.filter(|name| input.field_with_name(name).is_err()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = |names: Vec<&str>| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Err(Error::Declaration(format!(
+        "there is no column {} to fold; there are {}",
+        list(missing.into_iter().collect()),
+        list(input.fields().iter().map(|field| field.name().as_str()).collect())
+    )))
 }
 
 type Rows = Vec<(Vec<u8>, Vec<Value>)>;

@@ -171,3 +171,19 @@ async fn of_two_events_of_one_identity_the_first_stays_and_another_content_is_qu
     world.assert_verified().await;
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_saw_only_bad_records_starts_again() {
+    let world = World::new(BUILT_IN).await;
+    let running = world.start();
+    world.publish(vec![finished("no-json", "this is not JSON")]).await;
+    world.settled(&running).await;
+    running.stop().await;
+    let running = world.start();
+    world.publish(vec![good("r1")]).await;
+    world.settled(&running).await;
+    assert_eq!(world.text("silver.runs", &["run_id"]).await, ["r1"]);
+    assert_eq!(world.rows("quarantine.etl_runs").await.num_rows(), 1);
+    world.assert_verified().await;
+    running.stop().await;
+}

@@ -103,6 +103,12 @@ SELECT customer, count(*) AS orders, max(amount) AS largest,
 FROM orders
 GROUP BY customer
 """
+
+[[pipeline.gold]]
+name = "payers"
+refresh = "keys"
+key = ["payer"]
+sql = "SELECT payer, count(*) AS payments, max(cents) - min(cents) AS spread FROM payments GROUP BY payer"
 "#;
 
 fn order(order_id: &str, version: i64, day: u32, customer: Value, amount: &str, state: &str) -> NewRecord {
@@ -289,6 +295,7 @@ async fn figures_over_an_append_table_are_merged_batch_by_batch() {
         world.text("gold.payment_figures", &columns).await,
         ["card|3|3|100|1000|450.0|1350|2|1000.0", "cash|1|0|75|75|75.0|75|0|75.0"]
     );
+    assert_eq!(world.text("gold.payers", &["payer", "payments", "spread"]).await, ["NULL|1|0", "ada|2|150", "bob|1|0"]);
     world.assert_verified().await;
     running.stop().await;
 }
