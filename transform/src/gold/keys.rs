@@ -4,9 +4,12 @@
 //! `latest`, only the newest rows of a group are kept and seen; `floor` remembers the newest row that was let go, and
 //! when a kept row goes away or moves, so that an older one should come back, the group asks to be refilled.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use karat_lake::arrow::{array::RecordBatch, datatypes::SchemaRef};
+use karat_lake::arrow::{
+    array::{RecordBatch, RecordBatchOptions},
+    datatypes::{Schema, SchemaRef},
+};
 use karat_schemas::pipelines::Gold;
 
 use super::{
@@ -26,7 +29,8 @@ use crate::{
 pub struct KeysPlan {
     name: String,
     source: String,
-    source_schema: SchemaRef,
+    /// The columns of the silver table that are kept: those that the SQL reads, and the order.
+    kept: SchemaRef,
     row_key: Vec<String>,
     key: Vec<String>,
     latest: Option<(String, usize)>,
@@ -49,11 +53,15 @@ impl KeysPlan {
         if gold.bucket.is_some() {
             return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
         }
-        let query = planner.query(plan)?;
+        let read = planner.query(plan)?.columns_of(source.table)?;
+        let is_kept = |name: &String| read.contains(name) || latest.as_ref().is_some_and(|(by, _)| by == name);
+        let fields = source.schema.fields().iter().filter(|field| is_kept(field.name()));
+        let kept: SchemaRef = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+        let query = Planner::new(&[(source.table, kept.clone())])?.select(&gold.sql).await?;
         Ok(Self {
             name: gold.name.clone(),
             source: source.table.to_owned(),
-            source_schema: source.schema.clone(),
+            kept,
             row_key: source.key.to_vec(),
             key: gold.key.clone(),
             latest,
@@ -120,7 +128,7 @@ impl KeysPlan {
             Some((by, _)) => value::row_keys(changes, std::slice::from_ref(by))?,
             None => vec![Vec::new(); changes.num_rows()],
         };
-        let names: Vec<String> = self.source_schema.fields().iter().map(|field| field.name().clone()).collect();
+        let names: Vec<String> = self.kept.fields().iter().map(|field| field.name().clone()).collect();
         let cells = value::columns(changes, &names)?;
         let weights = value::columns(changes, &[WEIGHT.to_owned()])?;
         let mut touched = BTreeSet::new();
@@ -145,7 +153,7 @@ impl KeysPlan {
         };
         let keyspace = GoldPlan::keyspace(&self.name);
         let floor_key = [group, FLOOR].concat();
-        let by = self.source_schema.index_of(by)?;
+        let by = self.kept.index_of(by)?;
         let mut kept: Vec<((Value, Vec<u8>), Row)> =
             rows.into_iter().map(|(key, values)| ((values[by].clone(), key), values)).collect();
         kept.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
@@ -185,14 +193,16 @@ impl KeysPlan {
 
     /// Runs the SQL over the rows of the groups.
     async fn compute(&mut self, groups: &[(Vec<u8>, Vec<Row>)]) -> Result<GoldChanges> {
-        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.source_schema.fields().len()];
+        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.kept.fields().len()];
         for values in groups.iter().flat_map(|(_, rows)| rows) {
             cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value.clone()));
         }
-        let types = self.source_schema.fields().iter();
+        let types = self.kept.fields().iter();
         let columns =
             types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
-        let rows = RecordBatch::try_new(self.source_schema.clone(), columns)?;
+        let count = groups.iter().map(|(_, rows)| rows.len()).sum();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let rows = RecordBatch::try_new_with_options(self.kept.clone(), columns, &options)?;
         let upserts = self.query.run(&[(&self.source, rows)]).await?;
         let upsert_keys = value::row_keys(&upserts, &self.key)?;
         let present: BTreeSet<&Vec<u8>> = upsert_keys.iter().collect();
