@@ -16,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures::future::BoxFuture;
 use karat_lake::{Lake, Table, TransactionId, epochs::Epochs};
 use karat_schemas::pipelines::Pipeline;
 use serde::{Deserialize, Serialize};
@@ -43,50 +44,63 @@ struct Ready {
 }
 
 /// Begins a rebuild beside the live runner with `settings`; leftovers of an earlier one are removed.
-pub async fn start(pipeline: &Pipeline, settings: &RunnerSettings) -> Result<Runner> {
-    let generation = settings.generation + 1;
-    clear(settings, generation)?;
-    let folder = rebuild_folder(settings);
-    fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
-    let shadow = RunnerSettings {
-        tables: Lake::at(&folder.display().to_string())?,
-        generation,
-        writes_epochs: false,
-        ..settings.clone()
-    };
-    Runner::open(pipeline, shadow).await
+pub fn start<'a>(pipeline: &'a Pipeline, settings: &'a RunnerSettings) -> BoxFuture<'a, Result<Runner>> {
+    Box::pin(async move {
+        let generation = settings.generation + 1;
+        clear(settings, generation)?;
+        let folder = rebuild_folder(settings);
+        fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
+        let shadow = RunnerSettings {
+            tables: Lake::at(&folder.display().to_string())?,
+            generation,
+            writes_epochs: false,
+            ..settings.clone()
+        };
+        Runner::open(pipeline, shadow).await
+    })
 }
 
 /// Puts a finished rebuild in the place of the live tables. Both must be at one position; the live runner, if there is
 /// one, must be closed. Afterwards the pipeline is opened again with the next generation.
-pub async fn swap(pipeline: &Pipeline, live: &RunnerSettings, shadow: Runner) -> Result<()> {
-    let generation = live.generation + 1;
-    let bronze = live.lake.open(&crate::bronze::table_name(&pipeline.topic)).await?;
-    let position = shadow.position();
-    let id = i64::try_from(uuid::Uuid::new_v4().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
-    let (positions, as_of_us) = shadow.covered();
-    let fingerprint = shadow.fingerprint().to_owned();
-    let ready =
-        Ready { id, generation, fingerprint, position, hash: bronze.commit_hash(position).await?, positions, as_of_us };
-    shadow.close()?;
-    let note = rebuild_folder(live).join("ready.json");
-    let text = serde_json::to_vec(&ready)?;
-    write_durably(&note, &text)?;
-    finish(pipeline, live, &ready).await
+pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, shadow: Runner) -> BoxFuture<'a, Result<()>> {
+    Box::pin(async move {
+        let generation = live.generation + 1;
+        let bronze = live.lake.open(&crate::bronze::table_name(&pipeline.topic)).await?;
+        let position = shadow.position();
+        let id = i64::try_from(uuid::Uuid::new_v4().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
+        let (positions, as_of_us) = shadow.covered();
+        let fingerprint = shadow.fingerprint().to_owned();
+        let ready = Ready {
+            id,
+            generation,
+            fingerprint,
+            position,
+            hash: bronze.commit_hash(position).await?,
+            positions,
+            as_of_us,
+        };
+        shadow.close()?;
+        let note = rebuild_folder(live).join("ready.json");
+        let text = serde_json::to_vec(&ready)?;
+        write_durably(&note, &text)?;
+        finish(pipeline, live, &ready).await
+    })
 }
 
 /// Ends a swap that a crash interrupted; true when there was one.
-pub async fn finish_pending(pipeline: &Pipeline, live: &RunnerSettings) -> Result<bool> {
-    let note = rebuild_folder(live).join("ready.json");
-    let Ok(text) = fs::read(&note) else { return Ok(false) };
-    let ready: Ready = serde_json::from_slice(&text)?;
-    let plan = PipelinePlan::new(pipeline).await?;
-    if ready.generation != live.generation + 1 || ready.fingerprint != plan.fingerprint {
-        clear(live, ready.generation.max(live.generation + 1))?;
-        return Ok(false);
-    }
-    finish(pipeline, live, &ready).await?;
-    Ok(true)
+pub fn finish_pending<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings) -> BoxFuture<'a, Result<bool>> {
+    Box::pin(async move {
+        let note = rebuild_folder(live).join("ready.json");
+        let Ok(text) = fs::read(&note) else { return Ok(false) };
+        let ready: Ready = serde_json::from_slice(&text)?;
+        let plan = PipelinePlan::new(pipeline).await?;
+        if ready.generation != live.generation + 1 || ready.fingerprint != plan.fingerprint {
+            clear(live, ready.generation.max(live.generation + 1))?;
+            return Ok(false);
+        }
+        finish(pipeline, live, &ready).await?;
+        Ok(true)
+    })
 }
 
 async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Result<()> {

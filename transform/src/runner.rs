@@ -3,6 +3,9 @@
 //! Order of durability within a step: tables (in parallel), epoch manifest, state store. A crash leaves the state store
 //! at or before the tables, never behind by an unknown amount: [`Runner::open`] reads how far each table is and runs
 //! the missing steps again, committing only to the tables that lack them.
+//!
+//! What other crates await is boxed, here and in the neighbouring modules, so that the engine is compiled once, in this
+//! crate, and not again in each that awaits it.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -11,6 +14,7 @@ use std::{
     time::Instant,
 };
 
+use futures::future::BoxFuture;
 use karat_lake::{Lake, Table, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::{epoch::Epoch, pipelines::Pipeline};
 
@@ -69,24 +73,26 @@ const CATCH_UP_BYTES: usize = 256 << 20;
 
 impl Runner {
     /// Opens the tables and brings them to one point. The bronze table must exist.
-    pub async fn open(pipeline: &Pipeline, settings: RunnerSettings) -> Result<Self> {
-        let plan = PipelinePlan::new(pipeline).await?;
-        let bronze = settings.lake.open_or_create(&bronze::table_spec(&plan.topic)).await?;
-        let epochs = Epochs::of(&settings.lake, &plan.name)?;
-        let last = epochs.latest().await?.unwrap_or_default();
-        let store = open_store(&settings, &plan)?;
-        let tables = Tables::open(&settings.tables, &plan).await?;
-        let position = store.meta(POSITION)?.unwrap_or(0);
-        // Nothing but quarantined records so far: stored as no time.
-        let as_of_us = store.meta::<Option<i64>>(AS_OF)?.flatten();
-        let covered = if settings.writes_epochs { last.positions.clone() } else { BTreeMap::new() };
-        let totals = StepCounts::default();
-        let mut runner =
-            Self { settings, plan, store, tables, bronze, epochs, last, position, as_of_us, covered, totals };
-        if runner.is_current().await? {
-            runner.recover().await?;
-        }
-        Ok(runner)
+    pub fn open(pipeline: &Pipeline, settings: RunnerSettings) -> BoxFuture<'_, Result<Self>> {
+        Box::pin(async move {
+            let plan = PipelinePlan::new(pipeline).await?;
+            let bronze = settings.lake.open_or_create(&bronze::table_spec(&plan.topic)).await?;
+            let epochs = Epochs::of(&settings.lake, &plan.name)?;
+            let last = epochs.latest().await?.unwrap_or_default();
+            let store = open_store(&settings, &plan)?;
+            let tables = Tables::open(&settings.tables, &plan).await?;
+            let position = store.meta(POSITION)?.unwrap_or(0);
+            // Nothing but quarantined records so far: stored as no time.
+            let as_of_us = store.meta::<Option<i64>>(AS_OF)?.flatten();
+            let covered = if settings.writes_epochs { last.positions.clone() } else { BTreeMap::new() };
+            let totals = StepCounts::default();
+            let mut runner =
+                Self { settings, plan, store, tables, bronze, epochs, last, position, as_of_us, covered, totals };
+            if runner.is_current().await? {
+                runner.recover().await?;
+            }
+            Ok(runner)
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -122,34 +128,40 @@ impl Runner {
 
     /// Whether the stored state was made by this declaration and code. If not, or if it is gone while the tables have
     /// rows, nothing may be added to it: the pipeline must be rebuilt.
-    pub async fn is_current(&mut self) -> Result<bool> {
-        let stored: Option<String> = self.store.meta(FINGERPRINT)?;
-        match stored {
-            Some(stored) => Ok(stored == self.plan.fingerprint),
-            None => Ok(self.tables.positions().await?.is_empty()),
-        }
+    pub fn is_current(&mut self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let stored: Option<String> = self.store.meta(FINGERPRINT)?;
+            match stored {
+                Some(stored) => Ok(stored == self.plan.fingerprint),
+                None => Ok(self.tables.positions().await?.is_empty()),
+            }
+        })
     }
 
     /// Reads bronze versions that are not processed yet and processes them; false when there were none.
-    pub async fn catch_up(&mut self) -> Result<bool> {
-        let newest = self.bronze.newest_version(self.position).await?;
-        if newest <= self.position {
-            return Ok(false);
-        }
-        let (to, rows, positions) = self.read_bronze(newest).await?;
-        let shaped = self.shape(rows).await?;
-        self.advance(to, shaped, positions).await?;
-        Ok(true)
+    pub fn catch_up(&mut self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let newest = self.bronze.newest_version(self.position).await?;
+            if newest <= self.position {
+                return Ok(false);
+            }
+            let (to, rows, positions) = self.read_bronze(newest).await?;
+            let shaped = self.shape(rows).await?;
+            self.advance(to, shaped, positions).await?;
+            Ok(true)
+        })
     }
 
     /// Processes every bronze version up to `version`.
-    pub async fn catch_up_to(&mut self, version: u64) -> Result<()> {
-        while self.position < version {
-            let (to, rows, positions) = self.read_bronze(version).await?;
-            let shaped = self.shape(rows).await?;
-            self.advance(to, shaped, positions).await?;
-        }
-        Ok(())
+    pub fn catch_up_to(&mut self, version: u64) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            while self.position < version {
+                let (to, rows, positions) = self.read_bronze(version).await?;
+                let shaped = self.shape(rows).await?;
+                self.advance(to, shaped, positions).await?;
+            }
+            Ok(())
+        })
     }
 
     /// Processes shaped rows of the bronze versions after [`Runner::position`] up to `version`.

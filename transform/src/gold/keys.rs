@@ -1,10 +1,13 @@
 //! Refresh by keys: the groups that a change touches are computed again from their rows.
 //!
-//! The state store keeps the silver rows of each group side by side, so a touched group is read without a scan. With
-//! `latest`, only the newest rows of a group are kept and seen; `floor` remembers the newest row that was let go, and
-//! when a kept row goes away or moves, so that an older one should come back, the group asks to be refilled.
+//! The state store keeps the silver rows of each group as one value ([`Group`]), so a touched group is read without a
+//! scan. With `latest`, only the newest rows of a group are kept and seen; when one of them goes away or moves, so that
+//! an older one should come back, the group asks to be refilled.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    sync::Arc,
+};
 
 use karat_lake::arrow::{
     array::{RecordBatch, RecordBatchOptions},
@@ -15,6 +18,7 @@ use karat_schemas::pipelines::Gold;
 use super::{
     GoldChanges,
     choose::{Applied, GoldPlan, Source},
+    group::Group,
 };
 use crate::{
     Error, Result,
@@ -79,12 +83,13 @@ impl KeysPlan {
     }
 
     pub(super) async fn apply(&mut self, step: &mut Step<'_>, changes: &RecordBatch) -> Result<Applied> {
-        let touched = self.keep_rows(step, changes)?;
         let (mut ready, mut recompute) = (Vec::new(), Vec::new());
-        for group in touched {
-            match self.trim(step, &group)? {
-                Some(rows) => ready.push((group, rows)),
-                None => recompute.push(value::decode_all(&group, &self.name)?),
+        for (key, mut group) in self.changed(step, changes)? {
+            if self.trim(&mut group) {
+                self.store(step, &key, &group);
+                ready.push((key, group));
+            } else {
+                recompute.push(value::decode_all(&key, &self.name)?);
             }
         }
         Ok(Applied { changes: self.compute(&ready).await?, recompute })
@@ -98,109 +103,80 @@ impl KeysPlan {
     ) -> Result<GoldChanges> {
         let groups: BTreeSet<Vec<u8>> = groups.iter().map(|values| value::encode_all(values)).collect();
         let keyspace = GoldPlan::keyspace(&self.name);
-        for group in &groups {
-            for (key, _) in step.prefix(&keyspace, group)? {
-                step.remove(&keyspace, key);
-            }
-        }
-        let group_keys = value::row_keys(rows, &self.key)?;
-        let wanted = (0..rows.num_rows()).filter(|row| groups.contains(&group_keys[*row]));
+        groups.iter().for_each(|key| step.remove(&keyspace, key.clone()));
+        let row_groups = value::row_keys(rows, &self.key)?;
+        let wanted = (0..rows.num_rows()).filter(|row| groups.contains(&row_groups[*row]));
         let wanted =
             karat_lake::arrow::array::UInt32Array::from_iter_values(wanted.filter_map(|row| u32::try_from(row).ok()));
         let rows = karat_lake::arrow::compute::take_record_batch(rows, &wanted)?;
-        self.keep_rows(step, &rows)?;
+        let mut found = self.changed(step, &rows)?;
         let mut ready = Vec::new();
-        for group in groups {
-            // Nothing was let go before: every row was just put there.
-            if let Some(rows) = self.trim(step, &group)? {
-                ready.push((group, rows));
-            }
+        for key in groups {
+            let mut group = found.remove(&key).unwrap_or_default();
+            // Never short of rows: nothing was let go before.
+            self.trim(&mut group);
+            self.store(step, &key, &group);
+            ready.push((key, group));
         }
         self.compute(&ready).await
     }
 
-    /// Writes the rows of a change beside those of their group; gives the touched groups.
-    fn keep_rows(&self, step: &mut Step<'_>, changes: &RecordBatch) -> Result<BTreeSet<Vec<u8>>> {
+    /// The groups that a change touches, with its rows put in and taken out.
+    fn changed(&self, step: &Step<'_>, changes: &RecordBatch) -> Result<BTreeMap<Vec<u8>, Group>> {
         let keyspace = GoldPlan::keyspace(&self.name);
-        let groups = value::row_keys(changes, &self.key)?;
-        let rows = value::row_keys(changes, &self.row_key)?;
-        let orders = match &self.latest {
-            Some((by, _)) => value::row_keys(changes, std::slice::from_ref(by))?,
-            None => vec![Vec::new(); changes.num_rows()],
+        let group_keys = value::row_keys(changes, &self.key)?;
+        let row_keys = value::row_keys(changes, &self.row_key)?;
+        let order = match &self.latest {
+            Some((by, _)) => value::columns(changes, std::slice::from_ref(by))?.pop(),
+            None => None,
         };
         let names: Vec<String> = self.kept.fields().iter().map(|field| field.name().clone()).collect();
         let cells = value::columns(changes, &names)?;
         let weights = value::columns(changes, &[WEIGHT.to_owned()])?;
-        let mut touched = BTreeSet::new();
-        for row in 0..changes.num_rows() {
-            let key = row_place(&groups[row], &orders[row], &rows[row]);
+        let mut groups: BTreeMap<Vec<u8>, Group> = BTreeMap::new();
+        for (row, (key, row_key)) in group_keys.into_iter().zip(row_keys).enumerate() {
+            let group = match groups.entry(key) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let stored = step.get(&keyspace, entry.key())?;
+                    let group = stored.map(|bytes| Group::decode(&bytes, names.len()));
+                    let group = group.map(|group| group.ok_or_else(|| Error::DamagedState(keyspace.clone())));
+                    entry.insert(group.transpose()?.unwrap_or_default())
+                }
+            };
+            let place = (order.as_ref().map_or(Value::Null, |column| column.value(row)), row_key);
             if weights[0].value(row) == Value::Int(-1) {
-                step.remove(&keyspace, key);
+                group.remove(&place);
             } else {
-                let values: Vec<Value> = cells.iter().map(|column: &Column| column.value(row)).collect();
-                step.put(&keyspace, key, value::encode_all(&values));
+                group.put(place, cells.iter().map(|column: &Column| column.value(row)).collect());
             }
-            touched.insert(groups[row].clone());
         }
-        Ok(touched)
+        Ok(groups)
     }
 
-    /// Keeps the newest rows of a group and gives them; none when rows that were let go might belong to them now.
-    fn trim(&self, step: &mut Step<'_>, group: &[u8]) -> Result<Option<Vec<Row>>> {
-        let rows = self.rows_of(step, group)?;
-        let Some((by, keep)) = &self.latest else {
-            return Ok(Some(rows.into_iter().map(|(_, values)| values).collect()));
-        };
-        let keyspace = GoldPlan::keyspace(&self.name);
-        let floor_key = [group, FLOOR].concat();
-        let by = self.kept.index_of(by)?;
-        let mut kept: Vec<((Value, Vec<u8>), Row)> =
-            rows.into_iter().map(|(key, values)| ((values[by].clone(), key), values)).collect();
-        kept.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        let floor = step.get(&keyspace, &floor_key)?.map(|bytes| value::decode_all(&bytes, &keyspace)).transpose()?;
-        let floor = floor.map(|values| {
-            (values[0].clone(), if let Some(Value::Bytes(key)) = values.get(1) { key.to_vec() } else { Vec::new() })
-        });
-        // Below the floor rows have been let go before: what arrives there cannot be judged beside them.
-        if let Some(floor) = &floor {
-            let above = kept.iter().filter(|(place, _)| place > floor).count();
-            if above < *keep {
-                return Ok(None);
-            }
-        }
-        let excess = kept.len().saturating_sub(*keep);
-        if excess > 0 {
-            let mut new_floor = (Value::Null, Vec::new());
-            for (place, _) in kept.drain(..excess) {
-                step.remove(&keyspace, place.1.clone());
-                new_floor = place;
-            }
-            let highest = floor.map_or(new_floor.clone(), |floor| floor.max(new_floor));
-            step.put(&keyspace, floor_key, value::encode_all(&[highest.0, Value::Bytes(highest.1.into())]));
-        }
-        // In the order in which they are stored, so that the SQL sees what a recomputation would see.
-        kept.sort_unstable_by(|((_, one), _), ((_, other), _)| one.cmp(other));
-        Ok(Some(kept.into_iter().map(|(_, values)| values).collect()))
+    /// False when rows that were let go before might belong to the group now.
+    fn trim(&self, group: &mut Group) -> bool {
+        self.latest.as_ref().is_none_or(|(_, keep)| group.trim(*keep))
     }
 
-    /// The rows of a group with their keys, in the order of those.
-    fn rows_of(&self, step: &Step<'_>, group: &[u8]) -> Result<Vec<(Vec<u8>, Row)>> {
+    fn store(&self, step: &mut Step<'_>, key: &[u8], group: &Group) {
         let keyspace = GoldPlan::keyspace(&self.name);
-        let pairs = step.prefix(&keyspace, group)?.into_iter();
-        let rows = pairs.filter(|(key, _)| key.get(group.len()) == Some(&ROW_MARK));
-        rows.map(|(key, bytes)| Ok((key, value::decode_all(&bytes, &keyspace)?))).collect()
+        match group.encode() {
+            Some(bytes) => step.put(&keyspace, key.to_vec(), bytes),
+            None => step.remove(&keyspace, key.to_vec()),
+        }
     }
 
     /// Runs the SQL over the rows of the groups.
-    async fn compute(&mut self, groups: &[(Vec<u8>, Vec<Row>)]) -> Result<GoldChanges> {
+    async fn compute(&mut self, groups: &[(Vec<u8>, Group)]) -> Result<GoldChanges> {
         let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.kept.fields().len()];
-        for values in groups.iter().flat_map(|(_, rows)| rows) {
+        for values in groups.iter().flat_map(|(_, group)| group.rows()) {
             cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value.clone()));
         }
         let types = self.kept.fields().iter();
         let columns =
             types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
-        let count = groups.iter().map(|(_, rows)| rows.len()).sum();
+        let count = cells.first().map_or(0, Vec::len);
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let rows = RecordBatch::try_new_with_options(self.kept.clone(), columns, &options)?;
         let upserts = self.query.run(&[(&self.source, rows)]).await?;
@@ -210,15 +186,4 @@ impl KeysPlan {
             groups.iter().map(|(group, _)| group).filter(|group| !present.contains(group)).cloned().collect();
         Ok(GoldChanges { upserts, upsert_keys, deleted_keys })
     }
-}
-
-/// The values of a silver row.
-type Row = Vec<Value>;
-
-/// Follows the group in the key of a row, and of a floor: no value's encoding starts with them.
-const ROW_MARK: u8 = 0xfe;
-const FLOOR: &[u8] = &[0xff];
-
-fn row_place(group: &[u8], order: &[u8], row: &[u8]) -> Vec<u8> {
-    [group, &[ROW_MARK], order, row].concat()
 }

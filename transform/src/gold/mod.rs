@@ -4,6 +4,7 @@
 //! [`choose`] says which serves a declaration, and why not the other.
 
 pub mod choose;
+mod group;
 pub mod keys;
 pub mod merge;
 
