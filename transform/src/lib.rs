@@ -7,6 +7,7 @@ mod error;
 pub mod functions;
 pub mod gold;
 mod identities;
+pub mod journal;
 mod origin;
 pub mod plan;
 pub mod publish;

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    journal::Journal,
     plan::PipelinePlan,
     runner::{Runner, RunnerSettings, generation_folder},
     tables::hash_name,
@@ -52,6 +53,7 @@ pub async fn start(pipeline: &Pipeline, settings: &RunnerSettings) -> Result<Run
         tables: Lake::at(&folder.display().to_string())?,
         generation,
         writes_epochs: false,
+        journal: Journal::off(),
         ..settings.clone()
     };
     Runner::open(pipeline, shadow).await

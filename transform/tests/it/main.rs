@@ -5,6 +5,7 @@
 
 mod airline;
 mod bad_input;
+mod event_log;
 mod faults;
 mod second_pipeline;
 mod support;
