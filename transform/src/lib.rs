@@ -13,6 +13,7 @@ pub mod plan;
 pub mod publish;
 pub mod query;
 pub mod rebuild;
+pub mod reference;
 pub mod runner;
 pub mod shape;
 mod shaper;

@@ -28,6 +28,7 @@ use crate::{
     bronze::{self, BronzeSettings, BronzeWriter},
     journal::{self, Entry, Journal, Kind, column_changes},
     rebuild,
+    reference::Watch,
     runner::{Runner, RunnerSettings},
     shaper::{self, ShapedBatch},
 };
@@ -59,6 +60,9 @@ const SHAPED_AHEAD: usize = 1;
 
 /// How often a pipeline looks for versions that nobody told it of (spec L4).
 const POLL: Duration = Duration::from_secs(1);
+
+/// How often a pipeline looks whether the files of its reference tables changed.
+const LOOK_AT_REFERENCES: Duration = Duration::from_secs(5);
 
 impl WorkerSettings {
     /// Where the pipeline reads and writes, at its newest epoch.
@@ -229,6 +233,9 @@ impl PipelineTask {
         let mut rebuild: Option<Rebuild> = None;
         // A broken `fail` rule pauses after its batch is committed, until a restart or a replay.
         let mut is_paused = false;
+        let mut watch = Watch::new(&self.pipeline.references);
+        let mut look = tokio::time::interval(LOOK_AT_REFERENCES);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 batch = self.batches.recv() => match batch {
@@ -241,7 +248,12 @@ impl PipelineTask {
                     None => break,
                 },
                 Some(done) = self.orders.recv(), if rebuild.is_none() => {
-                    rebuild = Some(self.start_rebuild(&runner, Some(done)));
+                    rebuild = Some(self.start_rebuild(&runner, Some(done), "ordered"));
+                }
+                _ = look.tick(), if rebuild.is_none() && !watch.is_empty() => {
+                    if self.references_changed(&mut watch).await? {
+                        rebuild = Some(self.start_rebuild(&runner, None, "a reference table changed"));
+                    }
                 }
                 (built, began, done) = built(&mut rebuild) => {
                     rebuild = None;
@@ -390,10 +402,29 @@ impl PipelineTask {
         Ok(())
     }
 
-    fn start_rebuild(&self, runner: &Runner, done: Option<Order>) -> Rebuild {
+    /// Takes other contents of reference files into the declaration; true when there were some.
+    async fn references_changed(&mut self, watch: &mut Watch) -> Result<bool> {
+        let known = self.pipeline.references.clone();
+        let mut looking = std::mem::replace(watch, Watch::new(&[]));
+        let looked = tokio::task::spawn_blocking(move || {
+            let changed = looking.changed(&known);
+            (looking, changed)
+        });
+        let (looked, changed) = looked.await?;
+        *watch = looked;
+        let Some(references) = changed else { return Ok(false) };
+        tracing::info!(
+            pipeline = self.pipeline.name,
+            "a reference table changed: silver and gold are rebuilt from bronze"
+        );
+        self.pipeline.references = references;
+        Ok(true)
+    }
+
+    fn start_rebuild(&self, runner: &Runner, done: Option<Order>, why: &str) -> Rebuild {
         let (sender, receiver) = oneshot::channel();
         let (pipeline, settings) = (self.pipeline.clone(), runner.settings().clone());
-        self.journal.note(Entry::of(Kind::Replay, &pipeline.name).state("started").message("ordered"));
+        self.journal.note(Entry::of(Kind::Replay, &pipeline.name).state("started").message(why));
         tokio::spawn(async move {
             let _ = sender.send(build(&pipeline, &settings).await);
         });

@@ -17,6 +17,7 @@ use crate::{
     Error, Result,
     origin::require_plain,
     query::{Planner, Query},
+    reference::ReferenceRows,
     silver::fold::WEIGHT,
     state::Step,
     value::{self, Column, Value},
@@ -31,12 +32,17 @@ pub struct KeysPlan {
     key: Vec<String>,
     latest: Option<(String, usize)>,
     query: Query,
+    /// Reference tables that the SQL joins.
+    references: Vec<(String, RecordBatch)>,
     schema: SchemaRef,
 }
 
 impl KeysPlan {
-    pub async fn new(gold: &Gold, source: &Source<'_>) -> Result<Self> {
-        let planner = Planner::new(&[(source.table, source.schema.clone())])?;
+    /// Plans `gold`, whose SQL may join `references`.
+    pub async fn new(gold: &Gold, source: &Source<'_>, references: &[&ReferenceRows]) -> Result<Self> {
+        let joined = references.iter().map(|reference| (reference.name.as_str(), reference.rows.schema()));
+        let tables: Vec<_> = [(source.table, source.schema.clone())].into_iter().chain(joined).collect();
+        let planner = Planner::new(&tables)?;
         let plan = planner.logical(&gold.sql).await?;
         let latest = gold.latest.as_ref().map(|latest| (latest.by.clone(), latest.keep));
         for name in gold.key.iter().chain(latest.iter().map(|(by, _)| by)) {
@@ -44,7 +50,7 @@ impl KeysPlan {
                 return Err(Error::Declaration(format!("silver table `{}` has no column `{name}`", source.table)));
             }
         }
-        require_plain(&plan, &gold.key)?;
+        require_plain(&plan, source.table, &gold.key)?;
         value::require_kept(source.schema)?;
         if gold.bucket.is_some() {
             return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
@@ -57,6 +63,7 @@ impl KeysPlan {
             row_key: source.key.to_vec(),
             key: gold.key.clone(),
             latest,
+            references: references.iter().map(|reference| (reference.name.clone(), reference.rows.clone())).collect(),
             schema: query.schema().clone(),
             query,
         })
@@ -193,7 +200,9 @@ impl KeysPlan {
         let columns =
             types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
         let rows = RecordBatch::try_new(self.source_schema.clone(), columns)?;
-        let upserts = self.query.run(&[(&self.source, rows)]).await?;
+        let references = self.references.iter().map(|(name, rows)| (name.as_str(), rows.clone()));
+        let inputs: Vec<_> = [(self.source.as_str(), rows)].into_iter().chain(references).collect();
+        let upserts = self.query.run(&inputs).await?;
         let upsert_keys = value::row_keys(&upserts, &self.key)?;
         let present: BTreeSet<&Vec<u8>> = upsert_keys.iter().collect();
         let deleted_keys =

@@ -7,5 +7,6 @@ mod airline;
 mod bad_input;
 mod event_log;
 mod faults;
+mod references;
 mod second_pipeline;
 mod support;
