@@ -18,10 +18,11 @@ use karat_eventlog::{
 use karat_lake::Lake;
 use karat_schemas::{
     events::Contracts,
-    pipelines::{self, Pipeline, Pipelines},
+    pipelines::{self, Pipeline, Pipelines, Problem},
 };
 use karat_transform::{
     bronze::BronzeSettings,
+    reference,
     runner::RunnerSettings,
     worker::{WorkerSettings, runner_settings},
 };
@@ -63,11 +64,15 @@ impl Instance {
             .pipelines
             .as_ref()
             .map_or_else(|| "built-in pipelines".to_owned(), |path| path.display().to_string());
-        let pipelines = pipelines::parse(&text).map_err(|problems| {
-            let lines: Vec<String> =
-                problems.0.iter().map(|problem| format!("{shown}:{}: {}", problem.line, problem.message)).collect();
-            Failure::configuration(lines.join("\n"))
-        })?;
+        let lines = |problems: &[Problem]| {
+            let lines = problems.iter().map(|problem| format!("{shown}:{}: {}", problem.line, problem.message));
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        let mut pipelines = pipelines::parse(&text).map_err(|problems| Failure::configuration(lines(&problems.0)))?;
+        let (problems, _) = reference::load(&mut pipelines, &folder);
+        if !problems.is_empty() {
+            return Err(Failure::configuration(lines(&problems)));
+        }
         Ok(Self {
             data: arguments.data_dir.clone(),
             pipelines: Arc::new(pipelines),

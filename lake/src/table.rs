@@ -61,6 +61,11 @@ impl DataFile {
         self.0.size
     }
 
+    /// When the file was written, milliseconds since 1970 UTC.
+    pub fn written_at_ms(&self) -> i64 {
+        self.0.modification_time
+    }
+
     /// Rows in the file, when its statistics say so.
     pub fn rows(&self) -> Option<u64> {
         let stats: serde_json::Value = serde_json::from_str(self.0.stats.as_deref()?).ok()?;

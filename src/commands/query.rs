@@ -24,7 +24,7 @@ pub async fn run(sql: &str, arguments: &InstanceArgs, format: Format) -> Result<
     let context = SessionContext::new_with_config(SessionConfig::new().with_information_schema(true));
     karat_transform::functions::register(&context);
     let catalog = context.catalog("datafusion").ok_or_else(|| Failure::usage("no catalog"))?;
-    for layer in ["bronze", "silver", "gold", "quarantine"] {
+    for layer in ["bronze", "silver", "gold", "quarantine", "_karat"] {
         catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
     }
     for (name, version) in versions(&instance, &lake).await? {

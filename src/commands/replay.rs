@@ -3,17 +3,23 @@
 //! An interval says which events a replay is for, and the plan shows them. The rebuild is of the whole tables in any case:
 //! a keyed row may depend on events from before the interval, and rows outside it come out as they are.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use karat_api::replays::{LOCAL_HEADER, Replay, ReplayState};
+use karat_schemas::pipelines::Pipeline;
 use karat_transform::{
     bronze::{
         count::{TypeCount, count_types},
         table_name,
     },
+    journal::{self, Entry, Kind},
     plan::PipelinePlan,
     rebuild,
+    runner::RunnerSettings,
 };
 use serde::Serialize;
 
@@ -186,7 +192,24 @@ async fn on_the_folder(instance: &Instance, name: &str) -> Result<()> {
     let lake = instance.lake()?;
     rebuild::finish_pending(pipeline, &instance.runner(pipeline, &lake).await?).await?;
     let settings = instance.runner(pipeline, &lake).await?;
-    let mut shadow = rebuild::start(pipeline, &settings).await?;
+    let (journal, writer) = journal::start(&lake);
+    journal.note(Entry::of(Kind::Replay, name).state("started").message("ordered while no worker ran"));
+    let began = Instant::now();
+    let result = rebuild_whole(pipeline, &settings).await;
+    let ended = Entry {
+        duration_us: u64::try_from(began.elapsed().as_micros()).ok(),
+        ..Entry::of(Kind::Replay, name).state(if result.is_ok() { "done" } else { "failed" })
+    };
+    journal.note(match &result {
+        Ok(()) => ended,
+        Err(error) => ended.message(error),
+    });
+    writer.close().await;
+    Ok(result?)
+}
+
+async fn rebuild_whole(pipeline: &Pipeline, settings: &RunnerSettings) -> karat_transform::Result<()> {
+    let mut shadow = rebuild::start(pipeline, settings).await?;
     while shadow.catch_up().await? {}
-    Ok(rebuild::swap(pipeline, &settings, shadow).await?)
+    rebuild::swap(pipeline, settings, shadow).await
 }

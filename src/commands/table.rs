@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use karat_lake::{Lake, epochs::Epochs};
 use karat_transform::{
     bronze::table_name,
+    journal,
     plan::PipelinePlan,
     verify::{TableReport, verify},
 };
@@ -33,7 +34,7 @@ struct TableRow {
     bytes: i64,
 }
 
-/// Every table of the instance at its published version: bronze at its newest.
+/// Every table of the instance at its published version: bronze and the event log at their newest.
 pub async fn versions(instance: &Instance, lake: &Lake) -> Result<Vec<(String, Option<u64>)>> {
     let mut tables = Vec::new();
     for pipeline in &instance.pipelines.pipelines {
@@ -44,6 +45,9 @@ pub async fn versions(instance: &Instance, lake: &Lake) -> Result<Vec<(String, O
         if let Some(epoch) = Epochs::of(lake, &pipeline.name)?.latest().await? {
             tables.extend(epoch.tables.into_iter().map(|(name, version)| (name, Some(version))));
         }
+    }
+    if lake.open(journal::TABLE).await.is_ok() {
+        tables.push((journal::TABLE.to_owned(), None));
     }
     Ok(tables)
 }

@@ -9,7 +9,7 @@ use karat_schemas::{
     events::Contracts,
     pipelines::{self, Problem, Read},
 };
-use karat_transform::plan;
+use karat_transform::{plan, reference};
 
 use crate::failure::{Failure, Result};
 
@@ -21,12 +21,14 @@ pub async fn run(file: Option<PathBuf>) -> Result<ExitCode> {
         }
         None => pipelines::BUILT_IN.to_owned(),
     };
-    let read = pipelines::read(&text);
+    let mut read = pipelines::read(&text);
     for warning in pipelines::warnings(&read) {
         super::note(&format!("{name}:{}: warning: {}", warning.line, warning.message));
     }
     let folder = file.as_ref().and_then(|path| path.parent()).map(PathBuf::from).unwrap_or_default();
-    let mut problems = plan::problems(&read).await;
+    let (mut problems, unusable) = reference::load(&mut read.pipelines, &folder);
+    read.left_out.extend(unusable);
+    problems.extend(plan::problems(&read).await);
     problems.extend(contract_problems(&read, folder));
     problems.extend(read.problems);
     if problems.is_empty() {

@@ -46,6 +46,15 @@ async fn a_plan_shows_the_events_of_an_interval_and_changes_nothing() {
     let runs = folder.run(&["query", "SELECT count(*) AS runs FROM silver.runs", "--format", "json"]).await.json();
     assert_eq!(runs, json!([{"runs": 4}]));
     karat.stop().await;
+
+    // What happened can be asked of a table, also when nothing runs; a replay then is there too.
+    folder.run(&["replay", "start", "etl_runs", "--all"]).await.ok();
+    let happened = "SELECT state FROM _karat.event_log WHERE kind = 'replay' ORDER BY at";
+    let states = folder.run(&["query", happened, "--format", "json"]).await.json();
+    let state = |state: &str| json!({"state": state});
+    assert_eq!(states, json!([state("started"), state("done"), state("started"), state("done")]));
+    let tables = folder.run(&["table", "ls"]).await.ok();
+    assert!(tables.contains("_karat.event_log"), "{tables}");
 }
 
 /// Orders, of which none may have a count of zero: the figures divide by it.

@@ -132,6 +132,26 @@ async fn every_problem_of_a_pipelines_file_is_named_with_file_and_line() {
     assert!(said.err.contains(&format!("2 problems\n{path}:3: ")), "{said:?}");
     assert!(said.err.contains(&format!("{path}:11: ")) && said.err.contains("idd"), "{said:?}");
 
+    // A file of a reference table that is missing, or is not what it should be.
+    let reference =
+        "[[reference]]\nname = \"rates\"\nfile = \"rates.csv\"\ncolumns = [{ name = \"rate\", type = \"float64\" }]\n";
+    std::fs::write(&path, format!("{}{reference}", text.replace("idd", "id"))).unwrap();
+    for (content, reason) in [(None, "No such file"), (Some("rat\n1.5\n"), "`rate`"), (Some("rate\nmuch\n"), "much")] {
+        if let Some(content) = content {
+            std::fs::write(folder.text("rates.csv"), content).unwrap();
+        }
+        for words in [
+            &["validate", &path][..],
+            &["up", "--pipelines", &path, "--data-dir", &folder.data(), "--listen", "127.0.0.1:0"],
+        ] {
+            let said = run(words).await;
+            assert_eq!(said.code, 78, "{said:?}");
+            assert!(said.err.contains(&format!("{path}:19: ")) && said.err.contains(reason), "{said:?}");
+        }
+    }
+    std::fs::write(folder.text("rates.csv"), "rate\n1.5\n").unwrap();
+    assert_eq!(run(&["validate", &path]).await.code, 0);
+
     // A type that goes nowhere is allowed and said.
     let good = text
         .replace("idd", "id")

@@ -10,11 +10,11 @@ use karat_lake::datafusion::{
 
 use crate::{Error, Result};
 
-/// Refuses `plan` unless each column of `key` is a column of that name of the table below, passed through unchanged.
-pub fn require_plain(plan: &LogicalPlan, key: &[String]) -> Result<()> {
+/// Refuses `plan` unless each column of `key` is a column of that name of `table`, passed through unchanged.
+pub fn require_plain(plan: &LogicalPlan, table: &str, key: &[String]) -> Result<()> {
     let is_plain = |name: &&String| {
         let output = plan.schema().index_of_column_by_name(None, name);
-        output.and_then(|output| origin(plan, output)).is_some_and(|origin| origin == **name)
+        output.and_then(|output| origin(plan, output)).is_some_and(|origin| origin == (table, name.as_str()))
     };
     let changed: Vec<String> = key.iter().filter(|name| !is_plain(name)).map(|name| format!("`{name}`")).collect();
     if changed.is_empty() {
@@ -27,10 +27,10 @@ pub fn require_plain(plan: &LogicalPlan, key: &[String]) -> Result<()> {
     )))
 }
 
-/// The column of the table from which column `output` of `plan` is taken unchanged; none when it is computed.
-fn origin(plan: &LogicalPlan, output: usize) -> Option<&str> {
+/// The table and its column from which column `output` of `plan` is taken unchanged; none when it is computed.
+fn origin(plan: &LogicalPlan, output: usize) -> Option<(&str, &str)> {
     match plan {
-        LogicalPlan::TableScan(_) => Some(plan.schema().field(output).name()),
+        LogicalPlan::TableScan(scan) => Some((scan.table_name.table(), plan.schema().field(output).name())),
         LogicalPlan::Projection(projection) => of_expr(projection.expr.get(output)?, &projection.input),
         LogicalPlan::Aggregate(aggregate) => of_expr(aggregate.group_expr.get(output)?, &aggregate.input),
         LogicalPlan::Window(window) => origin(&window.input, output),
@@ -54,7 +54,7 @@ fn origin(plan: &LogicalPlan, output: usize) -> Option<&str> {
     }
 }
 
-fn of_expr<'p>(expr: &Expr, input: &'p LogicalPlan) -> Option<&'p str> {
+fn of_expr<'p>(expr: &Expr, input: &'p LogicalPlan) -> Option<(&'p str, &'p str)> {
     match expr {
         Expr::Alias(alias) => of_expr(&alias.expr, input),
         Expr::Column(column) => origin(input, input.schema().maybe_index_of_column(column)?),
@@ -73,9 +73,10 @@ mod tests {
 
     async fn is_plain(sql: &str) -> bool {
         let fields = ["k", "v"].map(|name| Field::new(name, DataType::Utf8, true));
-        let planner = Planner::new(&[("t", Arc::new(Schema::new(fields.to_vec())))]).unwrap();
+        let schema = Arc::new(Schema::new(fields.to_vec()));
+        let planner = Planner::new(&[("t", schema.clone()), ("r", schema)]).unwrap();
         let plan = planner.logical(sql).await.unwrap();
-        require_plain(&plan, &["k".to_owned()]).is_ok()
+        require_plain(&plan, "t", &["k".to_owned()]).is_ok()
     }
 
     #[tokio::test]
@@ -88,6 +89,8 @@ mod tests {
             "SELECT DISTINCT k FROM t ORDER BY k LIMIT 3",
             "WITH o AS (SELECT *, row_number() OVER (PARTITION BY k ORDER BY v) AS n FROM t) SELECT k, max(n) FROM o GROUP BY 1",
             "SELECT a.k, b.v FROM t AS a LEFT JOIN t AS b ON a.k = b.k",
+            "SELECT t.k, r.v FROM t LEFT JOIN r ON r.k = t.v",
+            "SELECT t.k, r.v FROM r JOIN t ON r.k = t.k",
         ] {
             assert!(is_plain(sql).await, "{sql}");
         }
@@ -106,6 +109,11 @@ mod tests {
             "SELECT max(k) AS k, v FROM t GROUP BY v",
             "SELECT b.k AS k FROM t AS a LEFT JOIN t AS b ON a.k = b.v",
             "SELECT k, count(*) AS n FROM t GROUP BY ROLLUP (k)",
+            // Rows of another table do not name groups, and there may be some that no group has.
+            "SELECT r.k FROM r JOIN t ON r.k = t.k",
+            "SELECT r.k FROM r LEFT JOIN t ON r.k = t.k",
+            "SELECT t.k FROM r LEFT JOIN t ON r.k = t.k",
+            "SELECT t.k FROM t FULL JOIN r ON r.k = t.k",
         ] {
             assert!(!is_plain(sql).await, "{sql}");
         }

@@ -19,6 +19,7 @@ use crate::{
     Error, Result,
     gold::choose::{GoldPlan, Source, names_table},
     publish::PublishedTable,
+    reference::{self, ReferenceRows},
     shape::Shaping,
     silver::{fold::FoldPlan, input::InputPlan},
 };
@@ -93,8 +94,11 @@ impl PipelinePlan {
         };
         let missing = pipeline.silver.iter().map(|silver| &silver.name).filter(|name| !is_planned(name));
         let missing: Vec<&String> = missing.chain(left_out).collect();
+        // The file of each was read when it was loaded: what is wrong with one is said there, with its own line.
+        let loaded = pipeline.references.iter().map(|reference| flaws.take(reference.line, reference::rows(reference)));
+        let references: Vec<ReferenceRows> = loaded.collect::<Vec<_>>().into_iter().flatten().collect();
         for gold in &pipeline.gold {
-            match Self::gold(gold, &appends, &folds).await {
+            match Self::gold(gold, &appends, &folds, &references).await {
                 Err(error) if missing.iter().any(|table| names_table(&gold.sql, table)) => {
                     flaws.follow_up(gold.line, error.to_string());
                 }
@@ -106,7 +110,12 @@ impl PipelinePlan {
         (Self { name, topic, shaping, appends, folds, golds, fingerprint }, flaws)
     }
 
-    async fn gold(gold: &Gold, appends: &[AppendPlan], folds: &[FoldPlan]) -> Result<NamedGold> {
+    async fn gold(
+        gold: &Gold,
+        appends: &[AppendPlan],
+        folds: &[FoldPlan],
+        references: &[ReferenceRows],
+    ) -> Result<NamedGold> {
         let place = [PARTITION.to_owned(), OFFSET.to_owned()];
         let mut sources: Vec<Source<'_>> = folds
             .iter()
@@ -118,7 +127,7 @@ impl PipelinePlan {
             key: &place,
             is_append_only: true,
         }));
-        let (plan, source) = GoldPlan::new(gold, &sources).await?;
+        let (plan, source) = GoldPlan::new(gold, &sources, references).await?;
         let bucket = gold.bucket.as_ref().map(|bucket| bucket.column.clone());
         Ok(NamedGold { name: gold.name.clone(), source, plan, bucket })
     }
@@ -271,7 +280,7 @@ fn fingerprint(pipeline: &Pipeline) -> String {
     plain.silver.iter_mut().for_each(|silver| silver.line = 0);
     plain.gold.iter_mut().for_each(|gold| (gold.line, gold.fresh_within) = (0, None));
     plain.description.clear();
-    let text = format!("{STATE_VERSION} {plain:?}");
+    let text = format!("{STATE_VERSION} {plain:?} {}", reference::fingerprint(&plain.references));
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 

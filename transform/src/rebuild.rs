@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    journal::Journal,
     plan::PipelinePlan,
     runner::{Runner, RunnerSettings, generation_folder},
     tables::hash_name,
@@ -54,6 +55,7 @@ pub fn start<'a>(pipeline: &'a Pipeline, settings: &'a RunnerSettings) -> BoxFut
             tables: Lake::at(&folder.display().to_string())?,
             generation,
             writes_epochs: false,
+            journal: Journal::off(),
             ..settings.clone()
         };
         Runner::open(pipeline, shadow).await

@@ -22,6 +22,7 @@ use crate::{
     Error, Result,
     batches::join,
     bronze::{self, writer::now_us},
+    journal::{Journal, StepEnd, StepNote},
     plan::PipelinePlan,
     shape::Shaped,
     state::StateStore,
@@ -43,6 +44,8 @@ pub struct RunnerSettings {
     pub declared: Option<Arc<HashSet<String>>>,
     /// Writes epochs; a rebuild does not.
     pub writes_epochs: bool,
+    /// Where steps are noted.
+    pub journal: Journal,
 }
 
 /// A running pipeline.
@@ -253,6 +256,8 @@ impl Runner {
         let counts = output.counts.clone();
         let paused = output.paused_by.clone();
         self.as_of_us = self.as_of_us.max(output.as_of_us);
+        let journal = self.settings.journal.clone();
+        let note = journal.is_on().then(|| StepNote::new(&self.plan.name, &output, self.tables.versions()));
         let computed = Instant::now();
         let hash = self.bronze.commit_hash(version).await?;
         let has = |table: &str| done.get(table).is_some_and(|reached| *reached >= version);
@@ -268,7 +273,22 @@ impl Runner {
         }
         let announced = Instant::now();
         self.store.apply(writes)?;
-        self.position = version;
+        let bronze_from = std::mem::replace(&mut self.position, version);
+        if let Some(note) = note {
+            journal.note_all(note.entries(&StepEnd {
+                pipeline: &self.plan.name,
+                epoch: self.last.epoch,
+                generation: self.settings.generation,
+                bronze_from,
+                bronze_to: version,
+                is_again: !done.is_empty(),
+                counts: &counts,
+                versions: self.tables.versions(),
+                whole: began.elapsed(),
+                compute: computed - began,
+                commit: committed - computed,
+            }));
+        }
         tracing::debug!(
             pipeline = self.plan.name,
             version,

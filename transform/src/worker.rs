@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::future::BoxFuture;
@@ -26,7 +26,9 @@ use tokio::{
 use crate::{
     Error, Result,
     bronze::{self, BronzeSettings, BronzeWriter},
+    journal::{self, Entry, Journal, Kind, column_changes},
     rebuild,
+    reference::Watch,
     runner::{Runner, RunnerSettings},
     shaper::{self, ShapedBatch},
 };
@@ -59,6 +61,9 @@ const SHAPED_AHEAD: usize = 1;
 /// How often a pipeline looks for versions that nobody told it of (spec L4).
 const POLL: Duration = Duration::from_secs(1);
 
+/// How often a pipeline looks whether the files of its reference tables changed.
+const LOOK_AT_REFERENCES: Duration = Duration::from_secs(5);
+
 impl WorkerSettings {
     /// Where the pipeline reads and writes, at its newest epoch.
     pub async fn runner_settings(&self, pipeline: &Pipeline) -> Result<RunnerSettings> {
@@ -81,6 +86,7 @@ pub async fn runner_settings(
         generation: epoch.map_or(0, |epoch| epoch.generation),
         declared: declared_for(pipeline, all),
         writes_epochs: true,
+        journal: Journal::off(),
     })
 }
 
@@ -120,6 +126,23 @@ async fn run_tasks(
     commands: mpsc::Receiver<Command>,
 ) -> Result<()> {
     ensure_topics(settings.log.as_ref(), &settings.pipelines).await?;
+    let (journal, writer) = journal::start(&settings.lake);
+    journal.note(Entry::new(Kind::Start).message(format_args!("version {}", env!("CARGO_PKG_VERSION"))));
+    let result = run_pipelines(settings, stop, commands, &journal).await;
+    journal.note(match &result {
+        Ok(()) => Entry::new(Kind::Stop).state("done"),
+        Err(error) => Entry::new(Kind::Stop).state("failed").message(error),
+    });
+    writer.close().await;
+    result
+}
+
+async fn run_pipelines(
+    settings: WorkerSettings,
+    stop: watch::Receiver<bool>,
+    commands: mpsc::Receiver<Command>,
+    journal: &Journal,
+) -> Result<()> {
     let mut tasks: JoinSet<(String, Result<()>)> = JoinSet::new();
     let mut orders = BTreeMap::new();
     let topics: HashSet<&str> = settings.pipelines.pipelines.iter().map(|pipeline| pipeline.topic.as_str()).collect();
@@ -140,6 +163,7 @@ async fn run_tasks(
                 pipeline: pipeline.clone(),
                 batches: taken,
                 orders: orders_of_pipeline,
+                journal: journal.clone(),
             };
             let name = format!("pipeline {}", pipeline.name);
             tasks.spawn(async move { (name, task.run().await) });
@@ -151,16 +175,17 @@ async fn run_tasks(
         tasks.spawn(async move { (name, writer.run(&group, stop).await) });
     }
     let passing = tokio::spawn(pass_orders(commands, orders));
-    let result = first_failure(&mut tasks).await;
+    let result = first_failure(&mut tasks, journal).await;
     passing.abort();
     result
 }
 
-async fn first_failure(tasks: &mut JoinSet<(String, Result<()>)>) -> Result<()> {
+async fn first_failure(tasks: &mut JoinSet<(String, Result<()>)>, journal: &Journal) -> Result<()> {
     while let Some(joined) = tasks.join_next().await {
         let (name, result) = joined?;
         if let Err(error) = result {
             tracing::error!(task = name, %error, "a transform task failed; the worker stops");
+            journal.note(Entry::new(Kind::Failure).message(format_args!("{name}: {error}")));
             tasks.shutdown().await;
             return Err(error);
         }
@@ -192,10 +217,12 @@ struct PipelineTask {
     pipeline: Pipeline,
     batches: mpsc::Receiver<ShapedBatch>,
     orders: mpsc::Receiver<Order>,
+    journal: Journal,
 }
 
-/// A rebuild under way: its task, and who waits for it.
+/// A rebuild under way: its task, since when, and who waits for it.
 struct Rebuild {
+    began: Instant,
     runner: oneshot::Receiver<Result<Runner>>,
     done: Option<Order>,
 }
@@ -206,6 +233,9 @@ impl PipelineTask {
         let mut rebuild: Option<Rebuild> = None;
         // A broken `fail` rule pauses after its batch is committed, until a restart or a replay.
         let mut is_paused = false;
+        let mut watch = Watch::new(&self.pipeline.references);
+        let mut look = tokio::time::interval(LOOK_AT_REFERENCES);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 batch = self.batches.recv() => match batch {
@@ -218,18 +248,24 @@ impl PipelineTask {
                     None => break,
                 },
                 Some(done) = self.orders.recv(), if rebuild.is_none() => {
-                    rebuild = Some(self.start_rebuild(&runner, Some(done)));
+                    rebuild = Some(self.start_rebuild(&runner, Some(done), "ordered"));
                 }
-                built = built(&mut rebuild) => {
-                    let (result, done) = match built {
-                        (Ok(shadow), done) => {
+                _ = look.tick(), if rebuild.is_none() && !watch.is_empty() => {
+                    if self.references_changed(&mut watch).await? {
+                        rebuild = Some(self.start_rebuild(&runner, None, "a reference table changed"));
+                    }
+                }
+                (built, began, done) = built(&mut rebuild) => {
+                    rebuild = None;
+                    let result = match built {
+                        Ok(shadow) => {
                             runner = self.swap(runner, shadow).await?;
                             is_paused = false;
-                            (Ok(()), done)
+                            Ok(())
                         }
-                        (Err(error), done) => (Err(error), done),
+                        Err(error) => Err(error),
                     };
-                    rebuild = None;
+                    self.note_replayed(&runner, began, result.as_ref().err());
                     tell(done, result, &self.pipeline.name);
                 }
                 () = tokio::time::sleep(POLL), if !is_paused => {
@@ -258,6 +294,7 @@ impl PipelineTask {
             Ok(()) => Ok(false),
             Err(error @ (Error::Sql(_) | Error::Arrow(_) | Error::Declaration(_))) => {
                 tracing::error!(pipeline = self.pipeline.name, %error, "paused; correct pipelines.toml and restart");
+                self.journal.note(Entry::of(Kind::Pause, &self.pipeline.name).message(&error));
                 Ok(true)
             }
             Err(error) => Err(error),
@@ -267,6 +304,8 @@ impl PipelineTask {
     fn has_paused(&self, runner: &Runner) -> bool {
         let reason = runner.last_epoch().paused.as_deref();
         if let Some(reason) = reason {
+            let epoch = Some(runner.last_epoch().epoch);
+            self.journal.note(Entry { epoch, ..Entry::of(Kind::Pause, &self.pipeline.name).message(reason) });
             tracing::error!(pipeline = self.pipeline.name, reason, "paused; it goes on after a restart or a replay");
         }
         reason.is_some()
@@ -274,9 +313,11 @@ impl PipelineTask {
 
     /// Opens the runner; ends an interrupted swap, and rebuilds when the declaration changed.
     async fn open(&self) -> Result<Runner> {
-        let settings = self.settings.runner_settings(&self.pipeline).await?;
-        rebuild::finish_pending(&self.pipeline, &settings).await?;
-        let settings = self.settings.runner_settings(&self.pipeline).await?;
+        if rebuild::finish_pending(&self.pipeline, &self.runner_settings().await?).await? {
+            let entry = Entry::of(Kind::Replay, &self.pipeline.name).state("done");
+            self.journal.note(entry.message("a swap that was interrupted is finished"));
+        }
+        let settings = self.runner_settings().await?;
         let is_stale = match Runner::open(&self.pipeline, settings.clone()).await {
             Ok(mut runner) => {
                 if runner.is_current().await? {
@@ -296,13 +337,54 @@ impl PipelineTask {
                 pipeline = self.pipeline.name,
                 "the declaration changed or the state is gone: silver and gold are rebuilt from bronze"
             );
+            self.note_stale().await?;
         }
+        let began = Instant::now();
         let mut shadow = rebuild::start(&self.pipeline, &settings).await?;
         while shadow.catch_up().await? {}
         rebuild::swap(&self.pipeline, &settings, shadow).await?;
-        let runner = Runner::open(&self.pipeline, self.settings.runner_settings(&self.pipeline).await?).await?;
+        let runner = Runner::open(&self.pipeline, self.runner_settings().await?).await?;
         self.announce(&runner).await;
+        self.note_replayed(&runner, began, None);
         Ok(runner)
+    }
+
+    /// Where the pipeline reads, writes and notes, at its newest epoch.
+    async fn runner_settings(&self) -> Result<RunnerSettings> {
+        let settings = self.settings.runner_settings(&self.pipeline).await?;
+        Ok(RunnerSettings { journal: self.journal.clone(), ..settings })
+    }
+
+    /// Notes that the tables are of another declaration, what changes in their columns, and the rebuild that follows.
+    async fn note_stale(&self) -> Result<()> {
+        let name = &self.pipeline.name;
+        let mut entries =
+            vec![Entry::of(Kind::Declaration, name).message("the declaration changed or the state is gone")];
+        let changes = column_changes(&self.pipeline, &self.settings.lake).await?;
+        entries.extend(
+            changes
+                .into_iter()
+                .map(|(table, change)| Entry { table: Some(table), ..Entry::of(Kind::Schema, name).message(change) }),
+        );
+        entries.push(
+            Entry::of(Kind::Replay, name).state("started").message("the declaration changed or the state is gone"),
+        );
+        self.journal.note_all(entries);
+        Ok(())
+    }
+
+    fn note_replayed(&self, runner: &Runner, began: Instant, failure: Option<&Error>) {
+        let entry = Entry {
+            epoch: Some(runner.last_epoch().epoch),
+            generation: Some(runner.last_epoch().generation),
+            bronze_to: Some(runner.position()),
+            duration_us: u64::try_from(began.elapsed().as_micros()).ok(),
+            ..Entry::of(Kind::Replay, &self.pipeline.name)
+        };
+        self.journal.note(match failure {
+            None => entry.state("done"),
+            Some(error) => entry.state("failed").message(error),
+        });
     }
 
     /// Processes a shaped batch.
@@ -320,13 +402,33 @@ impl PipelineTask {
         Ok(())
     }
 
-    fn start_rebuild(&self, runner: &Runner, done: Option<Order>) -> Rebuild {
+    /// Takes other contents of reference files into the declaration; true when there were some.
+    async fn references_changed(&mut self, watch: &mut Watch) -> Result<bool> {
+        let known = self.pipeline.references.clone();
+        let mut looking = std::mem::replace(watch, Watch::new(&[]));
+        let looked = tokio::task::spawn_blocking(move || {
+            let changed = looking.changed(&known);
+            (looking, changed)
+        });
+        let (looked, changed) = looked.await?;
+        *watch = looked;
+        let Some(references) = changed else { return Ok(false) };
+        tracing::info!(
+            pipeline = self.pipeline.name,
+            "a reference table changed: silver and gold are rebuilt from bronze"
+        );
+        self.pipeline.references = references;
+        Ok(true)
+    }
+
+    fn start_rebuild(&self, runner: &Runner, done: Option<Order>, why: &str) -> Rebuild {
         let (sender, receiver) = oneshot::channel();
         let (pipeline, settings) = (self.pipeline.clone(), runner.settings().clone());
+        self.journal.note(Entry::of(Kind::Replay, &pipeline.name).state("started").message(why));
         tokio::spawn(async move {
             let _ = sender.send(build(&pipeline, &settings).await);
         });
-        Rebuild { runner: receiver, done }
+        Rebuild { began: Instant::now(), runner: receiver, done }
     }
 
     /// Brings the rebuild to the live position and puts it in place. Ingestion goes on; this pipeline waits.
@@ -335,7 +437,7 @@ impl PipelineTask {
         shadow.catch_up_to(live.position()).await?;
         live.close()?;
         rebuild::swap(&self.pipeline, &settings, shadow).await?;
-        let runner = Runner::open(&self.pipeline, self.settings.runner_settings(&self.pipeline).await?).await?;
+        let runner = Runner::open(&self.pipeline, self.runner_settings().await?).await?;
         self.announce(&runner).await;
         Ok(runner)
     }
@@ -353,12 +455,12 @@ async fn build(pipeline: &Pipeline, settings: &RunnerSettings) -> Result<Runner>
 }
 
 /// Waits for a rebuild under way; for ever when there is none.
-async fn built(rebuild: &mut Option<Rebuild>) -> (Result<Runner>, Option<Order>) {
+async fn built(rebuild: &mut Option<Rebuild>) -> (Result<Runner>, Instant, Option<Order>) {
     match rebuild {
         Some(rebuild) => {
             let built = (&mut rebuild.runner).await;
             let gone = || Err(Error::Declaration("the rebuild ended early".to_owned()));
-            (built.unwrap_or_else(|_| gone()), rebuild.done.take())
+            (built.unwrap_or_else(|_| gone()), rebuild.began, rebuild.done.take())
         }
         None => std::future::pending().await,
     }

@@ -32,7 +32,12 @@ pub(super) fn check(pipelines: &Pipelines, text: &str, left_out: &HashSet<String
         let silver = pipeline.silver.iter().map(|silver| silver.name.as_str());
         silver.chain(pipeline.gold.iter().map(|gold| gold.name.as_str()))
     });
-    checker.unique("table", tables);
+    let references = pipelines.references.iter().map(|reference| reference.name.as_str());
+    checker.unique("table", tables.chain(references));
+    for reference in &pipelines.references {
+        checker.name("reference table", &reference.name, reference.line);
+        checker.unique("column", reference.columns.iter().map(|column| column.name.as_str()));
+    }
     let topics: HashSet<&str> = pipelines.topics.iter().map(|topic| topic.name.as_str()).collect();
     for event in &pipelines.events {
         if !topics.contains(event.topic.as_str()) && !left_out.contains(&event.topic) {

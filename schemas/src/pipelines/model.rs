@@ -1,6 +1,6 @@
 //! The parts of `pipelines.toml`. Field docs are the reference for each key.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
@@ -11,6 +11,7 @@ use crate::units::deserialize_duration;
 pub struct Pipelines {
     pub topics: Vec<Topic>,
     pub events: Vec<EventType>,
+    pub references: Vec<Reference>,
     pub pipelines: Vec<Pipeline>,
 }
 
@@ -42,6 +43,48 @@ pub struct EventType {
     pub line: usize,
 }
 
+/// `[[reference]]`: a small table from a file, for joins in gold SQL.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reference {
+    /// The table that gold SQL names.
+    pub name: String,
+    /// CSV with a header, JSON lines or Parquet, by the end of its name; a path relative to `pipelines.toml`.
+    pub file: String,
+    /// The columns that are read, with their types; absent reads all, with the types that the file has or suggests.
+    #[serde(default)]
+    pub columns: Vec<ReferenceColumn>,
+    /// Where the file was found; set when it is loaded.
+    #[serde(skip)]
+    pub path: PathBuf,
+    /// What the file holds; set when it is loaded.
+    #[serde(skip)]
+    pub bytes: Arc<[u8]>,
+    #[serde(skip)]
+    pub line: usize,
+}
+
+impl fmt::Debug for Reference {
+    /// What is declared, without the bytes.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = out.debug_struct("Reference");
+        shown.field("name", &self.name).field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
+/// A column of a reference table.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReferenceColumn {
+    pub name: String,
+    /// As of an input's column.
+    #[serde(rename = "type")]
+    pub column_type: ColumnType,
+    /// A row without a value makes the file unusable.
+    #[serde(default)]
+    pub required: bool,
+}
+
 /// `[[pipeline]]`: from one topic to silver and gold tables.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pipeline {
@@ -51,6 +94,8 @@ pub struct Pipeline {
     pub inputs: Vec<Input>,
     pub silver: Vec<Silver>,
     pub gold: Vec<Gold>,
+    /// The loaded reference tables that its gold SQL names.
+    pub references: Vec<Reference>,
     /// Line of the `[[pipeline]]` header.
     pub line: usize,
 }

@@ -11,7 +11,7 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{EventType, Gold, Input, Pipeline, Pipelines, Silver, check, model::default_topic};
+use super::{EventType, Gold, Input, Pipeline, Pipelines, Reference, Silver, check, model::default_topic};
 
 /// One problem in the file: where, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,12 +84,15 @@ impl<'t> Reader<'t> {
                 "version" => self.version(&value),
                 "topic" => pipelines.topics = self.each(value),
                 "event" => pipelines.events = self.each_at(value, |event: &mut EventType, line| event.line = line),
+                "reference" => {
+                    pipelines.references = self.each_at(value, |reference: &mut Reference, line| reference.line = line);
+                }
                 "pipeline" => {
                     pipelines.pipelines = self.entries(value).into_iter().map(|entry| self.pipeline(entry)).collect();
                 }
                 other => self.problem(
                     Some(key.span()),
-                    format!("unknown key `{other}`: expected `version`, `topic`, `event` or `pipeline`"),
+                    format!("unknown key `{other}`: expected `version`, `topic`, `event`, `reference` or `pipeline`"),
                 ),
             }
         }
@@ -111,6 +114,7 @@ impl<'t> Reader<'t> {
             inputs: Vec::new(),
             silver: Vec::new(),
             gold: Vec::new(),
+            references: Vec::new(),
             line,
         };
         let DeValue::Table(table) = entry.into_inner() else { return pipeline };

@@ -16,7 +16,7 @@ use super::{Fault, kind, number, time};
 use crate::Result;
 
 /// The Arrow type of a declared type.
-pub(super) fn data_type(column_type: ColumnType) -> DataType {
+pub(crate) fn data_type(column_type: ColumnType) -> DataType {
     match column_type {
         ColumnType::String | ColumnType::Json => DataType::Utf8,
         ColumnType::Int64 => DataType::Int64,

@@ -23,6 +23,7 @@ use karat_lake::arrow::{
 };
 use karat_schemas::pipelines::Column;
 
+pub(crate) use self::builder::data_type;
 use self::{builder::ColumnBuilder, tree::Tree};
 use crate::Result;
 

@@ -4,7 +4,7 @@ use karat_lake::arrow::datatypes::SchemaRef;
 use karat_schemas::pipelines::{Gold, Refresh};
 
 use super::{GoldChanges, keys::KeysPlan, merge::MergePlan};
-use crate::{Error, Result, state::Step, value::Value};
+use crate::{Error, Result, reference::ReferenceRows, state::Step, value::Value};
 use karat_lake::arrow::array::RecordBatch;
 
 /// A planned gold table.
@@ -23,8 +23,8 @@ pub struct Source<'a> {
 }
 
 impl GoldPlan {
-    /// Plans `gold` over the silver tables; picks the one that its SQL names.
-    pub async fn new(gold: &Gold, sources: &[Source<'_>]) -> Result<(Self, String)> {
+    /// Plans `gold` over the silver tables; picks the one that its SQL names, and the reference tables.
+    pub async fn new(gold: &Gold, sources: &[Source<'_>], references: &[ReferenceRows]) -> Result<(Self, String)> {
         let named: Vec<&Source<'_>> = sources.iter().filter(|source| names_table(&gold.sql, source.table)).collect();
         let [source] = named.as_slice() else {
             let message = format!(
@@ -35,14 +35,23 @@ impl GoldPlan {
             return Err(Error::Declaration(message));
         };
         let context = |error: Error| Error::Declaration(format!("gold table `{}`: {error}", gold.name));
+        let joined: Vec<&ReferenceRows> =
+            references.iter().filter(|reference| names_table(&gold.sql, &reference.name)).collect();
         let plan = match gold.refresh {
-            Refresh::Keys => Self::Keys(Box::new(KeysPlan::new(gold, source).await.map_err(context)?)),
+            Refresh::Keys => Self::Keys(Box::new(KeysPlan::new(gold, source, &joined).await.map_err(context)?)),
+            Refresh::Auto if !joined.is_empty() && !gold.key.is_empty() => {
+                Self::Keys(Box::new(KeysPlan::new(gold, source, &joined).await.map_err(context)?))
+            }
+            _ if !joined.is_empty() => {
+                let message = "it joins a reference table, which needs refresh `keys`: name its group columns in `key`";
+                return Err(context(Error::Declaration(message.to_owned())));
+            }
             Refresh::Merge => Self::Merge(Box::new(MergePlan::new(gold, source).await.map_err(context)?)),
             Refresh::Auto => match MergePlan::new(gold, source).await {
                 Ok(plan) => Self::Merge(Box::new(plan)),
                 Err(reason) if !gold.key.is_empty() => {
                     tracing::info!(table = gold.name, %reason, "refresh by keys, because the table cannot be merged");
-                    Self::Keys(Box::new(KeysPlan::new(gold, source).await.map_err(context)?))
+                    Self::Keys(Box::new(KeysPlan::new(gold, source, &joined).await.map_err(context)?))
                 }
                 Err(reason) => {
                     return Err(context(Error::Declaration(format!(

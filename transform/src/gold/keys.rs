@@ -24,6 +24,7 @@ use crate::{
     Error, Result,
     origin::require_plain,
     query::{Planner, Query},
+    reference::ReferenceRows,
     silver::fold::WEIGHT,
     state::Step,
     value::{self, Column, Value},
@@ -39,12 +40,17 @@ pub struct KeysPlan {
     key: Vec<String>,
     latest: Option<(String, usize)>,
     query: Query,
+    /// Reference tables that the SQL joins.
+    references: Vec<(String, RecordBatch)>,
     schema: SchemaRef,
 }
 
 impl KeysPlan {
-    pub async fn new(gold: &Gold, source: &Source<'_>) -> Result<Self> {
-        let planner = Planner::new(&[(source.table, source.schema.clone())])?;
+    /// Plans `gold`, whose SQL may join `references`.
+    pub async fn new(gold: &Gold, source: &Source<'_>, references: &[&ReferenceRows]) -> Result<Self> {
+        let joined = references.iter().map(|reference| (reference.name.as_str(), reference.rows.schema()));
+        let mut tables: Vec<_> = [(source.table, source.schema.clone())].into_iter().chain(joined).collect();
+        let planner = Planner::new(&tables)?;
         let plan = planner.logical(&gold.sql).await?;
         let latest = gold.latest.as_ref().map(|latest| (latest.by.clone(), latest.keep));
         for name in gold.key.iter().chain(latest.iter().map(|(by, _)| by)) {
@@ -52,7 +58,7 @@ impl KeysPlan {
                 return Err(Error::Declaration(format!("silver table `{}` has no column `{name}`", source.table)));
             }
         }
-        require_plain(&plan, &gold.key)?;
+        require_plain(&plan, source.table, &gold.key)?;
         value::require_kept(source.schema)?;
         if gold.bucket.is_some() {
             return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
@@ -61,7 +67,8 @@ impl KeysPlan {
         let is_kept = |name: &String| read.contains(name) || latest.as_ref().is_some_and(|(by, _)| by == name);
         let fields = source.schema.fields().iter().filter(|field| is_kept(field.name()));
         let kept: SchemaRef = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
-        let query = Planner::new(&[(source.table, kept.clone())])?.select(&gold.sql).await?;
+        tables[0].1 = kept.clone();
+        let query = Planner::new(&tables)?.select(&gold.sql).await?;
         Ok(Self {
             name: gold.name.clone(),
             source: source.table.to_owned(),
@@ -69,6 +76,7 @@ impl KeysPlan {
             row_key: source.key.to_vec(),
             key: gold.key.clone(),
             latest,
+            references: references.iter().map(|reference| (reference.name.clone(), reference.rows.clone())).collect(),
             schema: query.schema().clone(),
             query,
         })
@@ -179,7 +187,9 @@ impl KeysPlan {
         let count = cells.first().map_or(0, Vec::len);
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let rows = RecordBatch::try_new_with_options(self.kept.clone(), columns, &options)?;
-        let upserts = self.query.run(&[(&self.source, rows)]).await?;
+        let references = self.references.iter().map(|(name, rows)| (name.as_str(), rows.clone()));
+        let inputs: Vec<_> = [(self.source.as_str(), rows)].into_iter().chain(references).collect();
+        let upserts = self.query.run(&inputs).await?;
         let upsert_keys = value::row_keys(&upserts, &self.key)?;
         let present: BTreeSet<&Vec<u8>> = upsert_keys.iter().collect();
         let deleted_keys =

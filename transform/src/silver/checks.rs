@@ -35,8 +35,8 @@ pub struct Verdict {
     pub pauses: bool,
 }
 
-/// Broken rules by name.
-pub type RuleCounts = BTreeMap<String, u64>;
+/// Rows that broke a rule, by silver table and rule.
+pub type RuleCounts = BTreeMap<(String, String), u64>;
 
 impl Checks {
     /// Plans the rules over rows of `schema`; none when the table has no rules.
@@ -88,14 +88,14 @@ impl Checks {
         let (mut verdicts, mut waiting) = (Vec::with_capacity(rows.num_rows()), vec![rows.clone()]);
         while let Some(part) = waiting.pop() {
             match self.query.run(&[(table, part.clone())]).await {
-                Ok(results) => verdicts.extend(self.verdicts(&results, part.num_rows(), counts)),
+                Ok(results) => verdicts.extend(self.verdicts(table, &results, part.num_rows(), counts)),
                 Err(Error::Sql(_) | Error::Arrow(_)) if part.num_rows() > 1 => {
                     let half = part.num_rows() / 2;
                     waiting.push(part.slice(half, part.num_rows() - half));
                     waiting.push(part.slice(0, half));
                 }
                 Err(Error::Sql(_) | Error::Arrow(_)) => {
-                    *counts.entry(EXPECTATION_ERROR.to_owned()).or_default() += 1;
+                    *counts.entry((table.to_owned(), EXPECTATION_ERROR.to_owned())).or_default() += 1;
                     verdicts.push(Verdict { quarantined_by: vec![EXPECTATION_ERROR.to_owned()], ..Verdict::default() });
                 }
                 Err(error) => return Err(error),
@@ -104,16 +104,17 @@ impl Checks {
         Ok(verdicts)
     }
 
-    fn verdicts(&self, results: &RecordBatch, rows: usize, counts: &mut RuleCounts) -> Vec<Verdict> {
+    fn verdicts(&self, table: &str, results: &RecordBatch, rows: usize, counts: &mut RuleCounts) -> Vec<Verdict> {
         let mut verdicts = vec![Verdict::default(); rows];
         for (index, rule) in self.rules.iter().enumerate() {
             let passed = results.column(index).as_boolean();
+            let mut broken = 0;
             for (row, verdict) in verdicts.iter_mut().enumerate() {
                 let is_good = if passed.is_null(row) { rule.null == NullMeans::Pass } else { passed.value(row) };
                 if is_good {
                     continue;
                 }
-                *counts.entry(rule.name.clone()).or_default() += 1;
+                broken += 1;
                 match rule.action {
                     Action::Warn => {}
                     Action::Drop => verdict.is_dropped = true,
@@ -123,6 +124,9 @@ impl Checks {
                         verdict.pauses = true;
                     }
                 }
+            }
+            if broken > 0 {
+                *counts.entry((table.to_owned(), rule.name.clone())).or_default() += broken;
             }
         }
         verdicts

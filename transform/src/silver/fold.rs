@@ -103,7 +103,7 @@ impl FoldPlan {
             }
         };
         let shape = planner.row_wise(&sql, &[ROW]).await.map_err(context)?;
-        require_plain(&planner.logical(&sql).await?, &silver.key).map_err(context)?;
+        require_plain(&planner.logical(&sql).await?, &silver.name, &silver.key).map_err(context)?;
         let schema = Arc::new(Schema::new(
             shape.schema().fields().iter().filter(|field| field.name() != ROW).cloned().collect::<Vec<_>>(),
         ));

@@ -5,6 +5,8 @@
 
 mod airline;
 mod bad_input;
+mod event_log;
 mod faults;
+mod references;
 mod second_pipeline;
 mod support;

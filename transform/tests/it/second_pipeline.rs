@@ -266,7 +266,7 @@ async fn rules_warn_drop_quarantine_and_fail_and_count() {
     );
     let counts = world.recount().await;
     assert_eq!((counts.events, counts.silver, counts.dropped, counts.quarantined), (10, 4, 1, 5));
-    let rules: Vec<(&str, u64)> = counts.rules.iter().map(|(rule, count)| (rule.as_str(), *count)).collect();
+    let rules: Vec<(&str, u64)> = counts.rules.iter().map(|((_, rule), count)| (rule.as_str(), *count)).collect();
     assert_eq!(
         rules,
         [
