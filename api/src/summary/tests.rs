@@ -21,7 +21,7 @@ fn state_of(runs: &[Run], num_files: usize) -> SummaryState {
     let size = rows.num_rows().div_ceil(num_files).max(1);
     let slices = (0..rows.num_rows()).step_by(size).map(|at| rows.slice(at, size.min(rows.num_rows() - at)));
     let files = slices.map(|slice| Arc::new(StateFile::from_batches(&[slice], &mut names).unwrap())).collect();
-    SummaryState { files, names: Arc::new(names) }
+    SummaryState::default().moved(files, Arc::new(names))
 }
 
 /// The date on which an instant counts: that of the clocks, except that dates never go back.
@@ -215,7 +215,7 @@ fn filling_gives_every_day_of_the_range_even_without_any_run() {
         visible: Visible::All,
         page: 0..1000,
     };
-    let folded = fold(&SummaryState { files: vec![], names: Arc::default() }, &selection);
+    let folded = fold(&SummaryState::default(), &selection);
     assert_eq!(folded.num_cells, 4);
     assert!(folded.cells.iter().all(|cell| cell.figures == Figures::default()));
 }
