@@ -5,33 +5,41 @@
 //! it is no day and gets no bucket. Rows are assigned by the start of their 15-minute slice (decision 36), which is
 //! exact for every zone whose offset has been a multiple of 15 minutes since 1980: all of them.
 //!
+//! An hour is one on the zone's clocks: when they go back over it, it comes twice, with two offsets, and is two buckets.
+//!
 //! Vocabulary: a *span* is one bucket of an answer: the days of its label that lie within the asked range.
 
 use chrono::{
-    DateTime, Datelike, Days, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc,
-    Weekday,
+    DateTime, Datelike, Days, LocalResult, Months, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone,
+    Utc, Weekday,
 };
 use chrono_tz::Tz;
 
 /// The length of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Grain {
+    /// An hour on the clocks, labelled with its offset.
+    Hour,
     Day,
     /// Weeks that begin on Monday, labelled by ISO 8601 (`2026-W05`).
     IsoWeek,
     /// Weeks that begin on Sunday, labelled by that date.
     SundayWeek,
     Month,
+    Quarter,
+    Year,
 }
 
-/// One bucket of an answer.
+/// One bucket of an answer. Instants are microseconds since 1970 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// First date of the bucket, also when the asked range begins later.
     pub first: NaiveDate,
-    /// First date of the next bucket.
-    pub next: NaiveDate,
-    /// First instant that counts, microseconds since 1970 UTC.
+    /// First instant of the bucket.
+    pub start_us: i64,
+    /// First instant after it.
+    pub end_us: i64,
+    /// First instant that counts.
     pub from_us: i64,
     /// First instant that no longer counts.
     pub to_us: i64,
@@ -41,10 +49,14 @@ impl Grain {
     /// The first date of the bucket that holds `date`.
     pub fn first_date(self, date: NaiveDate) -> NaiveDate {
         let days_back = match self {
-            Self::Day => 0,
+            Self::Hour | Self::Day => 0,
             Self::IsoWeek => date.weekday().days_since(Weekday::Mon),
             Self::SundayWeek => date.weekday().days_since(Weekday::Sun),
             Self::Month => date.day0(),
+            Self::Quarter => {
+                return date.with_day(1).and_then(|day| day.with_month0(date.month0() / 3 * 3)).unwrap_or(date);
+            }
+            Self::Year => date.ordinal0(),
         };
         date.checked_sub_days(Days::new(days_back.into())).unwrap_or(date)
     }
@@ -52,38 +64,89 @@ impl Grain {
     /// The first date of the bucket after the one that begins at `first`.
     pub fn next_date(self, first: NaiveDate) -> NaiveDate {
         let next = match self {
-            Self::Day => first.succ_opt(),
+            Self::Hour | Self::Day => first.succ_opt(),
             Self::IsoWeek | Self::SundayWeek => first.checked_add_days(Days::new(7)),
             Self::Month => first.checked_add_months(Months::new(1)),
+            Self::Quarter => first.checked_add_months(Months::new(3)),
+            Self::Year => first.checked_add_months(Months::new(12)),
         };
         next.unwrap_or(NaiveDate::MAX)
     }
 
-    /// The name of the bucket that begins at `first` (decision 27).
+    /// The name of the bucket that begins with the date `first` (decision 27). An hour's is in [`Span::label`].
     pub fn label(self, first: NaiveDate) -> String {
         match self {
-            Self::Day | Self::SundayWeek => first.to_string(),
+            Self::Hour | Self::Day | Self::SundayWeek => first.to_string(),
             Self::IsoWeek => first.format("%G-W%V").to_string(),
             Self::Month => first.format("%Y-%m").to_string(),
+            Self::Quarter => format!("{:04}-Q{}", first.year(), first.quarter()),
+            Self::Year => first.format("%Y").to_string(),
         }
+    }
+}
+
+impl Span {
+    /// The name of the bucket: of an hour `2026-10-25T02:00+01:00`, else by its first date.
+    pub fn label(&self, grain: Grain, zone: Tz) -> String {
+        let start = DateTime::from_timestamp_micros(self.start_us).filter(|_| grain == Grain::Hour);
+        start.map_or_else(
+            || grain.label(self.first),
+            |start| start.with_timezone(&zone).format("%Y-%m-%dT%H:%M%:z").to_string(),
+        )
     }
 }
 
 /// The spans of the dates `from` to `to`, both included, oldest first and without holes.
 pub fn spans(zone: Tz, from: NaiveDate, to: NaiveDate, grain: Grain) -> Vec<Span> {
-    let mut spans = Vec::new();
     let end = to.succ_opt().unwrap_or(to);
+    if grain == Grain::Hour {
+        return hours(zone, from, end);
+    }
+    let start_of = |date| day_start(zone, date).timestamp_micros();
+    let mut spans = Vec::new();
     let mut first = grain.first_date(from);
-    let mut from_us = day_start(zone, from).timestamp_micros();
+    let (mut start_us, mut from_us) = (start_of(first), start_of(from));
     while first < end {
         let next = grain.next_date(first);
-        let to_us = day_start(zone, next.min(end)).timestamp_micros();
+        let end_us = start_of(next);
+        let to_us = if next <= end { end_us } else { start_of(end) };
         if to_us > from_us {
-            spans.push(Span { first, next, from_us, to_us });
+            spans.push(Span { first, start_us, end_us, from_us, to_us });
         }
-        (first, from_us) = (next, to_us);
+        (first, start_us, from_us) = (next, end_us, to_us);
     }
     spans
+}
+
+/// The hours on the clocks from the date `from` to before the date `end`.
+fn hours(zone: Tz, from: NaiveDate, end: NaiveDate) -> Vec<Span> {
+    let (mut at, end) = (day_start(zone, from).timestamp(), day_start(zone, end).timestamp());
+    let mut spans = Vec::new();
+    while at < end {
+        let next = hour_end(zone, at).min(end);
+        let Some(local) = DateTime::from_timestamp(at, 0).map(|at| at.with_timezone(&zone)) else { break };
+        let (start_us, end_us) = (at * 1_000_000, next * 1_000_000);
+        spans.push(Span { first: local.date_naive(), start_us, end_us, from_us: start_us, to_us: end_us });
+        at = next;
+    }
+    spans
+}
+
+/// Where the hour that an instant is in ends, both in seconds: at the full hour, or when the clocks are set before.
+fn hour_end(zone: Tz, at: i64) -> i64 {
+    const HOUR_S: i64 = 3600;
+    const QUARTER_S: i64 = 900;
+    let offset = offset_s(zone, at);
+    let full = at + HOUR_S - (at + offset).rem_euclid(HOUR_S);
+    // Clocks have been set at whole quarters of an hour, see above.
+    let quarters = (at.div_euclid(QUARTER_S) + 1)..(full + QUARTER_S - 1).div_euclid(QUARTER_S);
+    let mut instants = quarters.map(|quarter| quarter * QUARTER_S);
+    instants.find(|instant| offset_s(zone, *instant) != offset).unwrap_or(full)
+}
+
+fn offset_s(zone: Tz, at: i64) -> i64 {
+    let at = DateTime::from_timestamp(at, 0).unwrap_or_default().naive_utc();
+    zone.offset_from_utc_datetime(&at).fix().local_minus_utc().into()
 }
 
 /// The first instant of a date on the clocks of `zone`.
@@ -154,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_name_days_weeks_and_months() {
+    fn labels_name_days_weeks_months_quarters_and_years() {
         let cases = [
             (Grain::Day, "2026-01-31", "2026-01-31", "2026-01-31"),
             (Grain::IsoWeek, "2026-01-31", "2026-W05", "2026-01-26"),
@@ -162,7 +225,20 @@ mod tests {
             (Grain::IsoWeek, "2024-12-31", "2025-W01", "2024-12-30"),
             (Grain::SundayWeek, "2026-01-31", "2026-01-25", "2026-01-25"),
             (Grain::SundayWeek, "2026-02-01", "2026-02-01", "2026-02-01"),
+            (Grain::IsoWeek, "2020-12-31", "2020-W53", "2020-12-28"),
+            (Grain::IsoWeek, "2021-01-03", "2020-W53", "2020-12-28"),
+            (Grain::IsoWeek, "2021-01-04", "2021-W01", "2021-01-04"),
+            (Grain::SundayWeek, "2021-01-02", "2020-12-27", "2020-12-27"),
+            (Grain::SundayWeek, "2021-01-03", "2021-01-03", "2021-01-03"),
             (Grain::Month, "2026-01-31", "2026-01", "2026-01-01"),
+            (Grain::Month, "2024-02-29", "2024-02", "2024-02-01"),
+            (Grain::Quarter, "2024-02-29", "2024-Q1", "2024-01-01"),
+            (Grain::Quarter, "2025-03-31", "2025-Q1", "2025-01-01"),
+            (Grain::Quarter, "2025-04-01", "2025-Q2", "2025-04-01"),
+            (Grain::Quarter, "2025-08-31", "2025-Q3", "2025-07-01"),
+            (Grain::Quarter, "2025-12-31", "2025-Q4", "2025-10-01"),
+            (Grain::Year, "2024-12-31", "2024", "2024-01-01"),
+            (Grain::Year, "2025-01-01", "2025", "2025-01-01"),
         ];
         for (grain, day, label, first) in cases {
             let found = grain.first_date(date(day));
@@ -173,9 +249,107 @@ mod tests {
     #[test]
     fn a_range_that_begins_within_a_week_counts_only_its_own_days() {
         let found = spans(Tz::UTC, date("2026-01-28"), date("2026-02-03"), Grain::IsoWeek);
+        assert_eq!(found[0].start_us, day_start(Tz::UTC, date("2026-01-26")).timestamp_micros());
+        assert_eq!(found[1].end_us, day_start(Tz::UTC, date("2026-02-09")).timestamp_micros());
         let firsts: Vec<_> = found.iter().map(|span| span.first.to_string()).collect();
         assert_eq!(firsts, ["2026-01-26", "2026-02-02"]);
         assert_eq!(found[0].from_us, day_start(Tz::UTC, date("2026-01-28")).timestamp_micros());
         assert_eq!(found[1].to_us, day_start(Tz::UTC, date("2026-02-04")).timestamp_micros());
+    }
+
+    #[test]
+    fn buckets_last_as_long_as_the_calendar_and_the_clocks_say() {
+        // Zone, range, grain, what the buckets are called and how many hours of them are counted.
+        type Case = (&'static str, (&'static str, &'static str), Grain, &'static [(&'static str, f64)]);
+        let cases: &[Case] = &[
+            ("Europe/Berlin", ("2026-03-23", "2026-03-29"), Grain::IsoWeek, &[("2026-W13", 167.0)]),
+            ("Europe/Berlin", ("2026-10-19", "2026-10-25"), Grain::IsoWeek, &[("2026-W43", 169.0)]),
+            ("Europe/Berlin", ("2026-01-01", "2026-12-31"), Grain::Year, &[("2026", 8760.0)]),
+            (
+                "America/New_York",
+                ("2026-01-01", "2026-12-31"),
+                Grain::Quarter,
+                &[("2026-Q1", 2159.0), ("2026-Q2", 2184.0), ("2026-Q3", 2208.0), ("2026-Q4", 2209.0)],
+            ),
+            ("America/New_York", ("2026-11-01", "2026-11-01"), Grain::Day, &[("2026-11-01", 25.0)]),
+            ("Asia/Kolkata", ("2024-02-01", "2024-03-01"), Grain::Month, &[("2024-02", 696.0), ("2024-03", 24.0)]),
+            ("Asia/Kathmandu", ("2023-02-01", "2023-02-28"), Grain::Month, &[("2023-02", 672.0)]),
+            ("Australia/Lord_Howe", ("2026-04-05", "2026-04-05"), Grain::Day, &[("2026-04-05", 24.5)]),
+            ("Australia/Lord_Howe", ("2026-10-04", "2026-10-04"), Grain::Day, &[("2026-10-04", 23.5)]),
+            (
+                "UTC",
+                ("2020-12-27", "2021-01-04"),
+                Grain::IsoWeek,
+                &[("2020-W52", 24.0), ("2020-W53", 168.0), ("2021-W01", 24.0)],
+            ),
+            ("UTC", ("2020-12-27", "2021-01-04"), Grain::SundayWeek, &[("2020-12-27", 168.0), ("2021-01-03", 48.0)]),
+            ("UTC", ("2024-12-31", "2025-01-01"), Grain::Year, &[("2024", 24.0), ("2025", 24.0)]),
+        ];
+        for (zone, (from, to), grain, expected) in cases {
+            let zone: Tz = zone.parse().unwrap();
+            let found: Vec<_> = spans(zone, date(from), date(to), *grain)
+                .iter()
+                .map(|span| (span.label(*grain, zone), (span.to_us - span.from_us) as f64 / 3.6e9))
+                .collect();
+            let expected: Vec<_> = expected.iter().map(|(label, hours)| ((*label).to_owned(), *hours)).collect();
+            assert_eq!(found, expected, "{zone} {from} {grain:?}");
+        }
+    }
+
+    #[test]
+    fn hours_are_those_on_the_clocks_and_two_when_they_come_twice() {
+        // Zone, date, hours of the day, some of them by position with their minutes.
+        type Case = (&'static str, &'static str, usize, &'static [(usize, &'static str, i64)]);
+        let cases: &[Case] = &[
+            ("UTC", "2026-01-31", 24, &[(0, "2026-01-31T00:00+00:00", 60), (23, "2026-01-31T23:00+00:00", 60)]),
+            (
+                "Europe/Berlin",
+                "2026-03-29",
+                23,
+                &[(1, "2026-03-29T01:00+01:00", 60), (2, "2026-03-29T03:00+02:00", 60)],
+            ),
+            (
+                "Europe/Berlin",
+                "2026-10-25",
+                25,
+                &[
+                    (2, "2026-10-25T02:00+02:00", 60),
+                    (3, "2026-10-25T02:00+01:00", 60),
+                    (4, "2026-10-25T03:00+01:00", 60),
+                ],
+            ),
+            ("Asia/Kolkata", "2026-05-05", 24, &[(0, "2026-05-05T00:00+05:30", 60)]),
+            ("Asia/Kathmandu", "2026-05-05", 24, &[(23, "2026-05-05T23:00+05:45", 60)]),
+            // Back by half an hour at two: the second half of the hour from one comes twice.
+            (
+                "Australia/Lord_Howe",
+                "2026-04-05",
+                25,
+                &[
+                    (1, "2026-04-05T01:00+11:00", 60),
+                    (2, "2026-04-05T01:30+10:30", 30),
+                    (3, "2026-04-05T02:00+10:30", 60),
+                ],
+            ),
+            // On by half an hour at two: the hour from two is a half.
+            ("Australia/Lord_Howe", "2026-10-04", 24, &[(2, "2026-10-04T02:30+11:00", 30)]),
+            (
+                "America/Havana",
+                "2026-11-01",
+                25,
+                &[(0, "2026-11-01T00:00-04:00", 60), (1, "2026-11-01T00:00-05:00", 60)],
+            ),
+        ];
+        for (zone, day, num, some) in cases {
+            let zone: Tz = zone.parse().unwrap();
+            let found = spans(zone, date(day), date(day), Grain::Hour);
+            assert_eq!(found.len(), *num, "{zone} {day}");
+            assert!(found.windows(2).all(|pair| pair[0].end_us == pair[1].start_us));
+            for (at, label, minutes) in *some {
+                let span = found[*at];
+                let length = (span.to_us - span.from_us) / 60_000_000;
+                assert_eq!((span.label(Grain::Hour, zone).as_str(), length), (*label, *minutes), "{zone} {day}");
+            }
+        }
     }
 }
