@@ -31,6 +31,8 @@ pub struct StateFile {
     ends: Vec<u32>,
     figures: Vec<u8>,
     sources: Vec<(u32, Range<usize>)>,
+    /// The earliest and the latest slice.
+    range: Option<(i32, i32)>,
 }
 
 /// What tells a row of the table from every other one, in the order of a file.
@@ -70,6 +72,11 @@ impl StateFile {
     /// The starts of the slices of all rows, in quarters of an hour since 1970 UTC.
     pub(crate) fn quarters(&self) -> &[i32] {
         &self.quarters
+    }
+
+    /// The starts of the earliest and the latest slice; none without rows.
+    pub(crate) fn range(&self) -> Option<(i32, i32)> {
+        self.range
     }
 
     pub(crate) fn job(&self, row: usize) -> u32 {
@@ -180,6 +187,7 @@ impl Unsorted {
             ends: Vec::with_capacity(num_rows),
             figures: Vec::with_capacity(self.figures.len()),
             sources: Vec::new(),
+            range: None,
         };
         for (key, at) in &self.keys {
             file.quarters.push(key.quarter);
@@ -195,6 +203,7 @@ impl Unsorted {
             file.sources.push((rows[0].0.source, start..start + rows.len()));
             start += rows.len();
         }
+        file.range = file.quarters.iter().min().copied().zip(file.quarters.iter().max().copied());
         file
     }
 }
