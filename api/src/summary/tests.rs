@@ -63,7 +63,7 @@ fn bucket_of(at_us: i64, zone: Tz, grain: Grain) -> (NaiveDate, i64, String) {
         Grain::Month => (back_to(&|day| day.day() == 1), date.to_string()[..7].to_owned()),
         Grain::Quarter => {
             let first = back_to(&|day| day.day() == 1 && [1, 4, 7, 10].contains(&day.month()));
-            (first, format!("{}-Q{}", date.year(), (date.month() + 2) / 3))
+            (first, format!("{}-Q{}", date.year(), date.month().div_ceil(3)))
         }
         Grain::Year => (back_to(&|day| day.ordinal() == 1), date.to_string()[..4].to_owned()),
     };

@@ -255,7 +255,8 @@ mod tests {
             let mut part_of = Quantiles::default();
             // Twice, to see that nothing is left after `clear`.
             for _ in 0..2 {
-                (flat.clear(), packed.clear());
+                flat.clear();
+                packed.clear();
                 merged = Histogram::default();
                 for part in &parts {
                     let mut histogram = Histogram::default();
@@ -276,7 +277,8 @@ mod tests {
             prop_assert_eq!(flat.quantile(p), merged.quantile(p));
             prop_assert_eq!(packed.quantile(p), merged.quantile(p));
             let (mut left, mut right) = (Vec::new(), Vec::new());
-            (flat.pack(&mut left), packed.pack(&mut right));
+            flat.pack(&mut left);
+            packed.pack(&mut right);
             prop_assert_eq!(left, right, "equal values have equal bytes");
         }
     }

@@ -23,15 +23,10 @@ use karat_api::{
 };
 use karat_benches::{
     Error, Result, exit_code,
-    generate::Random,
     latency::Latencies,
     machine::{Machine, peak_memory_mib},
+    slices::{QUARTER_US, START_US, SlicePlan, Slices, source_name},
 };
-use karat_lake::arrow::{
-    array::{ArrayRef, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
-    error::ArrowError,
-};
-use karat_schemas::histogram::Histogram;
 use serde::Serialize;
 
 #[global_allocator]
@@ -63,11 +58,6 @@ struct Options {
     at_most_all_ms: Option<f64>,
 }
 
-/// Rows of a data file, as gold's slots have them.
-const ROWS_PER_FILE: usize = 8_000;
-const QUARTER_US: i64 = 900_000_000;
-/// 2025-01-01T00:00:00Z.
-const START_US: i64 = 1_735_689_600_000_000;
 /// Whole hours, half hours and quarters off UTC.
 const ZONES: [Tz; 4] = [Tz::UTC, Tz::Europe__Berlin, Tz::Asia__Kolkata, Tz::Asia__Kathmandu];
 
@@ -106,7 +96,14 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
-    let mut rows = Rows::new(options);
+    let plan = SlicePlan {
+        sources: options.sources,
+        jobs: options.jobs,
+        days: options.days,
+        rows_per_slice: options.rows_per_slice,
+        runs_per_row: options.runs_per_row,
+    };
+    let mut rows = Slices::new(plan);
     let mut names = Names::default();
     let (mut files, mut last) = (Vec::new(), None);
     let mut made = Duration::ZERO;
@@ -121,7 +118,7 @@ fn run(options: &Options) -> Result<()> {
     let load_ms = ms(start.elapsed().saturating_sub(made));
 
     // The newest file with some rows more, and then as it was.
-    let newest: Vec<_> = last.into_iter().chain([Rows::of_next_epoch(options).more()?]).collect();
+    let newest: Vec<_> = last.into_iter().chain([Slices::of_next_epoch(plan).more()?]).collect();
     let epoch = Instant::now();
     let mut changed = files.clone();
     changed.pop();
@@ -130,13 +127,13 @@ fn run(options: &Options) -> Result<()> {
     let epoch_ms = ms(epoch.elapsed());
     state = state.moved(files, Arc::new(names));
 
-    let runs = i64::try_from(rows.num_made).unwrap_or(i64::MAX) * i64::from(options.runs_per_row);
+    let runs = i64::try_from(rows.num_made()).unwrap_or(i64::MAX) * i64::from(options.runs_per_row);
     let (rows_bytes, rollups_bytes) = state.num_bytes();
     let folds = folds(&state, options, runs)?;
     let slowest = |of: &str| folds.iter().filter(|fold| fold.of == of).map(|fold| fold.median_ms).fold(0.0, f64::max);
     let report = Report {
         sources: options.sources,
-        rows: rows.num_made,
+        rows: rows.num_made(),
         runs,
         rows_mib: rows_bytes as u64 >> 20,
         rollups_mib: rollups_bytes as u64 >> 20,
@@ -200,122 +197,6 @@ fn selection(zone: Tz, of: &str, days: u32) -> Selection {
         // The largest page of the API.
         page: 0..10_000,
     }
-}
-
-fn source_name(source: u32) -> String {
-    format!("source-{source:03}")
-}
-
-/// Makes the rows of the table, in the order of time.
-struct Rows {
-    random: Random,
-    quarters: std::ops::Range<i64>,
-    sources: u32,
-    jobs: u32,
-    rows_per_slice: u32,
-    runs_per_row: u32,
-    num_made: usize,
-}
-
-#[derive(Default)]
-struct Columns {
-    starts: Vec<i64>,
-    sources: Vec<String>,
-    jobs: Vec<String>,
-    records: Vec<i64>,
-    sums: Vec<i64>,
-    histograms: Vec<Vec<u8>>,
-}
-
-impl Rows {
-    fn new(options: &Options) -> Self {
-        Self {
-            random: Random::new(1),
-            quarters: 0..i64::from(options.days) * 96,
-            sources: options.sources,
-            jobs: options.jobs,
-            rows_per_slice: options.rows_per_slice,
-            runs_per_row: options.runs_per_row,
-            num_made: 0,
-        }
-    }
-
-    /// What comes next: one row more of each source in the last quarter of an hour, of a job that is not there yet.
-    fn of_next_epoch(options: &Options) -> Self {
-        let last = i64::from(options.days) * 96 - 1;
-        Self { quarters: last..last + 1, rows_per_slice: 1, jobs: 1, ..Self::new(options) }
-    }
-
-    fn more(&mut self) -> Result<RecordBatch> {
-        let columns = self.next_columns();
-        let more = columns.jobs.iter().map(|job| format!("{job} more")).collect();
-        Ok(batch(Columns { jobs: more, ..columns }, self.runs_per_row)?)
-    }
-
-    fn next_file(&mut self) -> Result<Option<RecordBatch>> {
-        let columns = self.next_columns();
-        if columns.starts.is_empty() { Ok(None) } else { Ok(Some(batch(columns, self.runs_per_row)?)) }
-    }
-
-    fn next_columns(&mut self) -> Columns {
-        let mut columns = Columns::default();
-        while columns.starts.len() < ROWS_PER_FILE {
-            let Some(quarter) = self.quarters.next() else { break };
-            for source in 0..self.sources {
-                for row in 0..self.rows_per_slice {
-                    self.add_row(&mut columns, quarter, source, row);
-                }
-            }
-        }
-        columns
-    }
-
-    fn add_row(&mut self, columns: &mut Columns, quarter: i64, source: u32, row: u32) {
-        // Rows of one slice are of different jobs, as the table's key wants it.
-        let job = (quarter + i64::from(row)).rem_euclid(i64::from(self.jobs.max(self.rows_per_slice)));
-        let (mut histogram, mut sum) = (Histogram::default(), 0);
-        for _ in 0..self.runs_per_row {
-            let duration_us = 200_000 + (self.random.long_tailed(22) * 1_000 + self.random.below(1_000)) as i64;
-            histogram.add(duration_us, 1);
-            sum += duration_us;
-        }
-        columns.starts.push(START_US + quarter * QUARTER_US);
-        columns.sources.push(source_name(source));
-        columns.jobs.push(format!("job-{job:03}"));
-        columns.records.push(self.random.long_tailed(16) as i64);
-        columns.sums.push(sum);
-        columns.histograms.push(histogram.to_bytes());
-        self.num_made += 1;
-    }
-}
-
-fn batch(columns: Columns, runs_per_row: u32) -> Result<RecordBatch, ArrowError> {
-    let num = columns.starts.len();
-    let all = |value: i64| -> ArrayRef { Arc::new(Int64Array::from(vec![value; num])) };
-    let numbers = |values: Vec<i64>| -> ArrayRef { Arc::new(Int64Array::from(values)) };
-    let runs = i64::from(runs_per_row);
-    let read = columns.records.clone();
-    RecordBatch::try_from_iter([
-        ("bucket_start", Arc::new(TimestampMicrosecondArray::from(columns.starts).with_timezone("UTC")) as ArrayRef),
-        ("source", Arc::new(StringArray::from(columns.sources))),
-        ("job", Arc::new(StringArray::from(columns.jobs))),
-        ("user_id", Arc::new(StringArray::from(vec![Some("publisher"); num]))),
-        ("is_top_level", Arc::new(BooleanArray::from(vec![true; num]))),
-        ("runs", all(runs)),
-        ("completed", all(runs)),
-        ("failed", all(0)),
-        ("aborted", all(0)),
-        ("running", all(0)),
-        ("records_read", numbers(read)),
-        ("records_written", numbers(columns.records.clone())),
-        ("records_failed", all(0)),
-        ("bytes_written", numbers(columns.records.iter().map(|records| records * 120).collect())),
-        ("durations", all(runs)),
-        ("duration_sum_us", numbers(columns.sums)),
-        ("duration_histogram_us", Arc::new(BinaryArray::from_iter_values(columns.histograms))),
-        ("revision", all(0)),
-        ("revised_at", Arc::new(TimestampMicrosecondArray::from(vec![None; num]).with_timezone("UTC"))),
-    ])
 }
 
 fn check(what: &str, found: f64, at_most: Option<f64>) -> Result<()> {
