@@ -9,8 +9,9 @@ SHELL := bash
 CARGO ?= cargo
 DEV_DIR := $(or $(KARAT_DEV_DIR),target/dev)
 LAKE ?= data/lake
+URL ?= http://127.0.0.1:8080
 
-.PHONY: help check test test-services check-demo lint fmt doc bench demo read-tables clean-dev
+.PHONY: help check test test-services check-demo lint fmt doc bench demo read-tables check-buckets clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +29,7 @@ test-services: ## Starts a real Kafka, runs the log's contract and the end-to-en
 	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}" >&2; \
 	$(CARGO) test --workspace --locked --test contract --test end_to_end
 
-check-demo: ## Runs the demo, verifies its tables, reads them with delta-rs, Polars and DuckDB
+check-demo: ## Runs the demo, verifies its tables, compares them and the summaries with delta-rs, Polars and DuckDB
 	$(CARGO) build --workspace --locked
 	dev/check-demo.sh
 
@@ -50,6 +51,9 @@ demo: ## Runs everything in one process, with the sample data
 
 read-tables: ## Compares the tables in LAKE=data/lake between delta-rs, Polars and DuckDB
 	dev/read-tables.sh $(LAKE)
+
+check-buckets: ## Compares the summaries of the instance at URL, whose tables are in LAKE, with DuckDB (needs KARAT_KEY)
+	dev/check-buckets.sh $(URL) $(LAKE)
 
 clean-dev: ## Stops the test broker and removes what the scripts in dev/ fetched
 	dev/kafka.sh stop

@@ -111,6 +111,12 @@ echo "$batches" >&2
 row "1,000-row batch, at the start and after $COMMITS commits" "\`microbatch --commits $COMMITS\`" \
     "$(field first_median_ms <<<"$batches") ms, then $(field last_median_ms <<<"$batches") ms (ratio $(field ratio <<<"$batches"))" -
 
+say "folds"
+folds=$("$BIN/summary-fold")
+echo "$folds" >&2
+row "One year of quarters of an hour to days in a zone, 1 source / 100 sources / 100 by source" "\`summary-fold\`" \
+    "$(field one_ms <<<"$folds") / $(field all_ms <<<"$folds") / $(field by_source_ms <<<"$folds") ms, slowest zone of each" -
+
 # measure_freshness NAME [OPTION...]
 measure_freshness() {
     local name=$1 fresh

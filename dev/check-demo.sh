@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The first command of README, checked from outside: starts `karat up --demo` in a folder of its own on a free port, waits for
-# the sample data to be in gold, verifies the tables against bronze, reads them with three other engines, and stops it.
+# the sample data to be in gold, verifies the tables against bronze, reads them with three other engines, compares summaries
+# in several time zones with DuckDB, and stops it.
 #
 #   dev/check-demo.sh
 #
@@ -43,6 +44,11 @@ echo "check-demo: the sample data is in gold" >&2
 
 "$karat" table verify --data-dir "$data" || die 'the tables differ from bronze'
 dev/read-tables.sh "$data/lake" || die 'the engines differ'
+url=$(sed -n 's|^ *reference *\(http.*\)/docs$|\1|p' "$work/out")
+KARAT_KEY=$("$karat" key create --owner demo --scope read --data-dir "$data" | tail -n 1)
+export KARAT_KEY
+dev/check-buckets.sh "$url" "$data/lake" || die 'summaries differ from what DuckDB computes'
+unset KARAT_KEY
 
 kill -TERM "$pid"
 end=$((SECONDS + stop_deadline_s))

@@ -3,7 +3,7 @@
 #
 #   dev/read-tables.sh data/lake
 #
-# Needs Python 3.10 or newer. The engines are installed from PyPI once, into ${KARAT_DEV_DIR:-target/dev}/read-tables.
+# Needs Python 3.10 or newer; the engines are installed by dev/engines.sh.
 # Exit codes: 0 all agree, 1 a difference, 2 usage.
 set -euo pipefail
 
@@ -12,14 +12,5 @@ if [ $# -lt 1 ]; then
   exit 2
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-home=${KARAT_DEV_DIR:-$here/../target/dev}/read-tables
-mkdir -p "$home"
-
-# The last step of the installation leaves the mark, so that a broken-off one is done again.
-if [ ! -e "$home/.installed" ]; then
-  echo "installing deltalake, polars and duckdb into $home" >&2
-  python3 -m venv --clear "$home/venv"
-  "$home/venv/bin/pip" install --quiet --disable-pip-version-check 'deltalake>=1.1' 'polars>=1.20' 'duckdb>=1.1' >&2
-  touch "$home/.installed"
-fi
-exec "$home/venv/bin/python" "$here/read-tables.py" "$@"
+python=$("$here/engines.sh")
+exec "$python" "$here/read-tables.py" "$@"

@@ -19,6 +19,7 @@ pub mod routes;
 pub mod serving;
 pub mod snapshot;
 pub mod summary;
+mod tally;
 
 pub use app::{ApiSettings, Parts, app, openapi_json};
 

@@ -26,6 +26,8 @@ pub enum Error {
     Lake(#[from] karat_lake::Error),
     #[error(transparent)]
     Transform(#[from] karat_transform::Error),
+    #[error(transparent)]
+    Arrow(#[from] karat_lake::arrow::error::ArrowError),
     #[error("a background task ended early: {0}")]
     Join(#[from] tokio::task::JoinError),
     #[error("json: {0}")]

@@ -15,7 +15,7 @@ use std::{
 
 use serde::Serialize;
 
-use self::random::Random;
+pub(crate) use self::random::Random;
 pub(crate) use self::run::Timestamp;
 pub use self::run::{Fault, Run, Shape, Status};
 

@@ -6,6 +6,7 @@
 //! - [`flow`]: the log, the bronze writer and a pipeline of this project in one process.
 //! - [`machine`]: processor time and memory of this process, and what machine it is.
 //! - [`publish`]: ready requests for the HTTP door.
+//! - [`slices`]: rows of the table that summaries are folded from.
 //!
 //! Everything here measures from outside: no other crate knows this one.
 
@@ -16,5 +17,6 @@ pub mod generate;
 pub mod latency;
 pub mod machine;
 pub mod publish;
+pub mod slices;
 
 pub use error::{Error, Result, exit_code};

@@ -9,6 +9,7 @@ mod bad_input;
 mod client;
 mod crash;
 mod demo;
+mod epochs;
 mod kafka;
 mod openapi;
 mod process;

@@ -32,12 +32,17 @@ impl<'a> JobsSeen<'a> {
         };
         let granted_ids: Vec<u32> = granted.iter().filter_map(|name| names.find_source(name)).collect();
         let mut by_job = vec![(0, false); names.num_jobs()];
-        for row in state.files.iter().flat_map(|file| file.rows()) {
-            let (runs, has_others) = &mut by_job[row.job as usize];
-            if sees_all || user == Some(row.user) || granted_ids.contains(&row.source) {
-                *runs += row.counts.runs;
-            } else {
-                *has_others = true;
+        for file in &state.files {
+            for (source, rows) in file.by_source() {
+                let sees_source = sees_all || granted_ids.contains(&source);
+                for row in rows {
+                    let (runs, has_others) = &mut by_job[file.job(row) as usize];
+                    if sees_source || user == Some(file.user(row)) {
+                        *runs += file.runs(row);
+                    } else {
+                        *has_others = true;
+                    }
+                }
             }
         }
         Self { names, sees_all, granted, by_job }

@@ -17,7 +17,9 @@ use crate::{
         DataAnswer, Question, Serving, blocking, envelope, now_us,
         params::Params,
         question_hash,
-        raw::{CursorText, DateText, FlagText, GroupText, LimitText, NameText, ParentText, WeekText, ZoneText},
+        raw::{
+            CursorText, DateText, FlagText, GrainText, GroupText, LimitText, NameText, ParentText, WeekText, ZoneText,
+        },
     },
     summary::{calendar::Grain, fold},
 };
@@ -28,8 +30,19 @@ error_answers! {
 }
 
 const KNOWN: [&str; 10] = ["from", "to", "source", "job", "tz", "group_by", "parent", "fill", "limit", "cursor"];
+const KNOWN_DAILY: [&str; 11] =
+    ["from", "to", "source", "job", "tz", "group_by", "parent", "fill", "limit", "cursor", "grain"];
 const KNOWN_WEEKLY: [&str; 11] =
     ["from", "to", "source", "job", "tz", "group_by", "parent", "fill", "limit", "cursor", "week_start"];
+
+const GRAINS: [(&str, Grain); 6] = [
+    ("hour", Grain::Hour),
+    ("day", Grain::Day),
+    ("week", Grain::IsoWeek),
+    ("month", Grain::Month),
+    ("quarter", Grain::Quarter),
+    ("year", Grain::Year),
+];
 
 /// Operations on summaries.
 pub struct SummaryApi {
@@ -46,7 +59,7 @@ impl SummaryApi {
 impl SummaryApi {
     /// Summary by day
     ///
-    /// Figures of the runs that started on each local date of the range.
+    /// Figures of the runs that started on each local date of the range, or in longer or shorter buckets by `grain`.
     #[oai(path = "/summary", method = "get", operation_id = "read_daily_summary")]
     #[allow(clippy::too_many_arguments)]
     async fn daily(
@@ -73,10 +86,13 @@ impl SummaryApi {
         limit: Parameter<LimitText>,
         /// From `next_cursor` of the page before.
         cursor: Parameter<CursorText>,
+        /// The length of a bucket. Default: `day`. Hours are given for at most 400 days; a week begins on Monday.
+        grain: Parameter<GrainText>,
     ) -> Result<DataAnswer<Summary>, SummaryError> {
-        let mut params = Params::of(request, &KNOWN);
+        let mut params = Params::of(request, &KNOWN_DAILY);
+        let grain = params.choice("grain", grain.as_deref(), &GRAINS).unwrap_or(Grain::Day);
         let sent = Sent::of(&from, &to, &source, &job, &tz, &group_by, &parent, &fill, &limit, &cursor);
-        let asked = sent.understand(Grain::Day, &mut params);
+        let asked = sent.understand(grain, &mut params);
         params.finish()?;
         Ok(self.answer(request, &caller, asked, sent.cursor).await?)
     }
@@ -175,6 +191,7 @@ impl SummaryApi {
             Some(cursor) => cursor.position.clone(),
             None => asked.range(now),
         };
+        asked.check(&begin)?;
         let asked = Asked { from: Some(begin.from), to: Some(begin.to), ..asked };
         // The limit may change between pages; the rest of the question may not.
         let hash = question_hash("summary", &visible, &format!("{:?}", Asked { limit: 0, ..asked.clone() }));

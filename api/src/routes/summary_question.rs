@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Days, NaiveDate};
 use chrono_tz::Tz;
+use karat_http::ApiError;
 use poem_openapi::param::Query;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,8 @@ use crate::{
 
 /// Days of the range when the request does not say.
 const DEFAULT_DAYS: u64 = 30;
+/// A year and some more: 9,600 buckets, which fit into a page.
+const MAX_DAYS_OF_HOURS: i64 = 400;
 
 pub(super) type Parameter<K> = Query<Option<Raw<K>>>;
 
@@ -112,6 +115,19 @@ impl Asked {
         let to = self.to.unwrap_or_else(|| self.from.map_or(today, |from| today.max(from)));
         let from = self.from.unwrap_or_else(|| to.checked_sub_days(Days::new(DEFAULT_DAYS - 1)).unwrap_or(to));
         Position { from, to, at: 0 }
+    }
+
+    /// # Errors
+    /// 422 when the range has too many buckets to be made.
+    pub(super) fn check(&self, begin: &Position) -> Result<(), ApiError> {
+        let days = (begin.to - begin.from).num_days() + 1;
+        if self.grain != Grain::Hour || days <= MAX_DAYS_OF_HOURS {
+            return Ok(());
+        }
+        let range = format!("`{}` to `{}`", begin.from, begin.to);
+        let mut params = Params::default();
+        params.add("grain", &format!("`hour` for at most {MAX_DAYS_OF_HOURS} days"), &format!("{days} days, {range}"));
+        params.finish()
     }
 
     pub(super) fn selection(&self, begin: &Position, visible: Visible, end: usize) -> Selection {

@@ -1,5 +1,6 @@
 //! What the summary routes answer.
 
+use chrono::DateTime;
 use chrono_tz::Tz;
 use poem_openapi::{Object, types::Example};
 use serde::Serialize;
@@ -8,14 +9,15 @@ use crate::{
     serving::freshness::DataState,
     summary::{
         Cell, Figures,
-        calendar::{Grain, Span, day_start},
+        calendar::{Grain, Span},
     },
 };
 
-/// The runs of one day, week or month, and of one group when the answer is grouped.
+/// The runs of one bucket of time, and of one group when the answer is grouped.
 #[derive(Debug, Clone, Serialize, Object)]
 pub struct Bucket {
-    /// `2026-01-31`, `2026-W05` or `2026-01`; a Sunday week is named by its first date.
+    /// `2026-01-31`, `2026-W05`, `2026-01`, `2026-Q1`, `2026` or `2026-01-31T13:00+01:00`; a Sunday week is named by its
+    /// first date.
     pub bucket: String,
     /// First date of the bucket.
     pub bucket_start: String,
@@ -62,15 +64,19 @@ pub struct Summary {
 impl Bucket {
     pub(super) fn of(cell: Cell, span: &Span, grain: Grain, zone: Tz) -> Self {
         Self {
-            bucket: grain.label(span.first),
+            bucket: span.label(grain, zone),
             bucket_start: span.first.to_string(),
-            start: day_start(zone, span.first).to_rfc3339(),
-            end: day_start(zone, span.next).to_rfc3339(),
+            start: local_time(span.start_us, zone),
+            end: local_time(span.end_us, zone),
             source: cell.source,
             job: cell.job,
             figures: cell.figures,
         }
     }
+}
+
+fn local_time(us: i64, zone: Tz) -> String {
+    DateTime::from_timestamp_micros(us).unwrap_or_default().with_timezone(&zone).to_rfc3339()
 }
 
 impl Example for Summary {

@@ -93,6 +93,9 @@ kinds! {
     NameText: "string", "billing".into(), |schema| schema.ty = "string";
     /// What buckets are split by.
     GroupText: "string", "source".into(), |schema| schema.enum_items = items(&["source", "job", "none"]);
+    /// The length of a bucket.
+    GrainText: "string", "day".into(),
+        |schema| schema.enum_items = items(&["hour", "day", "week", "month", "quarter", "year"]);
     /// The first day of a week.
     WeekText: "string", "monday".into(), |schema| schema.enum_items = items(&["monday", "sunday"]);
     /// Only runs without a parent.

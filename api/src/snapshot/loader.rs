@@ -22,6 +22,8 @@ pub(super) struct Loader {
     names: Arc<Mutex<Names>>,
     published: Arc<Names>,
     state: Files<StateFile>,
+    /// The state that was loaded last; the next one is made from it.
+    summary: SummaryState,
     sync: Files<Vec<SyncRow>>,
 }
 
@@ -49,6 +51,7 @@ impl Loader {
             names: Arc::default(),
             published: Arc::default(),
             state: Files::default(),
+            summary: SummaryState::default(),
             sync: Files::default(),
         })
     }
@@ -78,7 +81,13 @@ impl Loader {
         let sync_files = self.sync.load(&self.lake, SYNC_STATUS, version, parse_sync).await?;
         let mut sync: Vec<SyncRow> = sync_files.iter().flat_map(|rows| rows.iter().cloned()).collect();
         sync.sort_by(|left, right| (&left.source, &left.job).cmp(&(&right.source, &right.job)));
-        Ok(Snapshot { epoch, summary: SummaryState { files, names: self.names() }, sync })
+        Ok(Snapshot { epoch, summary: self.summary_of(files).await?, sync })
+    }
+
+    async fn summary_of(&mut self, files: Vec<Arc<StateFile>>) -> Result<SummaryState> {
+        let (before, names) = (self.summary.clone(), self.names());
+        self.summary = tokio::task::spawn_blocking(move || before.moved(files, names)).await?;
+        Ok(self.summary.clone())
     }
 
     /// Forgets files that `newest` does not have.

@@ -11,6 +11,7 @@ mod columns;
 mod follower;
 mod loader;
 mod names;
+mod rollup;
 mod state;
 mod sync;
 
@@ -25,9 +26,11 @@ pub(crate) use columns::Columns;
 pub use follower::{Poke, follow};
 use loader::Loader;
 pub use names::Names;
+pub(crate) use rollup::{ALL, RollUps};
+pub(crate) use state::QUARTER_US;
 #[cfg(test)]
 pub(crate) use state::decode_histogram;
-pub use state::{Counts, NO_USER, StateFile, StateRow};
+pub use state::{NO_USER, StateFile};
 pub use sync::SyncRow;
 
 /// The full names of the tables that are held in memory, and of the one that is queried.
@@ -48,11 +51,27 @@ pub struct Snapshot {
     pub sync: Vec<SyncRow>,
 }
 
-/// The rows of `gold.summary_state`.
+/// The rows of `gold.summary_state`, and what they add up to.
 #[derive(Debug, Default, Clone)]
 pub struct SummaryState {
-    pub files: Vec<Arc<StateFile>>,
-    pub names: Arc<Names>,
+    pub(crate) files: Vec<Arc<StateFile>>,
+    pub(crate) names: Arc<Names>,
+    pub(crate) rollups: RollUps,
+}
+
+impl SummaryState {
+    /// The state of `files`, when this is that of the files before; `names` has at least the names of both. Takes the
+    /// processor for as long as the difference is large.
+    #[must_use]
+    pub fn moved(&self, files: Vec<Arc<StateFile>>, names: Arc<Names>) -> Self {
+        let rollups = self.rollups.moved(&self.files, &files, &names);
+        Self { files, names, rollups }
+    }
+
+    /// Memory of the rows and of the roll-ups, in bytes.
+    pub fn num_bytes(&self) -> (usize, usize) {
+        (self.files.iter().map(|file| file.num_bytes()).sum(), self.rollups.num_bytes())
+    }
 }
 
 /// The current snapshot and those that cursors hold. Shared by every request.

@@ -12,6 +12,10 @@ pub struct Names {
     users: Interned,
     /// A job is its source and its name.
     jobs: Vec<(u32, Arc<str>)>,
+    /// By job: its number among the jobs of its source.
+    numbers_in_source: Vec<u32>,
+    /// By source: its jobs, by their number.
+    jobs_of: Vec<Vec<u32>>,
     /// By source.
     job_ids: Vec<HashMap<Arc<str>, u32>>,
 }
@@ -48,12 +52,15 @@ impl Names {
         let slot = source as usize;
         if self.job_ids.len() <= slot {
             self.job_ids.resize_with(slot + 1, HashMap::new);
+            self.jobs_of.resize_with(slot + 1, Vec::new);
         }
         if let Some(id) = self.job_ids[slot].get(name) {
             return *id;
         }
         let (id, name) = (self.jobs.len() as u32, Arc::<str>::from(name));
         self.jobs.push((source, name.clone()));
+        self.numbers_in_source.push(self.jobs_of[slot].len() as u32);
+        self.jobs_of[slot].push(id);
         self.job_ids[slot].insert(name, id);
         id
     }
@@ -82,6 +89,16 @@ impl Names {
     pub fn job(&self, id: u32) -> (&Arc<str>, &Arc<str>) {
         let (source, name) = &self.jobs[id as usize];
         (self.source(*source), name)
+    }
+
+    /// The number of a job among those of its source, from 0 on and without holes.
+    pub(crate) fn number_in_source(&self, job: u32) -> u32 {
+        self.numbers_in_source[job as usize]
+    }
+
+    /// The ids of the jobs of a source, by their number in it.
+    pub(crate) fn jobs_of(&self, source: u32) -> &[u32] {
+        self.jobs_of.get(source as usize).map_or(&[], Vec::as_slice)
     }
 
     /// Jobs have the ids from 0 to one below this.

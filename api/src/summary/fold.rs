@@ -1,21 +1,24 @@
-//! [`fold`]: picks the rows of a selection, orders them by cell, and gathers each cell.
+//! [`fold`]: takes the picks of a selection, orders them by cell, and adds up each cell.
 //!
-//! Rows are sorted by source and time in their files, so a source or a range is found by binary search and the span of
-//! a row by walking along. The cost follows the rows that are picked.
+//! The cost follows the picks: rows that are taken, and days, hours and quarters of an hour of roll-ups.
 
-use super::{Cell, Figures, Folded, GroupBy, Selection, Visible, figures::Gatherer};
-use crate::snapshot::{Names, StateFile, StateRow, SummaryState};
+use super::{
+    Cell, Figures, Folded, GroupBy, Selection,
+    pick::{Pick, Picks, ROLLED},
+};
+use crate::{
+    snapshot::{Names, SummaryState},
+    tally::Tally,
+};
 
-/// Answers `selection` from the rows of one snapshot.
+/// Answers `selection` from one snapshot.
 pub fn fold(state: &SummaryState, selection: &Selection) -> Folded {
-    let filter = Filter::of(&state.names, selection);
-    let mut picks = Vec::new();
-    for (file_at, file) in state.files.iter().enumerate() {
-        pick(file, file_at as u32, selection, &filter, &mut picks);
-    }
-    let groups = Groups::of(&picks, &state.names, selection.group_by);
-    let picks = by_cell(picks, selection.spans.len(), &groups);
-    gather(state, selection, &picks, &groups)
+    let mut picks = Picks::of(state, selection);
+    let groups = Groups::of(&picks.list, &state.names, selection.group_by);
+    let list = std::mem::take(&mut picks.list);
+    let list = by_cell(list, selection.spans.len(), &groups);
+    let adder = Adder { state, selection, picks: &picks };
+    gather(&adder, &list, &groups)
 }
 
 /// Up to this many cells are counted one by one (8 MB), which is several times as fast as sorting.
@@ -41,85 +44,6 @@ fn by_cell(mut picks: Vec<Pick>, num_spans: usize, groups: &Groups) -> Vec<Pick>
         *next += 1;
     }
     ordered
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Pick {
-    span: u32,
-    group: u32,
-    file: u32,
-    row: u32,
-}
-
-/// A selection in terms of ids.
-struct Filter {
-    source: Option<u32>,
-    /// By job id; every job when absent.
-    jobs: Option<Vec<bool>>,
-    user: Option<Option<u32>>,
-    granted: Vec<u32>,
-    top_level_only: bool,
-    /// A name that no row has.
-    nothing: bool,
-}
-
-impl Filter {
-    fn of(names: &Names, selection: &Selection) -> Self {
-        let source = selection.source.as_deref().map(|name| names.find_source(name));
-        let jobs = selection
-            .job
-            .as_deref()
-            .map(|wanted| (0..names.num_jobs()).map(|id| &**names.job(id as u32).1 == wanted).collect::<Vec<_>>());
-        let (user, granted) = match &selection.visible {
-            Visible::All => (None, Vec::new()),
-            Visible::Own { user, granted } => {
-                (Some(names.find_user(user)), granted.iter().filter_map(|name| names.find_source(name)).collect())
-            }
-        };
-        let nothing = source == Some(None);
-        Self { source: source.flatten(), jobs, user, granted, top_level_only: selection.top_level_only, nothing }
-    }
-
-    fn takes_source(&self, source: u32) -> bool {
-        !self.nothing && self.source.is_none_or(|wanted| wanted == source)
-    }
-
-    /// The user whose rows of `source` are seen; `None` for everybody's.
-    fn only_user(&self, source: u32) -> Option<Option<u32>> {
-        self.user.filter(|_| !self.granted.contains(&source))
-    }
-
-    fn takes(&self, row: &StateRow, only_user: Option<Option<u32>>) -> bool {
-        self.jobs.as_ref().is_none_or(|jobs| jobs[row.job as usize])
-            && (!self.top_level_only || row.is_top_level)
-            && only_user.is_none_or(|user| user == Some(row.user))
-    }
-}
-
-fn pick(file: &StateFile, file_at: u32, selection: &Selection, filter: &Filter, picks: &mut Vec<Pick>) {
-    let (Some(first), Some(last)) = (selection.spans.first(), selection.spans.last()) else { return };
-    for (source, range) in file.by_source().filter(|(source, _)| filter.takes_source(*source)) {
-        let only_user = filter.only_user(source);
-        let rows = &file.rows()[range.clone()];
-        let begin = rows.partition_point(|row| row.bucket_start_us < first.from_us);
-        let mut span = 0;
-        for (at, row) in rows.iter().enumerate().skip(begin) {
-            if row.bucket_start_us >= last.to_us {
-                break;
-            }
-            while row.bucket_start_us >= selection.spans[span].to_us {
-                span += 1;
-            }
-            if filter.takes(row, only_user) {
-                let group = match selection.group_by {
-                    GroupBy::Nothing => 0,
-                    GroupBy::Source => row.source,
-                    GroupBy::Job => row.job,
-                };
-                picks.push(Pick { span: span as u32, group, file: file_at, row: (range.start + at) as u32 });
-            }
-        }
-    }
 }
 
 /// The groups that have rows, by name.
@@ -161,12 +85,55 @@ fn seen(picks: &[Pick]) -> Vec<u32> {
     is_seen.iter().enumerate().filter(|(_, seen)| **seen).map(|(id, _)| id as u32).collect()
 }
 
-fn gather(state: &SummaryState, selection: &Selection, picks: &[Pick], groups: &Groups) -> Folded {
-    let num_jobs = state.names.num_jobs();
-    let (mut totals, mut cell) = (Gatherer::for_jobs(num_jobs), Gatherer::for_jobs(num_jobs));
+/// Adds picks up.
+struct Adder<'a> {
+    state: &'a SummaryState,
+    selection: &'a Selection,
+    picks: &'a Picks,
+}
+
+impl Adder<'_> {
+    /// Everything of a source within a range of quarters of an hour.
+    fn add_rolled(&self, tally: &mut Tally, source: u32, (from, to): (i64, i64)) {
+        for series in self.state.rollups.of_source(source, self.selection.top_level_only) {
+            series.visit(from, to, |row| tally.add_packed(row, None));
+        }
+        // Jobs of roll-ups are numbered within their source.
+        tally.end_jobs();
+    }
+
+    fn add_row(&self, tally: &mut Tally, pick: &Pick) {
+        let file = &self.state.files[pick.file as usize];
+        tally.add_row(file.figures(pick.row as usize), file.job(pick.row as usize));
+    }
+
+    /// The picks of one cell, those of roll-ups first.
+    fn add_cell(&self, tally: &mut Tally, of_cell: &[Pick]) {
+        for same in
+            of_cell.chunk_by(|left, right| left.file == ROLLED && (left.file, left.row) == (right.file, right.row))
+        {
+            match same[0].file {
+                ROLLED => self.add_rolled(tally, same[0].row, self.picks.quarters[same[0].span as usize]),
+                _ => self.add_row(tally, &same[0]),
+            }
+        }
+    }
+
+    fn totals(&self, list: &[Pick]) -> Figures {
+        let mut tally = Tally::default();
+        for source in &self.picks.rolled_totals {
+            self.add_rolled(&mut tally, *source, self.picks.range());
+        }
+        list.iter().filter(|pick| pick.file != ROLLED).for_each(|pick| self.add_row(&mut tally, pick));
+        tally.finish().into()
+    }
+}
+
+fn gather(adder: &Adder<'_>, list: &[Pick], groups: &Groups) -> Folded {
+    let (names, selection) = (&adder.state.names, adder.selection);
     let num_groups = groups.in_order.len();
     let name = |span: usize, rank: usize, figures: Figures| {
-        let (source, job) = group_names(&state.names, selection.group_by, groups.in_order[rank]);
+        let (source, job) = group_names(names, selection.group_by, groups.in_order[rank]);
         Cell { span, source, job, figures }
     };
     let (mut cells, mut num_cells) = (Vec::new(), 0);
@@ -175,30 +142,24 @@ fn gather(state: &SummaryState, selection: &Selection, picks: &[Pick], groups: &
         let page = selection.page.start.min(num_cells)..selection.page.end.min(num_cells);
         cells.extend(page.map(|at| name(at / num_groups, at % num_groups, Figures::default())));
     }
-    for (ordinal, of_cell) in
-        picks.chunk_by(|left, right| (left.span, left.group) == (right.span, right.group)).enumerate()
-    {
+    let mut tally = Tally::default();
+    let by_cell = list.chunk_by(|left, right| (left.span, left.group) == (right.span, right.group));
+    for (ordinal, of_cell) in by_cell.enumerate() {
         let (span, rank) = (of_cell[0].span as usize, groups.rank(of_cell[0].group) as usize);
         let position = if selection.fill { span * num_groups + rank } else { ordinal };
-        let is_wanted = selection.page.contains(&position);
-        for pick in of_cell {
-            let file = &state.files[pick.file as usize];
-            let row = &file.rows()[pick.row as usize];
-            totals.add(file, row);
-            if is_wanted {
-                cell.add(file, row);
+        if selection.page.contains(&position) {
+            adder.add_cell(&mut tally, of_cell);
+            let figures = tally.finish().into();
+            match selection.fill {
+                true => cells[position - selection.page.start].figures = figures,
+                false => cells.push(name(span, rank, figures)),
             }
-        }
-        match (is_wanted, selection.fill) {
-            (false, _) => {}
-            (true, true) => cells[position - selection.page.start].figures = cell.finish(),
-            (true, false) => cells.push(name(span, rank, cell.finish())),
         }
         if !selection.fill {
             num_cells = ordinal + 1;
         }
     }
-    Folded { cells, totals: totals.finish(), num_cells }
+    Folded { cells, totals: adder.totals(list), num_cells }
 }
 
 fn group_names(names: &Names, group_by: GroupBy, group: u32) -> (Option<String>, Option<String>) {

@@ -1,14 +1,15 @@
-//! The fold: from the 15-minute rows of one snapshot to the buckets and totals of one question.
+//! The fold: from the slices of one snapshot to the buckets and totals of one question.
 //!
-//! Everything here is pure: rows and a [`Selection`] in, a [`Folded`] out, no clock and no I/O. One stored state serves
-//! days, weeks and months of every zone, so the three agree with each other by construction.
+//! Everything here is pure: slices and a [`Selection`] in, a [`Folded`] out, no clock and no I/O. One stored state serves
+//! buckets of every length and zone, so they agree with each other by construction. Where a question takes all runs of a
+//! source, they come from its roll-ups; else from its rows. A test compares both with a count over the runs.
 //!
 //! Vocabulary: *finished* = completed + failed + aborted; a *cell* is one bucket of one group.
 
 pub mod calendar;
 mod figures;
 mod fold;
-mod quantile;
+mod pick;
 #[cfg(test)]
 mod tests;
 

@@ -110,3 +110,39 @@ async fn pages_join_to_the_whole() {
     let other = app.get(&format!("/api/v1/summary?from=2026-01-25&to=2026-02-03&limit=3{cursor}")).await;
     assert_eq!(other.status, 422, "a cursor of another question: {}", other.text);
 }
+
+#[tokio::test]
+async fn buckets_may_be_hours_quarters_or_years_too() {
+    let app = TestApp::start().await;
+    app.publish(&runs(), 4).await;
+    let range = "from=2026-01-30&to=2026-02-01&tz=Asia/Kathmandu";
+    let buckets = async |grain: &str| {
+        let reply = app.get(&format!("/api/v1/summary?{range}&grain={grain}")).await;
+        assert_eq!((reply.status, reply.at("/data/totals/runs")), (200, &4.into()), "{}", reply.text);
+        reply
+    };
+    let hours = buckets("hour").await;
+    let labels =
+        ["2026-01-31T05:00+05:45", "2026-01-31T15:00+05:45", "2026-01-31T16:00+05:45", "2026-02-01T05:00+05:45"];
+    assert_eq!(hours.column("/data/buckets", "bucket"), labels);
+    assert_eq!(hours.text_at("/data/buckets/0/start"), "2026-01-31T05:00:00+05:45");
+    assert_eq!(hours.text_at("/data/buckets/0/end"), "2026-01-31T06:00:00+05:45");
+    assert_eq!(hours.text_at("/data/buckets/3/bucket_start"), "2026-02-01");
+    for (grain, label, start, end) in [
+        ("quarter", "2026-Q1", "2026-01-01T00:00:00+05:45", "2026-04-01T00:00:00+05:45"),
+        ("year", "2026", "2026-01-01T00:00:00+05:45", "2027-01-01T00:00:00+05:45"),
+    ] {
+        let reply = buckets(grain).await;
+        assert_eq!(reply.column("/data/buckets", "bucket"), [label]);
+        assert_eq!((reply.text_at("/data/buckets/0/start"), reply.text_at("/data/buckets/0/end")), (start, end));
+    }
+    for (grain, path) in [("day", "/summary"), ("week", "/summary/weekly"), ("month", "/summary/monthly")] {
+        let same = app.get(&format!("/api/v1{path}?{range}")).await;
+        assert_eq!(buckets(grain).await.at("/data/buckets"), same.at("/data/buckets"));
+    }
+    for query in ["grain=hour&from=2025-01-01&to=2026-02-05", "grain=hour&from=1970-01-01", "grain=minute"] {
+        let refused = app.get(&format!("/api/v1/summary?{query}")).await;
+        assert_eq!(refused.status, 422, "{query}: {}", refused.text);
+        assert!(refused.text_at("/details/0").starts_with("`grain`: expected"), "{}", refused.text);
+    }
+}

@@ -12,7 +12,7 @@ use karat_lake::arrow::{
 use karat_schemas::histogram::Histogram;
 
 /// One run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Run {
     pub id: String,
     pub source: String,
