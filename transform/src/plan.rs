@@ -256,12 +256,16 @@ fn fingerprint(pipeline: &Pipeline) -> String {
     plain.silver.iter_mut().for_each(|silver| silver.line = 0);
     plain.gold.iter_mut().for_each(|gold| gold.line = 0);
     plain.description.clear();
-    let text = format!("{STATE_VERSION} {plain:?}");
+    let text = format!("{STATE_VERSION} datafusion {STATE_LAYOUT} {plain:?}");
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
 const STATE_VERSION: u32 = 2;
+
+/// Whose layout the stored state of accumulators has. It is no public contract of DataFusion's, and functions may give
+/// other values after an upgrade.
+const STATE_LAYOUT: &str = karat_lake::datafusion::DATAFUSION_VERSION;
 
 /// Plans every pipeline and reports what cannot work, each with the line of its table.
 pub async fn problems(pipelines: &Pipelines) -> Vec<Problem> {

@@ -6,19 +6,24 @@
 
 use std::collections::BTreeSet;
 
-use karat_lake::arrow::{array::RecordBatch, datatypes::SchemaRef};
+use karat_lake::{
+    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    datafusion::logical_expr::LogicalPlan,
+};
 use karat_schemas::pipelines::Gold;
 
 use super::{
     GoldChanges,
     choose::{Applied, GoldPlan, Source},
+    groupwise,
+    rows::{self, Cells, Row},
 };
 use crate::{
     Error, Result,
     query::{Planner, Query},
     silver::fold::WEIGHT,
     state::Step,
-    value::{self, Column, Value},
+    value::{self, Value},
 };
 
 /// A planned refresh by keys.
@@ -36,18 +41,17 @@ pub struct KeysPlan {
 impl KeysPlan {
     pub async fn new(gold: &Gold, source: &Source<'_>) -> Result<Self> {
         let planner = Planner::new(&[(source.table, source.schema.clone())])?;
-        let query = planner.select(&gold.sql).await?;
+        let plan = planner.optimized(&planner.logical(&gold.sql).await?)?;
         let latest = gold.latest.as_ref().map(|latest| (latest.by.clone(), latest.keep));
         for name in gold.key.iter().chain(latest.iter().map(|(by, _)| by)) {
             if source.schema.field_with_name(name).is_err() {
                 return Err(Error::Declaration(format!("silver table `{}` has no column `{name}`", source.table)));
             }
         }
-        for name in &gold.key {
-            if query.schema().field_with_name(name).is_err() {
-                return Err(Error::Declaration(format!("its SQL must give the key column `{name}`")));
-            }
-        }
+        refuse_unless_by_key(&plan, &gold.key)?;
+        let mut query = planner.as_it_is(plan);
+        // What cannot be planned or run is known before there are rows.
+        query.run(&[]).await?;
         if gold.bucket.is_some() {
             return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
         }
@@ -121,8 +125,7 @@ impl KeysPlan {
             Some((by, _)) => value::row_keys(changes, std::slice::from_ref(by))?,
             None => vec![Vec::new(); changes.num_rows()],
         };
-        let names: Vec<String> = self.source_schema.fields().iter().map(|field| field.name().clone()).collect();
-        let cells = value::columns(changes, &names)?;
+        let cells = Cells::of(changes, &self.source_schema)?;
         let weights = value::columns(changes, &[WEIGHT.to_owned()])?;
         let mut touched = BTreeSet::new();
         for row in 0..changes.num_rows() {
@@ -130,8 +133,7 @@ impl KeysPlan {
             if weights[0].value(row) == Value::Int(-1) {
                 step.remove(&keyspace, key);
             } else {
-                let values: Vec<Value> = cells.iter().map(|column: &Column| column.value(row)).collect();
-                step.put(&keyspace, key, value::encode_all(&values));
+                step.put(&keyspace, key, cells.encoded(row));
             }
             touched.insert(groups[row].clone());
         }
@@ -186,14 +188,7 @@ impl KeysPlan {
 
     /// Runs the SQL over the rows of the groups.
     async fn compute(&mut self, groups: &[(Vec<u8>, Vec<Row>)]) -> Result<GoldChanges> {
-        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.source_schema.fields().len()];
-        for values in groups.iter().flat_map(|(_, rows)| rows) {
-            cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value.clone()));
-        }
-        let types = self.source_schema.fields().iter();
-        let columns =
-            types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
-        let rows = RecordBatch::try_new(self.source_schema.clone(), columns)?;
+        let rows = rows::batch(&self.source_schema, groups.iter().flat_map(|(_, rows)| rows))?;
         let upserts = self.query.run(&[(&self.source, rows)]).await?;
         let upsert_keys = value::row_keys(&upserts, &self.key)?;
         let present: BTreeSet<&Vec<u8>> = upsert_keys.iter().collect();
@@ -203,8 +198,23 @@ impl KeysPlan {
     }
 }
 
-/// The values of a silver row.
-type Row = Vec<Value>;
+/// The rows of a key must depend on the silver rows of that key alone, and carry it unchanged under its name.
+fn refuse_unless_by_key(plan: &LogicalPlan, key: &[String]) -> Result<()> {
+    let leaf = |node: &LogicalPlan| match node {
+        LogicalPlan::TableScan(scan) if scan.fetch.is_none() => {
+            let position = |name: &String| scan.projected_schema.index_of_column_by_name(None, name);
+            Some(key.iter().map(|name| position(name).into_iter().collect()).collect())
+        }
+        _ => None,
+    };
+    let carried = groupwise::carried(plan, &leaf)?;
+    for (name, columns) in key.iter().zip(carried) {
+        if !columns.iter().any(|index| plan.schema().field(*index).name() == name) {
+            return Err(Error::Declaration(format!("its SQL must give the key column `{name}`, unchanged")));
+        }
+    }
+    Ok(())
+}
 
 /// Follows the group in the key of a row, and of a floor: no value's encoding starts with them.
 const ROW_MARK: u8 = 0xfe;
