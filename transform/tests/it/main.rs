@@ -6,5 +6,6 @@
 mod airline;
 mod bad_input;
 mod faults;
+mod random_gold;
 mod second_pipeline;
 mod support;
