@@ -92,6 +92,8 @@ struct Shown {
     version: u64,
     /// How a gold table is kept up to date.
     refresh: Option<&'static str>,
+    /// Why it is kept so.
+    reason: Option<String>,
     key: Vec<String>,
     columns: Vec<(String, String)>,
     files: Vec<(String, Option<u64>, i64)>,
@@ -112,6 +114,7 @@ async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<Ex
         table: name.to_owned(),
         version: table.version(),
         refresh: None,
+        reason: None,
         key: Vec::new(),
         columns: table
             .schema()
@@ -125,6 +128,7 @@ async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<Ex
         let plan = PipelinePlan::new(pipeline).await?;
         if let Some(gold) = plan.golds.iter().find(|gold| format!("gold.{}", gold.name) == name) {
             shown.refresh = Some(gold.plan.refresh());
+            shown.reason = Some(gold.plan.reason().to_owned());
             shown.key = gold.plan.key().to_vec();
         }
     }
@@ -134,7 +138,12 @@ async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<Ex
     }
     super::print(&format!("{name}, version {}, {} files", shown.version, shown.files.len()));
     if let Some(refresh) = shown.refresh {
-        super::print(&format!("refresh {refresh}, a row for each ({})", shown.key.join(", ")));
+        let reason = shown.reason.unwrap_or_default();
+        super::print(&format!("refresh {refresh}, because {reason}"));
+        match shown.key.as_slice() {
+            [] => super::print("one row"),
+            key => super::print(&format!("key ({})", key.join(", "))),
+        }
     }
     let cells: Vec<Vec<String>> = shown.columns.into_iter().map(|(name, data_type)| vec![name, data_type]).collect();
     super::print_table(&["COLUMN", "TYPE"], &cells);
@@ -161,7 +170,9 @@ async fn check(only: Option<&str>, arguments: &InstanceArgs, format: Format) -> 
             .iter()
             .map(|report| vec![report.table.clone(), report.rows.to_string(), report.differences.to_string()]);
         super::print_table(&["TABLE", "ROWS", "DIFFERENCES"], &cells.collect::<Vec<_>>());
-        reports.iter().flat_map(|report| &report.sample).for_each(|line| super::print(line));
+        for report in &reports {
+            report.sample.iter().for_each(|difference| super::print(&format!("{} {difference}", report.table)));
+        }
     }
     let differences: usize = reports.iter().map(|report| report.differences).sum();
     Ok(ExitCode::from(if differences == 0 { 0 } else { FAILED }))

@@ -280,12 +280,16 @@ fn fingerprint(pipeline: &Pipeline) -> String {
     plain.silver.iter_mut().for_each(|silver| silver.line = 0);
     plain.gold.iter_mut().for_each(|gold| (gold.line, gold.fresh_within) = (0, None));
     plain.description.clear();
-    let text = format!("{STATE_VERSION} {plain:?} {}", reference::fingerprint(&plain.references));
+    let text = format!("{STATE_VERSION} datafusion {STATE_LAYOUT} {plain:?} {}", reference::fingerprint(&plain.references));
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
-const STATE_VERSION: u32 = 4;
+const STATE_VERSION: u32 = 5;
+
+/// Whose layout the stored state of accumulators has. It is no public contract of DataFusion's, and functions may give
+/// other values after an upgrade.
+const STATE_LAYOUT: &str = karat_lake::datafusion::DATAFUSION_VERSION;
 
 #[cfg(test)]
 mod tests {

@@ -20,8 +20,10 @@ use karat_lake::{
         common::tree_node::{TreeNode, TreeNodeRecursion},
         datasource::memory::MemorySourceConfig,
         error::Result as SqlResult,
-        execution::{context::SQLOptions, session_state::SessionState},
-        logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableType, col},
+        execution::{SessionStateBuilder, context::SQLOptions, session_state::SessionState},
+        logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableType, Volatility, col},
+        optimizer::Optimizer,
+        physical_optimizer::optimizer::PhysicalOptimizer,
         physical_plan::{ExecutionPlan, collect},
         prelude::{SessionConfig, SessionContext},
     },
@@ -85,7 +87,18 @@ impl Planner {
             .with_batch_size(LARGEST_BATCH)
             .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
             .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
-        let context = SessionContext::new_with_config(config);
+        // Aggregates stay as they are written: stored state is that of one aggregate over the rows, so none may be cut
+        // into two or answered from statistics.
+        let mut rules = Optimizer::new().rules;
+        rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+        let mut physical_rules = PhysicalOptimizer::new().rules;
+        physical_rules.retain(|rule| rule.name() != "aggregate_statistics");
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_default_features()
+            .with_optimizer_rules(rules)
+            .with_physical_optimizer_rules(physical_rules);
+        let context = SessionContext::new_with_state(state.build());
         functions::register(&context);
         let mut slots = HashMap::new();
         for (name, schema) in tables {
@@ -96,6 +109,14 @@ impl Planner {
         Ok(Self { context, slots })
     }
 
+    /// Names of the tables that the SQL reads, known to this planner or not; each once.
+    pub fn tables_of(&self, sql: &str) -> Result<Vec<String>> {
+        let state = self.context.state();
+        let statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
+        let tables = state.resolve_table_references(&statement)?.into_iter();
+        Ok(tables.map(|table| table.table().to_owned()).collect())
+    }
+
     /// The plan of one `SELECT`, as written: not optimised.
     pub async fn logical(&self, sql: &str) -> Result<LogicalPlan> {
         let plan = self.context.state().create_logical_plan(sql).await?;
@@ -104,12 +125,20 @@ impl Planner {
         Ok(plan)
     }
 
+    /// The plan with its types settled, its columns pruned and its subqueries joined, where that is possible.
+    pub fn optimized(&self, plan: &LogicalPlan) -> Result<LogicalPlan> {
+        Ok(self.context.state().optimize(plan)?)
+    }
+
     /// Makes a plan ready to run.
     pub fn query(&self, plan: LogicalPlan) -> Result<Query> {
-        let state = self.context.state();
-        let plan = state.optimize(&plan)?;
+        Ok(self.as_it_is(self.optimized(&plan)?))
+    }
+
+    /// Makes an optimised plan, or a part of one, ready to run.
+    pub fn as_it_is(&self, plan: LogicalPlan) -> Query {
         let schema = plain_schema(plan.schema().as_arrow());
-        Ok(Query { state, plan, slots: self.slots.clone(), schema })
+        Query { state: self.context.state(), plan, slots: self.slots.clone(), schema }
     }
 
     /// Plans `sql`.
@@ -154,22 +183,30 @@ impl Query {
 
     /// Runs on the given rows; tables that are not listed are empty. The result is one batch.
     pub async fn run(&mut self, inputs: &[(&str, RecordBatch)]) -> Result<RecordBatch> {
+        let plan = self.physical(inputs).await?;
+        let batches = self.collect(plan).await?;
+        let batches = batches.iter().map(|batch| plain(&self.schema, batch)).collect::<Result<Vec<_>>>()?;
+        join(&self.schema, batches)
+    }
+
+    /// The plan over the given rows, to be run by [`Query::collect`], whole or in parts.
+    pub async fn physical(&self, inputs: &[(&str, RecordBatch)]) -> Result<Arc<dyn ExecutionPlan>> {
         for (name, rows) in inputs {
             let slot = self.slots.get(*name).ok_or_else(|| Error::Declaration(format!("no table `{name}`")))?;
             *slot.rows.lock() = vec![rows.clone()];
         }
         let planned = self.state.query_planner().create_physical_plan(&self.plan, &self.state).await;
-        let result = match planned {
-            Ok(plan) => collect(plan, self.state.task_ctx()).await,
-            Err(error) => Err(error),
-        };
         for (name, _) in inputs {
             if let Some(slot) = self.slots.get(*name) {
                 slot.rows.lock().clear();
             }
         }
-        let batches = result?.iter().map(|batch| plain(&self.schema, batch)).collect::<Result<Vec<_>>>()?;
-        join(&self.schema, batches)
+        Ok(planned?)
+    }
+
+    /// Runs a physical plan.
+    pub async fn collect(&self, plan: Arc<dyn ExecutionPlan>) -> Result<Vec<RecordBatch>> {
+        Ok(collect(plan, self.state.task_ctx()).await?)
     }
 }
 
@@ -188,12 +225,8 @@ fn refuse_unless_row_wise(plan: &LogicalPlan) -> Result<()> {
             problem = Some(node.display().to_string());
             return Ok(TreeNodeRecursion::Stop);
         }
-        node.apply_expressions(|expr| {
-            if expr.is_volatile() {
-                problem = Some(expr.to_string());
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })
+        problem = problem.take().or(changing_function(node)?);
+        Ok(TreeNodeRecursion::Continue)
     })?;
     match problem {
         None => Ok(()),
@@ -202,6 +235,37 @@ fn refuse_unless_row_wise(plan: &LogicalPlan) -> Result<()> {
              volatile functions); found: {found}"
         ))),
     }
+}
+
+/// Refuses functions that give something else at another time (decision 6): a replay would not agree.
+pub fn refuse_changing_functions(plan: &LogicalPlan) -> Result<()> {
+    let mut problem = None;
+    plan.apply_with_subqueries(|node| {
+        problem = problem.take().or(changing_function(node)?);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match problem {
+        None => Ok(()),
+        Some(found) => {
+            Err(Error::Declaration(format!("`{found}` gives something else each time, so a replay would not agree")))
+        }
+    }
+}
+
+/// A function in the node's expressions that reads a clock or a die.
+fn changing_function(node: &LogicalPlan) -> SqlResult<Option<String>> {
+    let mut found = None;
+    node.apply_expressions(|expr| {
+        expr.apply(|part| {
+            if let Expr::ScalarFunction(function) = part
+                && function.func.signature().volatility != Volatility::Immutable
+            {
+                found = Some(part.to_string());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(found)
 }
 
 /// The type in which a table holds values of `data_type`: readable by every engine (spec M3).
@@ -274,6 +338,7 @@ mod tests {
             "SELECT sum(a) AS s FROM t",
             "SELECT a FROM t LIMIT 1",
             "SELECT a, random() AS r FROM t",
+            "SELECT a, now() AS r FROM t",
             "SELECT DISTINCT a FROM t",
         ] {
             assert!(matches!(planner.row_wise(sql, &[ROW]).await, Err(Error::Declaration(_))), "{sql}");

@@ -21,6 +21,17 @@ use crate::{
 
 const META: &str = "meta";
 
+/// Stands for the empty key, the one group of a table without groups: the store takes none. No encoded value begins so.
+const EMPTY: &[u8] = &[0xf0];
+
+fn stored_key(key: &[u8]) -> &[u8] {
+    if key.is_empty() { EMPTY } else { key }
+}
+
+fn key_of_stored(key: &[u8]) -> Vec<u8> {
+    if key == EMPTY { Vec::new() } else { key.to_vec() }
+}
+
 /// The store on disk.
 pub struct StateStore {
     // Closed before the database.
@@ -59,6 +70,7 @@ impl StateStore {
         for (name, entries) in writes.keyspaces {
             let keyspace = self.keyspace(&name)?;
             for (key, value) in entries {
+                let key = stored_key(&key);
                 match value {
                     Some(value) => batch.insert(keyspace, key, value),
                     None => batch.remove(keyspace, key),
@@ -73,8 +85,9 @@ impl StateStore {
     /// Every pair of a keyspace, in key order. For recovery and rare recomputations: reads it whole.
     pub fn scan(&self, name: &str) -> Result<impl Iterator<Item = Result<(Vec<u8>, Vec<u8>)>> + '_> {
         let pairs = self.keyspace(name)?.iter();
-        Ok(pairs
-            .map(|guard| guard.into_inner().map(|(key, value)| (key.to_vec(), value.to_vec())).map_err(Error::from)))
+        Ok(pairs.map(|guard| {
+            guard.into_inner().map(|(key, value)| (key_of_stored(&key), value.to_vec())).map_err(Error::from)
+        }))
     }
 
     /// Syncs to disk: on a graceful stop, so that a restart has nothing to do again.
@@ -107,7 +120,7 @@ impl Step<'_> {
         if let Some(written) = self.writes.keyspaces.get(keyspace).and_then(|entries| entries.get(key)) {
             return Ok(written.clone());
         }
-        Ok(self.store.keyspace(keyspace)?.get(key)?.map(|value| value.to_vec()))
+        Ok(self.store.keyspace(keyspace)?.get(stored_key(key))?.map(|value| value.to_vec()))
     }
 
     pub fn put(&mut self, keyspace: &str, key: Vec<u8>, value: Vec<u8>) {
@@ -143,7 +156,7 @@ impl Step<'_> {
         let mut found = BTreeMap::new();
         for guard in self.store.keyspace(keyspace)?.prefix(prefix) {
             let (key, value) = guard.into_inner()?;
-            found.insert(key.to_vec(), value.to_vec());
+            found.insert(key_of_stored(&key), value.to_vec());
         }
         if let Some(entries) = self.writes.keyspaces.get(keyspace) {
             let from = (Bound::Included(prefix.to_vec()), Bound::Unbounded);
@@ -183,6 +196,7 @@ mod tests {
         let mut step = store.begin();
         step.put("a", b"k1".to_vec(), b"1".to_vec());
         step.put("a", b"k2".to_vec(), b"2".to_vec());
+        step.put("a", Vec::new(), b"of all".to_vec());
         store.apply(step.into_writes()).unwrap();
         let mut step = store.begin();
         step.remove("a", b"k1".to_vec());
@@ -193,5 +207,7 @@ mod tests {
         assert_eq!(store.begin().get("a", b"k1").unwrap(), Some(b"1".to_vec()));
         drop(step);
         assert_eq!(keys(&store.begin()), [b"k1", b"k2"]);
+        assert_eq!(store.begin().get("a", b"").unwrap(), Some(b"of all".to_vec()));
+        assert_eq!(store.begin().scan("a").unwrap()[0], (Vec::new(), b"of all".to_vec()));
     }
 }

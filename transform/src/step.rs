@@ -182,8 +182,12 @@ async fn gold(
 ) -> Result<()> {
     for index in 0..plan.golds.len() {
         let gold = &mut plan.golds[index];
-        let Some(weighted) = changes.get(&gold.source).filter(|changes| changes.num_rows() > 0) else { continue };
-        let applied = gold.plan.apply(step, weighted, now_us).await?;
+        let weighted = match changes.get(&gold.source).filter(|changes| changes.num_rows() > 0) {
+            Some(changes) => changes.clone(),
+            None if gold.plan.speaks_of_nothing() => RecordBatch::new_empty(gold.plan.input().clone()),
+            None => continue,
+        };
+        let applied = gold.plan.apply(step, &weighted, now_us).await?;
         let mut parts = vec![applied.changes];
         if !applied.recompute.is_empty() {
             let source = gold.source.clone();

@@ -238,9 +238,7 @@ pub fn to_array(data_type: &DataType, values: &[Value]) -> Result<ArrayRef> {
                 .with_precision_and_scale(*precision, *scale)?,
         ),
         DataType::Int64 => ints(),
-        // The partition of a record.
-        DataType::Int32 => cast(&ints(), data_type)?,
-        DataType::Timestamp(TimeUnit::Microsecond, _) => cast(&ints(), data_type)?,
+        DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Int32 => cast(&ints(), data_type)?,
         DataType::Date32 => cast(&cast(&ints(), &DataType::Int32)?, data_type)?,
         DataType::Null => new_null_array(data_type, values.len()),
         other => {
@@ -290,7 +288,8 @@ mod tests {
 
     #[test]
     fn arrays_and_values_are_the_same_both_ways() {
-        let types = [DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), DataType::Date32, DataType::Int64];
+        let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let types = [time, DataType::Date32, DataType::Int64, DataType::Int32];
         for data_type in types {
             let values = vec![Value::Int(19_000), Value::Null];
             let array = to_array(&data_type, &values).unwrap();

@@ -2,13 +2,23 @@
 //!
 //! The second computation is the same code over an empty state, in one pass instead of many steps, into tables of its
 //! own; so it proves that the incremental result equals the batch result, not that the SQL is what somebody wanted.
+//! Tables are compared one after the other, and a large one in units of its keys, so that memory is bounded.
 //! Values compare exactly, floats within a relative 1e-9; `revision` and `revised_at` are history and not compared.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, path::Path};
 
-use karat_lake::{Lake, Table, arrow::array::RecordBatch, epochs::Epochs};
+use karat_lake::{
+    Lake, Table,
+    arrow::{
+        array::RecordBatch,
+        datatypes::{FieldRef, SchemaRef},
+        util::display::{ArrayFormatter, FormatOptions},
+    },
+    epochs::Epochs,
+};
 use karat_schemas::pipelines::Pipeline;
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     Error, Result,
@@ -23,14 +33,48 @@ use crate::{
 pub struct TableReport {
     pub table: String,
     pub rows: usize,
+    /// Parts in which the table was compared.
+    pub units: u64,
     /// Rows that differ, are missing or are too many.
     pub differences: usize,
-    /// The first differences, in words.
-    pub sample: Vec<String>,
+    /// The first differences.
+    pub sample: Vec<Difference>,
+}
+
+/// A row that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Columns that name the row, and their values.
+    pub key: BTreeMap<String, String>,
+    /// The first column that differs; none when a whole row is missing or too many.
+    pub column: Option<String>,
+    /// What the recomputation gave; none when the row should not be there.
+    pub expected: Option<String>,
+    /// What the published table has; none when the row is missing.
+    pub found: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key: Vec<String> = self.key.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        write!(f, "({}): ", key.join(", "))?;
+        if let Some(column) = &self.column {
+            write!(f, "`{column}`: ")?;
+        }
+        match (&self.expected, &self.found) {
+            (Some(expected), Some(found)) => write!(f, "expected {expected}, found {found}"),
+            (Some(expected), None) => write!(f, "the row is missing: expected {expected}"),
+            (None, Some(found)) => write!(f, "the row should not be there: found {found}"),
+            (None, None) => write!(f, "differs"),
+        }
+    }
 }
 
 /// Differences shown of each table.
 const SAMPLE: usize = 10;
+
+/// Rows compared at a time, about.
+const UNIT_ROWS: u64 = 200_000;
 
 /// Recomputes every table of the pipeline in `scratch`, an empty folder, and compares. Only reads the lake.
 pub async fn verify(pipeline: &Pipeline, settings: &RunnerSettings, scratch: &Path) -> Result<Vec<TableReport>> {
@@ -72,64 +116,132 @@ async fn keys(pipeline: &Pipeline) -> Result<Vec<(String, Vec<String>)>> {
 }
 
 async fn compare(published: &Table, expected: &Table, key: &[String]) -> Result<TableReport> {
-    let columns: Vec<String> = expected
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| field.name().clone())
-        .filter(|name| name != REVISION && name != REVISED_AT)
-        .collect();
-    let found = rows_by_key(&published.read_all().await?, key, &columns)?;
-    let wanted = rows_by_key(&expected.read_all().await?, key, &columns)?;
-    let mut report = TableReport { table: published.name().to_owned(), rows: 0, differences: 0, sample: Vec::new() };
-    report.rows = found.values().map(Vec::len).sum();
-    let mut differ = |key: &[u8], what: String| {
-        report.differences += 1;
-        if report.sample.len() < SAMPLE {
-            let key = value::decode_all(key, "verify").map(|values| format!("{values:?}")).unwrap_or_default();
-            report.sample.push(format!("{key}: {what}"));
-        }
-    };
-    for (key, rows) in &wanted {
-        match found.get(key) {
-            None => differ(key, "the row is missing".to_owned()),
-            Some(published) if published.len() != rows.len() => {
-                differ(key, format!("expected {} rows, found {}", rows.len(), published.len()));
+    let rows = |table: &Table| table.files().filter_map(karat_lake::DataFile::rows).sum::<u64>();
+    let units = rows(published).max(rows(expected)).div_ceil(UNIT_ROWS).max(1);
+    let table = published.name().to_owned();
+    let mut report = TableReport { table, rows: 0, units, differences: 0, sample: Vec::new() };
+    let comparison = Comparison::new(expected.schema(), key);
+    for number in 0..units {
+        let unit = Unit { number, units };
+        let found = comparison.rows(published, unit).await?;
+        let wanted = comparison.rows(expected, unit).await?;
+        report.rows += found.values().map(Vec::len).sum::<usize>();
+        comparison.compare(&found, &wanted, &mut report);
+    }
+    Ok(report)
+}
+
+/// A part of a table: the keys whose hash falls into it.
+#[derive(Clone, Copy)]
+struct Unit {
+    number: u64,
+    units: u64,
+}
+
+/// Rows by encoded key.
+type Rows = BTreeMap<Vec<u8>, Vec<Vec<Value>>>;
+
+struct Comparison<'k> {
+    key: &'k [String],
+    schema: &'k SchemaRef,
+    /// Columns that are compared.
+    columns: Vec<String>,
+}
+
+impl<'k> Comparison<'k> {
+    fn new(schema: &'k SchemaRef, key: &'k [String]) -> Self {
+        let names = schema.fields().iter().map(|field| field.name().clone());
+        Self { key, schema, columns: names.filter(|name| name != REVISION && name != REVISED_AT).collect() }
+    }
+
+    async fn rows(&self, table: &Table, unit: Unit) -> Result<Rows> {
+        let mut rows = Rows::new();
+        for file in table.files() {
+            for batch in table.read(file, None).await? {
+                self.add(&batch, unit, &mut rows)?;
             }
-            Some(published) => {
-                for (published, row) in published.iter().zip(rows) {
-                    let unequal = columns.iter().zip(published.iter().zip(row)).find(|(_, (a, b))| !same(a, b));
-                    if let Some((column, (published, row))) = unequal {
-                        differ(key, format!("`{column}`: expected {row:?}, found {published:?}"));
+        }
+        rows.values_mut().for_each(|rows| rows.sort_unstable_by(|a, b| exact_values_first(a, b)));
+        Ok(rows)
+    }
+
+    fn add(&self, batch: &RecordBatch, unit: Unit, rows: &mut Rows) -> Result<()> {
+        let cells = value::columns(batch, &self.columns)?;
+        for (row, key) in value::row_keys(batch, self.key)?.into_iter().enumerate() {
+            if unit.units == 1 || xxh3_64(&key) % unit.units == unit.number {
+                rows.entry(key).or_default().push(cells.iter().map(|column| column.value(row)).collect());
+            }
+        }
+        Ok(())
+    }
+
+    fn compare(&self, found: &Rows, wanted: &Rows, report: &mut TableReport) {
+        let none = Vec::new();
+        let gone = found.keys().filter(|key| !wanted.contains_key(*key)).map(|key| (key, &none));
+        for (key, wanted) in wanted.iter().chain(gone) {
+            let found = found.get(key).unwrap_or(&none);
+            for place in 0..wanted.len().max(found.len()) {
+                let difference = match (wanted.get(place), found.get(place)) {
+                    (Some(wanted), Some(found)) => self.unequal(key, wanted, found),
+                    (Some(wanted), None) => Some(self.difference(key, None, Some(self.row(wanted)), None)),
+                    (None, Some(found)) => Some(self.difference(key, None, None, Some(self.row(found)))),
+                    (None, None) => None,
+                };
+                if let Some(difference) = difference {
+                    report.differences += 1;
+                    if report.sample.len() < SAMPLE {
+                        report.sample.push(difference);
                     }
                 }
             }
         }
     }
-    for key in found.keys().filter(|key| !wanted.contains_key(*key)) {
-        differ(key, "the row should not be there".to_owned());
+
+    fn unequal(&self, key: &[u8], wanted: &[Value], found: &[Value]) -> Option<Difference> {
+        let place = wanted.iter().zip(found).position(|(a, b)| !same(a, b))?;
+        let column = &self.columns[place];
+        let (wanted, found) = (self.shown(column, &wanted[place]), self.shown(column, &found[place]));
+        Some(self.difference(key, Some(column.clone()), Some(wanted), Some(found)))
     }
-    Ok(report)
+
+    fn difference(
+        &self,
+        key: &[u8],
+        column: Option<String>,
+        expected: Option<String>,
+        found: Option<String>,
+    ) -> Difference {
+        let values = value::decode_all(key, "verify").unwrap_or_default();
+        let key = self.key.iter().zip(&values).map(|(name, value)| (name.clone(), self.shown(name, value)));
+        Difference { key: key.collect(), column, expected, found }
+    }
+
+    fn row(&self, row: &[Value]) -> String {
+        let cells = self.columns.iter().zip(row).map(|(name, value)| format!("{name} = {}", self.shown(name, value)));
+        cells.collect::<Vec<_>>().join(", ")
+    }
+
+    /// A value as its column writes it.
+    fn shown(&self, column: &str, value: &Value) -> String {
+        let field: Option<&FieldRef> = self.schema.fields().find(column).map(|(_, field)| field);
+        let array = field.and_then(|field| value::to_array(field.data_type(), std::slice::from_ref(value)).ok());
+        let options = FormatOptions::new().with_null("NULL");
+        let text = array.and_then(|array| Some(ArrayFormatter::try_new(&array, &options).ok()?.value(0).to_string()));
+        text.unwrap_or_else(|| format!("{value:?}"))
+    }
 }
 
-type Rows = BTreeMap<Vec<u8>, Vec<Vec<Value>>>;
-
-fn rows_by_key(batches: &[RecordBatch], key: &[String], columns: &[String]) -> Result<Rows> {
-    let mut rows: Rows = BTreeMap::new();
-    for batch in batches {
-        let keys = value::row_keys(batch, key)?;
-        let cells = value::columns(batch, columns)?;
-        for (row, key) in keys.into_iter().enumerate() {
-            rows.entry(key).or_default().push(cells.iter().map(|column| column.value(row)).collect());
-        }
-    }
-    rows.values_mut().for_each(|rows| rows.sort_unstable());
-    Ok(rows)
+/// Floats that differ in the last digit must not change which rows of a key are compared.
+fn exact_values_first(a: &[Value], b: &[Value]) -> Ordering {
+    let is_exact = |value: &&Value| !matches!(value, Value::Float(_));
+    a.iter().filter(is_exact).cmp(b.iter().filter(is_exact)).then_with(|| a.cmp(b))
 }
 
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Float(a), Value::Float(b)) => a == b || (a - b).abs() <= 1e-9 * a.abs().max(b.abs()),
+        (Value::Float(a), Value::Float(b)) => {
+            a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-9 * a.abs().max(b.abs())
+        }
         (a, b) => a == b,
     }
 }

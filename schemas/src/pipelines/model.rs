@@ -322,7 +322,7 @@ pub struct Gold {
     pub sql: String,
     #[serde(default)]
     pub refresh: Refresh,
-    /// Group columns; needed with `keys`, known from the SQL otherwise.
+    /// Group columns; needed with `keys`, known from the SQL with `merge`, all columns by default with `full`.
     #[serde(default)]
     pub key: Vec<String>,
     /// With `keys`: the group's SQL sees only its newest rows.
@@ -340,10 +340,15 @@ pub struct Gold {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refresh {
+    /// The cheapest that is right for the SQL: merge, else keys. Never full.
     #[default]
     Auto,
+    /// Changed rows are folded into stored aggregate state.
     Merge,
+    /// Touched groups are computed again from their rows.
     Keys,
+    /// Everything is computed again at each change.
+    Full,
 }
 
 /// The newest rows of each group.

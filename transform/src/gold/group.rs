@@ -6,10 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use super::rows::Row;
 use crate::value::{self, Value};
-
-/// The values of a silver row.
-pub(super) type Row = Vec<Value>;
 
 /// Where a row stands in its group: the value that orders it, if any, then its key.
 pub(super) type Place = (Value, Vec<u8>);

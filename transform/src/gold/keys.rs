@@ -9,9 +9,12 @@ use std::{
     sync::Arc,
 };
 
-use karat_lake::arrow::{
-    array::{RecordBatch, RecordBatchOptions},
-    datatypes::{Schema, SchemaRef},
+use karat_lake::{
+    arrow::{
+        array::RecordBatch,
+        datatypes::{Schema, SchemaRef},
+    },
+    datafusion::logical_expr::LogicalPlan,
 };
 use karat_schemas::pipelines::Gold;
 
@@ -19,15 +22,16 @@ use super::{
     GoldChanges,
     choose::{Applied, GoldPlan, Source},
     group::Group,
+    groupwise,
+    rows::{self, Cells},
 };
 use crate::{
     Error, Result,
-    origin::require_plain,
     query::{Planner, Query},
     reference::ReferenceRows,
     silver::fold::WEIGHT,
     state::Step,
-    value::{self, Column, Value},
+    value::{self, Value},
 };
 
 /// A planned refresh by keys.
@@ -51,24 +55,26 @@ impl KeysPlan {
         let joined = references.iter().map(|reference| (reference.name.as_str(), reference.rows.schema()));
         let mut tables: Vec<_> = [(source.table, source.schema.clone())].into_iter().chain(joined).collect();
         let planner = Planner::new(&tables)?;
-        let plan = planner.logical(&gold.sql).await?;
+        let plan = planner.optimized(&planner.logical(&gold.sql).await?)?;
         let latest = gold.latest.as_ref().map(|latest| (latest.by.clone(), latest.keep));
         for name in gold.key.iter().chain(latest.iter().map(|(by, _)| by)) {
             if source.schema.field_with_name(name).is_err() {
                 return Err(Error::Declaration(format!("silver table `{}` has no column `{name}`", source.table)));
             }
         }
-        require_plain(&plan, source.table, &gold.key)?;
+        refuse_unless_by_key(&plan, source.table, &gold.key)?;
         value::require_kept(source.schema)?;
         if gold.bucket.is_some() {
             return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
         }
-        let read = planner.query(plan)?.columns_of(source.table)?;
+        let read = planner.as_it_is(plan).columns_of(source.table)?;
         let is_kept = |name: &String| read.contains(name) || latest.as_ref().is_some_and(|(by, _)| by == name);
         let fields = source.schema.fields().iter().filter(|field| is_kept(field.name()));
         let kept: SchemaRef = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
         tables[0].1 = kept.clone();
-        let query = Planner::new(&tables)?.select(&gold.sql).await?;
+        let mut query = Planner::new(&tables)?.select(&gold.sql).await?;
+        // What cannot be planned or run is known before there are rows.
+        query.run(&[]).await?;
         Ok(Self {
             name: gold.name.clone(),
             source: source.table.to_owned(),
@@ -138,8 +144,7 @@ impl KeysPlan {
             Some((by, _)) => value::columns(changes, std::slice::from_ref(by))?.pop(),
             None => None,
         };
-        let names: Vec<String> = self.kept.fields().iter().map(|field| field.name().clone()).collect();
-        let cells = value::columns(changes, &names)?;
+        let cells = Cells::of(changes, &self.kept)?;
         let weights = value::columns(changes, &[WEIGHT.to_owned()])?;
         let mut groups: BTreeMap<Vec<u8>, Group> = BTreeMap::new();
         for (row, (key, row_key)) in group_keys.into_iter().zip(row_keys).enumerate() {
@@ -147,7 +152,7 @@ impl KeysPlan {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
                     let stored = step.get(&keyspace, entry.key())?;
-                    let group = stored.map(|bytes| Group::decode(&bytes, names.len()));
+                    let group = stored.map(|bytes| Group::decode(&bytes, self.kept.fields().len()));
                     let group = group.map(|group| group.ok_or_else(|| Error::DamagedState(keyspace.clone())));
                     entry.insert(group.transpose()?.unwrap_or_default())
                 }
@@ -156,7 +161,7 @@ impl KeysPlan {
             if weights[0].value(row) == Value::Int(-1) {
                 group.remove(&place);
             } else {
-                group.put(place, cells.iter().map(|column: &Column| column.value(row)).collect());
+                group.put(place, cells.row(row));
             }
         }
         Ok(groups)
@@ -177,16 +182,7 @@ impl KeysPlan {
 
     /// Runs the SQL over the rows of the groups.
     async fn compute(&mut self, groups: &[(Vec<u8>, Group)]) -> Result<GoldChanges> {
-        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.kept.fields().len()];
-        for values in groups.iter().flat_map(|(_, group)| group.rows()) {
-            cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value.clone()));
-        }
-        let types = self.kept.fields().iter();
-        let columns =
-            types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
-        let count = cells.first().map_or(0, Vec::len);
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let rows = RecordBatch::try_new_with_options(self.kept.clone(), columns, &options)?;
+        let rows = rows::batch(&self.kept, groups.iter().flat_map(|(_, group)| group.rows()))?;
         let references = self.references.iter().map(|(name, rows)| (name.as_str(), rows.clone()));
         let inputs: Vec<_> = [(self.source.as_str(), rows)].into_iter().chain(references).collect();
         let upserts = self.query.run(&inputs).await?;
@@ -196,4 +192,23 @@ impl KeysPlan {
             groups.iter().map(|(group, _)| group).filter(|group| !present.contains(group)).cloned().collect();
         Ok(GoldChanges { upserts, upsert_keys, deleted_keys })
     }
+}
+
+/// The rows of a key must depend on the silver rows of that key alone, and carry it unchanged under its name. Reference
+/// tables are the same for every key.
+fn refuse_unless_by_key(plan: &LogicalPlan, silver: &str, key: &[String]) -> Result<()> {
+    let leaf = |node: &LogicalPlan| match node {
+        LogicalPlan::TableScan(scan) if scan.fetch.is_none() && scan.table_name.table() == silver => {
+            let position = |name: &String| scan.projected_schema.index_of_column_by_name(None, name);
+            Some(key.iter().map(|name| position(name).into_iter().collect()).collect())
+        }
+        _ => None,
+    };
+    let carried = groupwise::carried(plan, &leaf)?;
+    for (name, columns) in key.iter().zip(carried) {
+        if !columns.iter().any(|index| plan.schema().field(*index).name() == name) {
+            return Err(Error::Declaration(format!("its SQL must give the key column `{name}`, unchanged")));
+        }
+    }
+    Ok(())
 }

@@ -22,16 +22,16 @@ use karat_lake::{
             tree_node::{Transformed, TreeNode},
         },
         functions_aggregate::expr_fn::sum,
-        logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, col},
+        logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, cast, col},
     },
 };
-use karat_schemas::pipelines::{Bucket, Gold};
+use karat_schemas::pipelines::Gold;
 
 use self::parts::{FinalPlan, PartState};
 use super::{
-    GoldChanges, bucket_end,
+    GoldChanges, Revision, Revisions,
     choose::{Applied, GoldPlan, Source},
-    with_revision,
+    groupwise, with_revision,
 };
 use crate::{
     Error, Result,
@@ -59,15 +59,14 @@ pub struct MergePlan {
     projection: Query,
     /// Output columns that are the groups.
     key: Vec<String>,
-    bucket: Option<Bucket>,
+    revisions: Option<Revisions>,
     schema: SchemaRef,
 }
 
 /// A group's stored state.
 struct Group {
     rows: i64,
-    revision: i64,
-    revised_at: Value,
+    revision: Revision,
     parts: Vec<PartState>,
 }
 
@@ -87,6 +86,7 @@ impl MergePlan {
         if aggregate.input.schema().index_of_column_by_name(None, WEIGHT).is_none() {
             return Err(refused("it aggregates something else than the silver table itself"));
         }
+        groupwise::refuse_unless_row_wise(&aggregate.input)?;
         let mut delta: Vec<Expr> = vec![sum(col(WEIGHT)).alias(ROWS)];
         let mut finals = Vec::new();
         let num_groups = aggregate.group_expr.len();
@@ -95,23 +95,22 @@ impl MergePlan {
             let input = argument_type(expr, aggregate.input.schema());
             finals.push(FinalPlan::take_apart(expr, result, &input, source.is_append_only, &mut delta)?);
         }
-        let groups =
-            aggregate.group_expr.iter().enumerate().map(|(index, expr)| expr.clone().alias(format!("g{index}")));
-        let delta =
-            LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).aggregate(groups.collect::<Vec<_>>(), delta)?;
-        let groups_schema = groups_schema(aggregate);
+        let groups = aggregate.group_expr.iter().enumerate();
+        let groups = groups.map(|(index, expr)| Ok(in_microseconds(expr, aggregate)?.alias(format!("g{index}"))));
+        let groups = groups.collect::<Result<Vec<_>>>()?;
+        let delta = LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).aggregate(groups, delta)?;
+        let groups_schema = groups_schema(aggregate)?;
         let projection_planner = Planner::new(&[(GROUPS, groups_schema.clone())])?;
         let scan = projection_planner.logical(&format!("SELECT * FROM {GROUPS}")).await?;
         let rewritten = outputs.iter().map(|expr| over_groups(expr, aggregate)).collect::<Result<Vec<_>>>()?;
         let key = key_columns(&outputs, aggregate)?;
         let projection = LogicalPlanBuilder::from(scan).project(rewritten)?.build()?;
         let projection = projection_planner.query(projection)?;
-        let delta = planner.query(delta.build()?)?;
-        if let Some(bucket) = &gold.bucket
-            && !key.contains(&bucket.column)
-        {
-            return Err(refused(&format!("its bucket column `{}` is not one of its groups", bucket.column)));
-        }
+        let mut delta = planner.query(delta.build()?)?;
+        // What cannot be planned or run is known before there are rows.
+        delta.run(&[]).await?;
+        let revisions =
+            gold.bucket.as_ref().map(|bucket| Revisions::new(bucket, &key, projection.schema())).transpose()?;
         Ok(Self {
             name: gold.name.clone(),
             source: source.table.to_owned(),
@@ -122,7 +121,7 @@ impl MergePlan {
             groups_schema,
             projection,
             key,
-            bucket: gold.bucket.clone(),
+            revisions,
         })
     }
 
@@ -148,11 +147,13 @@ impl MergePlan {
                 None => self.empty(),
             };
             let parts = &columns[self.num_groups..];
+            let is_global = self.num_groups == 0;
             group.rows += int(&parts[0].value(row));
             for (state, column) in group.parts.iter_mut().zip(&parts[1..]) {
                 state.merge(&column.value(row)).ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
             }
-            if group.rows <= 0 {
+            // A table without groups has a row over no rows, too.
+            if group.rows <= 0 && !is_global {
                 step.remove(&keyspace, key.clone());
                 deleted.extend(stored.is_some().then_some(key));
                 continue;
@@ -162,7 +163,11 @@ impl MergePlan {
                 continue;
             }
             self.revise(&mut group, &values, now_us);
-            step.put(&keyspace, key.clone(), encode(&group));
+            let encoded = encode(&group);
+            if is_global && stored.as_ref() == Some(&encoded) {
+                continue;
+            }
+            step.put(&keyspace, key.clone(), encoded);
             present.push((key, values, group));
         }
         Ok(Applied { changes: self.finish(present, deleted).await?, recompute })
@@ -190,8 +195,7 @@ impl MergePlan {
             // Revisions are history, not figures: they go on from what is stored.
             let before = step.get(&keyspace, &key)?.map(|bytes| self.decode(&bytes)).transpose()?;
             let mut group = self.empty();
-            (group.revision, group.revised_at) =
-                before.map_or((0, Value::Null), |before| (before.revision, before.revised_at));
+            group.revision = before.map(|before| before.revision).unwrap_or_default();
             let parts = &columns[self.num_groups..];
             group.rows = int(&parts[0].value(row));
             for (state, column) in group.parts.iter_mut().zip(&parts[1..]) {
@@ -206,13 +210,8 @@ impl MergePlan {
 
     /// A change after the end of the bucket counts as a revision.
     fn revise(&self, group: &mut Group, values: &[Value], now_us: i64) {
-        let Some(bucket) = &self.bucket else { return };
-        let start = self.key.iter().position(|name| *name == bucket.column).and_then(|index| values.get(index));
-        if let Some(Value::Int(start)) = start
-            && now_us >= bucket_end(*start, bucket.grain)
-        {
-            group.revision += 1;
-            group.revised_at = Value::Int(now_us);
+        if let Some(rule) = &self.revisions {
+            rule.revise(&mut group.revision, values, now_us);
         }
     }
 
@@ -236,12 +235,9 @@ impl MergePlan {
         let groups = RecordBatch::try_new_with_options(self.groups_schema.clone(), columns, &options)?;
         let rows = self.projection.run(&[(GROUPS, groups)]).await?;
         let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-        if self.bucket.is_some() {
-            let revisions: Vec<Value> = present.iter().map(|(_, _, group)| Value::Int(group.revision)).collect();
-            let revised: Vec<Value> = present.iter().map(|(_, _, group)| group.revised_at.clone()).collect();
-            let fields = self.schema.fields();
-            columns.push(value::to_array(fields[fields.len() - 2].data_type(), &revisions)?);
-            columns.push(value::to_array(fields[fields.len() - 1].data_type(), &revised)?);
+        if self.revisions.is_some() {
+            let revisions: Vec<Revision> = present.iter().map(|(_, _, group)| group.revision.clone()).collect();
+            columns.extend(Revision::columns(&revisions)?);
         }
         let upserts = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         Ok(GoldChanges { upserts, upsert_keys: present.into_iter().map(|(key, ..)| key).collect(), deleted_keys })
@@ -249,17 +245,17 @@ impl MergePlan {
 
     fn empty(&self) -> Group {
         let parts = self.finals.iter().flat_map(FinalPlan::empty_parts).collect();
-        Group { rows: 0, revision: 0, revised_at: Value::Null, parts }
+        Group { rows: 0, revision: Revision::default(), parts }
     }
 
     fn decode(&self, mut bytes: &[u8]) -> Result<Group> {
         let damaged = || Error::DamagedState(GoldPlan::keyspace(&self.name));
-        let mut next = || Value::decode(&mut bytes).ok_or_else(damaged);
         let mut group = self.empty();
-        (group.rows, group.revision) = (int(&next()?), int(&next()?));
-        group.revised_at = next()?;
+        group.rows = int(&Value::decode(&mut bytes).ok_or_else(damaged)?);
+        group.revision = Revision::decode(&mut bytes).ok_or_else(damaged)?;
         for part in &mut group.parts {
-            *part = part.of_stored(next()?).ok_or_else(damaged)?;
+            let stored = Value::decode(&mut bytes).ok_or_else(damaged)?;
+            *part = part.of_stored(stored).ok_or_else(damaged)?;
         }
         Ok(group)
     }
@@ -268,8 +264,7 @@ impl MergePlan {
 fn encode(group: &Group) -> Vec<u8> {
     let mut out = Vec::with_capacity(16 * (group.parts.len() + 3));
     Value::Int(group.rows).encode(&mut out);
-    Value::Int(group.revision).encode(&mut out);
-    group.revised_at.encode(&mut out);
+    group.revision.encode(&mut out);
     group.parts.iter().for_each(|part| part.stored().encode(&mut out));
     out
 }
@@ -295,10 +290,22 @@ fn refused(reason: &str) -> Error {
 }
 
 /// Columns c0, c1, ...: the aggregate's groups, then its results, in plain types.
-fn groups_schema(aggregate: &Aggregate) -> SchemaRef {
-    let fields = aggregate.schema.fields().iter().enumerate();
-    let fields = fields.map(|(index, field)| Field::new(format!("c{index}"), plain_type(field.data_type()), true));
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+fn groups_schema(aggregate: &Aggregate) -> Result<SchemaRef> {
+    let mut fields = Vec::new();
+    for (index, field) in aggregate.schema.fields().iter().enumerate() {
+        let data_type = plain_type(field.data_type());
+        // Finds out now whether the type can be kept.
+        Column::new(&value::to_array(&data_type, &[Value::Null])?)?;
+        fields.push(Field::new(format!("c{index}"), data_type, true));
+    }
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Groups are told apart as finely as tables hold them: some functions give nanoseconds.
+fn in_microseconds(group: &Expr, aggregate: &Aggregate) -> Result<Expr> {
+    let data_type = group.get_type(aggregate.input.schema())?;
+    let is_time = matches!(data_type, DataType::Timestamp(..));
+    Ok(if is_time { cast(group.clone(), plain_type(&data_type)) } else { group.clone() })
 }
 
 /// An output expression with the aggregate's columns replaced by c0, c1, ...

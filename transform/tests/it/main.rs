@@ -7,6 +7,7 @@ mod airline;
 mod bad_input;
 mod event_log;
 mod faults;
+mod random_gold;
 mod references;
 mod second_pipeline;
 mod support;

@@ -11,6 +11,7 @@ use karat_schemas::histogram::Histogram;
 use crate::{
     Error, Result,
     functions::{self, WeightedSet, add_to_set, decode_set, encode_set},
+    query::plain_type,
     silver::fold::WEIGHT,
     value::Value,
 };
@@ -71,6 +72,10 @@ impl FinalPlan {
         if !params.order_by.is_empty() || params.null_treatment.is_some() {
             return Err(refused(format!("`{expr}` depends on an order")));
         }
+        let expected = if matches!(func.name(), functions::PERCENTILE) { 2 } else { 1 };
+        if params.args.len() > expected {
+            return Err(refused(format!("`{expr}` has more than {expected} arguments")));
+        }
         let first = parts.len() - 1;
         let argument = params.args.first().cloned().unwrap_or_else(|| lit(1i64));
         let counted = match &params.filter {
@@ -88,13 +93,16 @@ impl FinalPlan {
                 part(sum(weight_when_counted));
                 Kind::Count
             }
+            ("count", true) if matches!(plain_type(input), DataType::Binary) || input.is_nested() => {
+                return Err(refused(format!("`{expr}` counts values that have no text")));
+            }
             ("count", true) => {
                 part(
                     functions::weighted_set().call(vec![cast(value_when_counted, DataType::Utf8), weight_when_counted]),
                 );
                 Kind::DistinctCount
             }
-            ("sum" | "avg", false) if input == &DataType::Float64 && !is_append_only => {
+            ("sum" | "avg", false) if input.is_floating() && !is_append_only => {
                 return Err(refused(format!(
                     "`{expr}` adds floats, and taking one away again loses digits: cast to a decimal, or set refresh `keys`"
                 )));
