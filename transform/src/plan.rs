@@ -280,7 +280,8 @@ fn fingerprint(pipeline: &Pipeline) -> String {
     plain.silver.iter_mut().for_each(|silver| silver.line = 0);
     plain.gold.iter_mut().for_each(|gold| (gold.line, gold.fresh_within) = (0, None));
     plain.description.clear();
-    let text = format!("{STATE_VERSION} datafusion {STATE_LAYOUT} {plain:?} {}", reference::fingerprint(&plain.references));
+    let text =
+        format!("{STATE_VERSION} datafusion {STATE_LAYOUT} {plain:?} {}", reference::fingerprint(&plain.references));
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 

@@ -105,10 +105,7 @@ fn has_leaf(plan: &LogicalPlan, leaf: &dyn Fn(&LogicalPlan) -> Option<Carried>) 
 fn joined_with_constant(join: &Join, groups: Carried, is_left: bool) -> Result<Carried> {
     let width = join.left.schema().fields().len();
     match (join.join_type, is_left) {
-        (
-            JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark,
-            true,
-        )
+        (JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark, true)
         | (JoinType::RightSemi | JoinType::RightAnti, false) => Ok(groups),
         (JoinType::Inner | JoinType::Right, false) => {
             Ok(groups.iter().map(|columns| columns.iter().map(|index| index + width).collect()).collect())

@@ -19,6 +19,7 @@ use karat_lake::{
 use karat_schemas::pipelines::{self, Pipeline};
 use karat_transform::{
     bronze, functions,
+    journal::Journal,
     plan::PipelinePlan,
     runner::{Runner, RunnerSettings},
     value::{self, Value},
@@ -108,6 +109,7 @@ impl World {
             generation: 0,
             declared: None,
             writes_epochs: true,
+            journal: Journal::off(),
         }
     }
 
