@@ -285,7 +285,7 @@ fn fingerprint(pipeline: &Pipeline) -> String {
 }
 
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 3;
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,10 @@
 //! Planning SQL costs milliseconds, running it on a small batch far less. A [`Query`] keeps the optimised logical plan
 //! over *slots*, tables whose rows are put in before each run, and only makes the physical plan anew.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use karat_lake::{
@@ -133,6 +136,20 @@ impl Query {
     /// Columns of the result, in the plain types that tables hold ([`plain_type`]).
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
+    }
+
+    /// The columns of `table` that a run reads.
+    pub fn columns_of(&self, table: &str) -> Result<HashSet<String>> {
+        let mut names = HashSet::new();
+        self.plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node
+                && scan.table_name.table() == table
+            {
+                names.extend(scan.projected_schema.fields().iter().map(|field| field.name().clone()));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(names)
     }
 
     /// Runs on the given rows; tables that are not listed are empty. The result is one batch.

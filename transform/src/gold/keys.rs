@@ -4,9 +4,12 @@
 //! `latest`, only the newest rows of a group are kept and seen; `floor` remembers the newest row that was let go, and
 //! when a kept row goes away or moves, so that an older one should come back, the group asks to be refilled.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use karat_lake::arrow::{array::RecordBatch, datatypes::SchemaRef};
+use karat_lake::arrow::{
+    array::{RecordBatch, RecordBatchOptions},
+    datatypes::{Schema, SchemaRef},
+};
 use karat_schemas::pipelines::Gold;
 
 use super::{
@@ -27,7 +30,8 @@ use crate::{
 pub struct KeysPlan {
     name: String,
     source: String,
-    source_schema: SchemaRef,
+    /// The columns of the silver table that are kept: those that the SQL reads, and the order.
+    kept: SchemaRef,
     row_key: Vec<String>,
     key: Vec<String>,
     latest: Option<(String, usize)>,
@@ -40,9 +44,12 @@ pub struct KeysPlan {
 impl KeysPlan {
     /// Plans `gold`, whose SQL may join `references`.
     pub async fn new(gold: &Gold, source: &Source<'_>, references: &[&ReferenceRows]) -> Result<Self> {
-        let joined = references.iter().map(|reference| (reference.name.as_str(), reference.rows.schema()));
-        let tables: Vec<_> = [(source.table, source.schema.clone())].into_iter().chain(joined).collect();
-        let planner = Planner::new(&tables)?;
+        let planner_over = |silver: &SchemaRef| {
+            let joined = references.iter().map(|reference| (reference.name.as_str(), reference.rows.schema()));
+            let tables: Vec<_> = [(source.table, silver.clone())].into_iter().chain(joined).collect();
+            Planner::new(&tables)
+        };
+        let planner = planner_over(source.schema)?;
         let plan = planner.logical(&gold.sql).await?;
         let latest = gold.latest.as_ref().map(|latest| (latest.by.clone(), latest.keep));
         for name in gold.key.iter().chain(latest.iter().map(|(by, _)| by)) {
@@ -55,11 +62,15 @@ impl KeysPlan {
         if gold.bucket.is_some() {
             return Err(Error::Declaration("`bucket` needs refresh `merge`".to_owned()));
         }
-        let query = planner.query(plan)?;
+        let read = planner.query(plan)?.columns_of(source.table)?;
+        let is_kept = |name: &String| read.contains(name) || latest.as_ref().is_some_and(|(by, _)| by == name);
+        let fields = source.schema.fields().iter().filter(|field| is_kept(field.name()));
+        let kept: SchemaRef = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+        let query = planner_over(&kept)?.select(&gold.sql).await?;
         Ok(Self {
             name: gold.name.clone(),
             source: source.table.to_owned(),
-            source_schema: source.schema.clone(),
+            kept,
             row_key: source.key.to_vec(),
             key: gold.key.clone(),
             latest,
@@ -127,7 +138,7 @@ impl KeysPlan {
             Some((by, _)) => value::row_keys(changes, std::slice::from_ref(by))?,
             None => vec![Vec::new(); changes.num_rows()],
         };
-        let names: Vec<String> = self.source_schema.fields().iter().map(|field| field.name().clone()).collect();
+        let names: Vec<String> = self.kept.fields().iter().map(|field| field.name().clone()).collect();
         let cells = value::columns(changes, &names)?;
         let weights = value::columns(changes, &[WEIGHT.to_owned()])?;
         let mut touched = BTreeSet::new();
@@ -152,7 +163,7 @@ impl KeysPlan {
         };
         let keyspace = GoldPlan::keyspace(&self.name);
         let floor_key = [group, FLOOR].concat();
-        let by = self.source_schema.index_of(by)?;
+        let by = self.kept.index_of(by)?;
         let mut kept: Vec<((Value, Vec<u8>), Row)> =
             rows.into_iter().map(|(key, values)| ((values[by].clone(), key), values)).collect();
         kept.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
@@ -192,14 +203,16 @@ impl KeysPlan {
 
     /// Runs the SQL over the rows of the groups.
     async fn compute(&mut self, groups: &[(Vec<u8>, Vec<Row>)]) -> Result<GoldChanges> {
-        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.source_schema.fields().len()];
+        let mut cells: Vec<Vec<Value>> = vec![Vec::new(); self.kept.fields().len()];
         for values in groups.iter().flat_map(|(_, rows)| rows) {
             cells.iter_mut().zip(values).for_each(|(cell, value)| cell.push(value.clone()));
         }
-        let types = self.source_schema.fields().iter();
+        let types = self.kept.fields().iter();
         let columns =
             types.zip(&cells).map(|(field, cell)| value::to_array(field.data_type(), cell)).collect::<Result<_>>()?;
-        let rows = RecordBatch::try_new(self.source_schema.clone(), columns)?;
+        let count = groups.iter().map(|(_, rows)| rows.len()).sum();
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        let rows = RecordBatch::try_new_with_options(self.kept.clone(), columns, &options)?;
         let references = self.references.iter().map(|(name, rows)| (name.as_str(), rows.clone()));
         let inputs: Vec<_> = [(self.source.as_str(), rows)].into_iter().chain(references).collect();
         let upserts = self.query.run(&inputs).await?;
