@@ -82,13 +82,13 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def find_tables(lake: str) -> dict[str, str]:
-    """Full name such as `gold.daily_summary` and folder of each table. Folders that start with `_` are Karat's own."""
+    """Full name such as `gold.daily_summary` and folder of each table."""
     tables = {}
     for folder, subfolders, _ in os.walk(lake):
         if "_delta_log" in subfolders:
             tables[os.path.relpath(folder, lake).replace(os.sep, ".")] = os.path.abspath(folder)
             subfolders.clear()
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("_"))
+        subfolders.sort()
     return dict(sorted(tables.items()))
 
 

@@ -375,6 +375,7 @@ async fn create(log: LogStoreRef, spec: &TableSpec) -> Result<()> {
     if !spec.stats_columns.is_empty() {
         properties.push(("delta.dataSkippingStatsColumns".to_owned(), Some(spec.stats_columns.join(","))));
     }
+    let location = log.clone();
     let created = CreateBuilder::new()
         .with_log_store(log)
         .with_table_name(&spec.name)
@@ -385,8 +386,8 @@ async fn create(log: LogStoreRef, spec: &TableSpec) -> Result<()> {
         .await;
     match created {
         Ok(_) => Ok(()),
-        // Another process created it at the same moment.
-        Err(deltalake::DeltaTableError::VersionAlreadyExists(_)) => Ok(()),
+        // Somebody else created it at the same moment: which error says so depends on how far both were.
+        Err(_) if location.is_delta_table_location().await.map_err(wrap)? => Ok(()),
         Err(source) => Err(wrap(source)),
     }
 }

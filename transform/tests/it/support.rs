@@ -88,7 +88,9 @@ impl World {
         let info = self.settings.log.topic(&pipeline.topic).await.unwrap();
         let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
         loop {
-            assert!(!running.is_over(), "the worker ended");
+            if running.is_over() {
+                panic!("the worker ended: {:?}", self.text("_karat.event_log", &["at", "kind", "message"]).await);
+            }
             if let Some(epoch) = epochs.latest().await.unwrap() {
                 let is_covered = |(partition, range): (usize, &karat_eventlog::PartitionRange)| {
                     let position = epoch.positions.get(&u32::try_from(partition).unwrap()).copied().unwrap_or(0);
