@@ -29,7 +29,7 @@ async fn planned(gold: &Gold, is_append_only: bool) -> std::result::Result<GoldP
         Source { table: "t", schema: &schema, key: &key, is_append_only },
         Source { table: "other", schema: &schema, key: &key, is_append_only },
     ];
-    GoldPlan::new(gold, &sources).await.map(|(plan, _)| plan).map_err(|error| error.to_string())
+    GoldPlan::new(gold, &sources, &[]).await.map(|(plan, _)| plan).map_err(|error| error.to_string())
 }
 
 /// SQL, refresh, key, whether the silver table is append-only, and what must come out.
