@@ -207,7 +207,9 @@ fn refuse_unless_by_key(plan: &LogicalPlan, silver: &str, key: &[String]) -> Res
     let carried = groupwise::carried(plan, &leaf)?;
     for (name, columns) in key.iter().zip(carried) {
         if !columns.iter().any(|index| plan.schema().field(*index).name() == name) {
-            return Err(Error::Declaration(format!("its SQL must give the key column `{name}`, unchanged")));
+            return Err(Error::Declaration(format!(
+                "its SQL must give the key `{name}` as it is in the silver table: compute it in the layer before"
+            )));
         }
     }
     Ok(())
