@@ -92,9 +92,9 @@ async fn the_cheapest_right_refresh_is_chosen_and_says_why() {
             false,
             Err("cannot be merged: `stddev`"),
         ),
-        ("SELECT k, x FROM t", Refresh::Keys, &["x", "f"], false, Err("key column `f`")),
+        ("SELECT k, x FROM t", Refresh::Keys, &["x", "f"], false, Err("the key `f` as it is")),
         ("SELECT k, x FROM t", Refresh::Keys, &["nothing"], false, Err("no column `nothing`")),
-        ("SELECT upper(k) AS k, x FROM t", Refresh::Keys, &["k"], false, Err("key column `k`, unchanged")),
+        ("SELECT upper(k) AS k, x FROM t", Refresh::Keys, &["k"], false, Err("the key `k` as it is")),
         ("SELECT k, x FROM t ORDER BY x LIMIT 3", Refresh::Keys, &["k"], false, Err("more than one group")),
         (
             "SELECT k, rank() OVER (ORDER BY x) AS r FROM t",
