@@ -9,7 +9,7 @@ mod status;
 mod table;
 mod validate;
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use serde::Serialize;
 
@@ -43,9 +43,12 @@ pub async fn run(arguments: Cli) -> Result<ExitCode> {
 }
 
 /// Data goes to standard output, everything else to standard error.
-#[allow(clippy::print_stdout)]
 fn print(text: &str) {
-    println!("{text}");
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => note(&format!("standard output: {error}")),
+        _ => {}
+    }
 }
 
 /// What the person at the terminal should know beside the data.

@@ -28,4 +28,4 @@ pub use deltalake::{arrow, datafusion, parquet};
 pub use error::{Error, Result};
 pub use lake::Lake;
 pub use read::{add_stats_range, read_file};
-pub use table::{CommitSummary, DataFile, Table, TableSpec};
+pub use table::{CommitSummary, DataFile, Table, TableSpec, require_storable};

@@ -11,7 +11,7 @@ use deltalake::{
     BlindDeltaTable, DeltaTable, Path,
     arrow::{
         array::RecordBatch,
-        datatypes::{Schema, SchemaRef},
+        datatypes::{DataType, Schema, SchemaRef},
     },
     datafusion::catalog::TableProvider,
     kernel::{Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
@@ -41,6 +41,32 @@ pub struct TableSpec {
     /// Columns with statistics in the log, for file pruning.
     pub stats_columns: Vec<String>,
     pub append_only: bool,
+}
+
+/// Says which column of `schema` no table can hold, and why.
+///
+/// # Errors
+/// [`Error::Schema`] with the column and its type.
+pub fn require_storable(table: &str, schema: &Schema) -> Result<()> {
+    for field in schema.fields() {
+        let alone = Schema::new(vec![field.clone()]);
+        let converted: std::result::Result<StructType, _> = (&alone).try_into_kernel();
+        if converted.is_err() {
+            let (name, found) = (field.name(), field.data_type());
+            let reason =
+                format!("column `{name}` is of type {found}, which a table cannot hold: cast it to text or a number");
+            return Err(Error::Schema { table: table.to_owned(), reason });
+        }
+    }
+    Ok(())
+}
+
+/// The type with the items of lists under one name: SQL and stored tables call them differently.
+fn plain_lists(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::List(item) => DataType::new_list(plain_lists(item.data_type()), true),
+        other => other.clone(),
+    }
 }
 
 /// One data file of a table version.
@@ -108,8 +134,10 @@ impl Table {
         }
         let mut opened = Self::open(url, &spec.name).await?;
         opened.may_follow_others = spec.append_only;
-        let expected: Vec<_> = spec.schema.fields().iter().map(|field| (field.name(), field.data_type())).collect();
-        let found: Vec<_> = opened.schema.fields().iter().map(|field| (field.name(), field.data_type())).collect();
+        let columns = |schema: &SchemaRef| -> Vec<_> {
+            schema.fields().iter().map(|field| (field.name().clone(), plain_lists(field.data_type()))).collect()
+        };
+        let (expected, found) = (columns(&spec.schema), columns(&opened.schema));
         if expected != found {
             let reason = format!("the pipeline gives {expected:?}, the table has {found:?}");
             return Err(Error::Schema { table: spec.name.clone(), reason });

@@ -166,6 +166,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_table_of_lists_opens_again_whatever_their_items_are_called() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(&folder.path().to_string_lossy()).unwrap();
+        let list = |item: &str| {
+            let item = Arc::new(Field::new(item, DataType::Int64, true));
+            let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::List(item), true)]));
+            TableSpec { schema, stats_columns: Vec::new(), ..spec() }
+        };
+        lake.open_or_create(&list("item")).await.unwrap();
+        lake.open_or_create(&list("item")).await.unwrap();
+        lake.open_or_create(&list("element")).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_reader_cannot_go_back_nor_past_the_end_nor_over_new_columns() {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::at(&folder.path().to_string_lossy()).unwrap();

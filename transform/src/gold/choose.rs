@@ -1,6 +1,9 @@
 //! Which refresh serves a gold table.
 
-use karat_lake::arrow::{array::RecordBatch, datatypes::SchemaRef};
+use karat_lake::{
+    arrow::{array::RecordBatch, datatypes::SchemaRef},
+    require_storable,
+};
 use karat_schemas::pipelines::{Gold, Refresh};
 
 use super::{GoldChanges, accumulate::AccumulatePlan, full::FullPlan, keys::KeysPlan, merge::MergePlan};
@@ -52,7 +55,10 @@ impl GoldPlan {
             references.iter().filter(|reference| tables.contains(&reference.name)).collect();
         let (mode, reason) = Mode::new(gold, source, &joined).await.map_err(context)?;
         tracing::debug!(table = gold.name, refresh = mode.word(), reason, "refresh chosen");
-        Ok((Self { mode, reason, input: weighted_schema(source.schema) }, source.table.to_owned()))
+        let plan = Self { mode, reason, input: weighted_schema(source.schema) };
+        require_storable(&format!("gold.{}", gold.name), plan.schema())
+            .map_err(|error| Error::Declaration(error.to_string()))?;
+        Ok((plan, source.table.to_owned()))
     }
 
     pub fn schema(&self) -> &SchemaRef {

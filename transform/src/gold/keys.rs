@@ -1,6 +1,6 @@
 //! Refresh by keys: the groups that a change touches are computed again from their rows.
 //!
-//! The state store keeps the silver rows of each group as one value ([`Group`]), so a touched group is read without a
+//! The state store keeps the silver rows of each group as one value, so a touched group is read without a
 //! scan. With `latest`, only the newest rows of a group are kept and seen; when one of them goes away or moves, so that
 //! an older one should come back, the group asks to be refilled.
 

@@ -99,6 +99,14 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_column_that_no_table_can_hold_is_refused() {
+        let gold = "[[pipeline.gold]]\nname = \"g\"\nsql = \"SELECT k, max(to_timestamp(v)) - min(to_timestamp(v)) AS span FROM s GROUP BY k\"";
+        let found = found(APPEND, gold).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].1.contains("`span`") && found[0].1.contains("cast it"), "{found:?}");
+    }
+
+    #[tokio::test]
     async fn a_column_that_state_cannot_keep_is_refused() {
         let input = format!("sql = \"SELECT k, v, make_array(v) AS vs FROM i\"\n{APPEND}");
         let gold = |refresh: &str| {

@@ -68,7 +68,7 @@ impl InputPlan {
             .row_wise(&sql, carried)
             .await
             .map_err(|error| Error::Declaration(format!("input `{}`: {error}", input.name)))?;
-        Ok(Self {
+        let plan = Self {
             name: input.name.clone(),
             into: input.into.clone(),
             types: input.types.iter().cloned().collect(),
@@ -76,7 +76,10 @@ impl InputPlan {
             query,
             event_columns,
             table_schema,
-        })
+        };
+        karat_lake::require_storable(&format!("silver.{}", input.into), &plan.schema())
+            .map_err(|error| Error::Declaration(format!("input `{}`: {error}", input.name)))?;
+        Ok(plan)
     }
 
     /// Silver columns that this input gives, without `_row`.
