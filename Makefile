@@ -30,7 +30,7 @@ test-services: ## Starts a real Kafka, runs the log's contract and the end-to-en
 	$(CARGO) test --workspace --locked --test contract --test end_to_end
 
 check-demo: ## Runs the demo, verifies its tables, compares them and the summaries with delta-rs, Polars and DuckDB
-	$(CARGO) build --workspace --locked
+	$(CARGO) build --workspace --bin karat --locked
 	dev/check-demo.sh
 
 lint: ## Formatting and clippy, warnings are errors
