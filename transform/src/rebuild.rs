@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use karat_lake::{Lake, Table, TransactionId, epochs::Epochs};
+use karat_lake::{Lake, Table, TransactionId, crash, epochs::Epochs};
 use karat_schemas::pipelines::Pipeline;
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,9 @@ pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, shadow: Runner
         shadow.close()?;
         let note = rebuild_folder(live).join("ready.json");
         let text = serde_json::to_vec(&ready)?;
+        crash::point(live.lake.root(), "swap.begin").await;
         write_durably(&note, &text)?;
+        crash::point(live.lake.root(), "swap.noted").await;
         finish(pipeline, live, &ready).await
     })
 }
@@ -120,6 +122,7 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
         replace(&mut table, &shadow, ready).await?;
         versions.insert(spec.name, table.version());
     }
+    crash::point(live.lake.root(), "swap.replaced").await;
     let epochs = Epochs::of(&live.lake, &plan.name)?;
     let mut epoch = epochs.latest().await?.unwrap_or_default();
     if epoch.generation < ready.generation {
@@ -136,10 +139,12 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
             return Err(Error::EpochTaken { pipeline: plan.name, epoch: epoch.epoch });
         }
     }
+    crash::point(live.lake.root(), "swap.published").await;
     let old = generation_folder(&live.state_folder, live.generation);
     if old.exists() {
         fs::remove_dir_all(&old).map_err(|source| file_error(&old, source))?;
     }
+    crash::point(live.lake.root(), "swap.forgotten").await;
     let folder = rebuild_folder(live);
     fs::remove_dir_all(&folder).map_err(|source| file_error(&folder, source))
 }
