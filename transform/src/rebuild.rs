@@ -141,12 +141,9 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
     }
     crash::point(live.lake.root(), "swap.published").await;
     let old = generation_folder(&live.state_folder, live.generation);
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(|source| file_error(&old, source))?;
-    }
+    remove(&old)?;
     crash::point(live.lake.root(), "swap.forgotten").await;
-    let folder = rebuild_folder(live);
-    fs::remove_dir_all(&folder).map_err(|source| file_error(&folder, source))
+    remove(&rebuild_folder(live))
 }
 
 async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()> {
@@ -171,11 +168,20 @@ async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()>
 /// Removes what an unfinished rebuild left.
 fn clear(settings: &RunnerSettings, generation: u64) -> Result<()> {
     for folder in [rebuild_folder(settings), generation_folder(&settings.state_folder, generation)] {
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
-        }
+        remove(&folder)?;
     }
     Ok(())
+}
+
+/// Removes a folder, or what damage put in its place.
+fn remove(folder: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(folder) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(folder),
+        Ok(_) => fs::remove_file(folder),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(|source| file_error(folder, source))
 }
 
 /// Beside the state, not in the lake: nobody but this pipeline reads it.

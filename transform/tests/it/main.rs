@@ -11,6 +11,7 @@ mod event_log;
 mod faults;
 #[cfg(debug_assertions)]
 mod judged;
+mod pauses;
 mod random_gold;
 mod references;
 mod second_pipeline;
