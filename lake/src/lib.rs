@@ -14,6 +14,7 @@
 //! commands.
 
 mod commit;
+pub mod crash;
 pub mod durable;
 pub mod epochs;
 mod error;

@@ -24,6 +24,7 @@ use url::Url;
 use crate::{
     Error, Result,
     commit::{self, Committed, Entry, TransactionId},
+    crash,
     files::{self, FileSpec, write_file},
     read::read_file,
 };
@@ -248,7 +249,9 @@ impl Table {
         let batches = batches.iter().map(|batch| files::conform(&self.name, &self.file_schema, batch));
         let batches = batches.collect::<Result<Vec<_>>>()?;
         let spec = FileSpec { table: &self.name, prefix, partition, stats_columns: &self.stats_columns };
+        crash::point(self.blind.table_url(), "file.before").await;
         let add = write_file(&self.log.object_store(None), &spec, batches).await?;
+        crash::point(self.blind.table_url(), "file.after").await;
         Ok(Some(DataFile(Arc::new(add))))
     }
 
@@ -278,7 +281,9 @@ impl Table {
             metadata: None,
             transactions: positions,
         };
+        crash::point(self.blind.table_url(), "commit.before").await;
         let committed = commit::write(&self.log, self.version, &entry, self.may_follow_others).await?;
+        crash::point(self.blind.table_url(), "commit.after").await;
         if committed.version() > self.version + 1 || matches!(committed, Committed::Before(_)) {
             self.refresh_to(committed.version()).await?;
         } else {
@@ -327,7 +332,9 @@ impl Table {
             metadata,
             transactions: positions,
         };
+        crash::point(self.blind.table_url(), "replace.before").await;
         let committed = commit::write(&self.log, self.version, &entry, false).await?;
+        crash::point(self.blind.table_url(), "replace.after").await;
         removed.iter().for_each(|path| drop(self.files.remove(path)));
         self.files.extend(added.into_iter().map(|file| (file.path().to_owned(), file)));
         self.version = committed.version();
@@ -378,11 +385,17 @@ impl Table {
         }
         let (name, url, version) = (self.name.clone(), self.blind.table_url().clone(), self.version);
         tokio::spawn(async move {
-            let written =
-                deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url, version, Some(false), None);
+            crash::point(&url, "checkpoint.before").await;
+            let written = deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(
+                url.clone(),
+                version,
+                Some(false),
+                None,
+            );
             if let Err(error) = written.await {
                 tracing::warn!(table = name, version, %error, "the log checkpoint was not written");
             }
+            crash::point(&url, "checkpoint.after").await;
         });
     }
 

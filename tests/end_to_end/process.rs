@@ -103,9 +103,14 @@ impl Folder {
 
     /// Starts a process on the data folder; `name` keeps its output apart.
     pub fn start(&self, name: &str, words: &[&str]) -> Karat {
+        self.start_with(name, words, &[])
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(&self, name: &str, words: &[&str], variables: &[(&str, &str)]) -> Karat {
         let (out, err) = (self.path(&format!("{name}.out")), self.path(&format!("{name}.err")));
         let mut command = karat(&[words, &["--data-dir", &self.data()]].concat());
-        command.env_remove("NO_COLOR").stdin(Stdio::null());
+        command.env_remove("NO_COLOR").envs(variables.iter().copied()).stdin(Stdio::null());
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         Karat { child: command.spawn().unwrap(), out, err }
     }
@@ -151,6 +156,11 @@ impl Karat {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the process ended with {status}:\n{}", self.err());
         }
+    }
+
+    /// Waits for its end, by itself.
+    pub async fn ended(mut self) {
+        until("the process ends by itself", async || self.child.try_wait().unwrap()).await;
     }
 
     /// SIGKILL: nothing of the process runs any more when this returns.

@@ -32,6 +32,8 @@ pub enum Error {
     ForeignBronze { table: String, pipeline: String, version: i64 },
     #[error("epoch {epoch} of pipeline `{pipeline}` was written by another process")]
     EpochTaken { pipeline: String, epoch: u64 },
+    #[error("the replay was given up because the pipeline paused or the worker stopped; order it again")]
+    ReplayGivenUp,
     #[error("no pipeline is named `{0}`")]
     UnknownPipeline(String),
     #[error("a background task ended early: {0}")]
@@ -43,6 +45,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether somebody else owns the tables now: this process must leave them alone.
+    pub fn is_other_owner(&self) -> bool {
+        matches!(self, Self::Lake(karat_lake::Error::Fenced { .. }) | Self::EpochTaken { .. })
+    }
+
+    /// Whether the same work may succeed later with nothing changed but the world around it.
+    pub fn may_pass(&self) -> bool {
+        !matches!(
+            self,
+            Self::Sql(_) | Self::Arrow(_) | Self::Declaration(_) | Self::Lake(karat_lake::Error::Schema { .. })
+        )
+    }
+
     /// Why work failed and what to do, fit for clients: without SQL, paths or texts of libraries.
     pub fn for_clients(&self) -> String {
         match self {
@@ -51,7 +66,16 @@ impl Error {
                  again; the log of the transform process names the place"
                     .to_owned()
             }
-            Self::ForeignBronze { .. } | Self::UnknownPipeline(_) => self.to_string(),
+            Self::ForeignBronze { .. } | Self::UnknownPipeline(_) | Self::ReplayGivenUp => self.to_string(),
+            Self::Lake(
+                karat_lake::Error::Schema { table, .. }
+                | karat_lake::Error::Damaged { table, .. }
+                | karat_lake::Error::Storage { table, .. },
+            ) => {
+                format!(
+                    "table `{table}` cannot be opened, read or written; the log of the transform process has the reason"
+                )
+            }
             Self::Lake(_)
             | Self::Log(_)
             | Self::State(_)

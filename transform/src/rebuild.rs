@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use karat_lake::{Lake, Table, TransactionId, epochs::Epochs};
+use karat_lake::{Lake, Table, TransactionId, crash, epochs::Epochs};
 use karat_schemas::pipelines::Pipeline;
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,9 @@ pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, shadow: Runner
         shadow.close()?;
         let note = rebuild_folder(live).join("ready.json");
         let text = serde_json::to_vec(&ready)?;
+        crash::point(live.lake.root(), "swap.begin").await;
         write_durably(&note, &text)?;
+        crash::point(live.lake.root(), "swap.noted").await;
         finish(pipeline, live, &ready).await
     })
 }
@@ -120,6 +122,7 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
         replace(&mut table, &shadow, ready).await?;
         versions.insert(spec.name, table.version());
     }
+    crash::point(live.lake.root(), "swap.replaced").await;
     let epochs = Epochs::of(&live.lake, &plan.name)?;
     let mut epoch = epochs.latest().await?.unwrap_or_default();
     if epoch.generation < ready.generation {
@@ -136,12 +139,11 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
             return Err(Error::EpochTaken { pipeline: plan.name, epoch: epoch.epoch });
         }
     }
+    crash::point(live.lake.root(), "swap.published").await;
     let old = generation_folder(&live.state_folder, live.generation);
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(|source| file_error(&old, source))?;
-    }
-    let folder = rebuild_folder(live);
-    fs::remove_dir_all(&folder).map_err(|source| file_error(&folder, source))
+    remove(&old)?;
+    crash::point(live.lake.root(), "swap.forgotten").await;
+    remove(&rebuild_folder(live))
 }
 
 async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()> {
@@ -166,11 +168,20 @@ async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()>
 /// Removes what an unfinished rebuild left.
 fn clear(settings: &RunnerSettings, generation: u64) -> Result<()> {
     for folder in [rebuild_folder(settings), generation_folder(&settings.state_folder, generation)] {
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
-        }
+        remove(&folder)?;
     }
     Ok(())
+}
+
+/// Removes a folder, or what damage put in its place.
+fn remove(folder: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(folder) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(folder),
+        Ok(_) => fs::remove_file(folder),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    removed.map_err(|source| file_error(folder, source))
 }
 
 /// Beside the state, not in the lake: nobody but this pipeline reads it.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use karat_lake::{Lake, Table, arrow::array::RecordBatch, epochs::Epochs};
+use karat_lake::{Lake, Table, arrow::array::RecordBatch, crash, epochs::Epochs};
 use karat_schemas::{epoch::Epoch, pipelines::Pipeline};
 
 use crate::{
@@ -176,6 +176,18 @@ impl Runner {
         self.plan.shaping.shape(rows, self.settings.declared.as_deref()).await
     }
 
+    /// Ends a pause in the epochs: the next one says that the pipeline goes on. True when there was a pause.
+    pub fn resume(&mut self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            if self.last.paused.is_none() {
+                return Ok(false);
+            }
+            let (number, written_at_us) = (self.last.epoch + 1, now_us());
+            let epoch = Epoch { epoch: number, written_at_us, paused: None, ..self.last.clone() };
+            self.put_epoch(epoch).await.map(|()| true)
+        })
+    }
+
     /// Syncs the state store, so that the next start has nothing to do again.
     pub fn close(self) -> Result<()> {
         self.store.sync()
@@ -260,6 +272,7 @@ impl Runner {
         let note = journal.is_on().then(|| StepNote::new(&self.plan.name, &output, self.tables.versions()));
         let computed = Instant::now();
         let hash = self.bronze.commit_hash(version).await?;
+        self.point("step.computed").await;
         let has = |table: &str| done.get(table).is_some_and(|reached| *reached >= version);
         self.tables.commit(&mut step, &self.plan.name, output, Position { version, hash }, has).await?;
         step.put_meta(POSITION, &version)?;
@@ -268,11 +281,14 @@ impl Runner {
         let writes = step.into_writes();
         let committed = Instant::now();
         self.covered.extend(positions);
+        self.point("step.committed").await;
         if self.settings.writes_epochs {
             self.write_epoch(version, paused).await?;
         }
         let announced = Instant::now();
+        self.point("step.published").await;
         self.store.apply(writes)?;
+        self.point("step.applied").await;
         let bronze_from = std::mem::replace(&mut self.position, version);
         if let Some(note) = note {
             journal.note_all(note.entries(&StepEnd {
@@ -303,6 +319,10 @@ impl Runner {
         Ok(())
     }
 
+    async fn point(&self, name: &str) {
+        crash::point(self.settings.tables.root(), name).await;
+    }
+
     async fn write_epoch(&mut self, version: u64, paused: Option<String>) -> Result<()> {
         if self.last.bronze_version >= version && self.last.generation == self.settings.generation {
             return Ok(());
@@ -318,6 +338,10 @@ impl Runner {
             generation: self.settings.generation,
             paused: paused.map(|rule| format!("rule `{rule}` was broken")),
         };
+        self.put_epoch(epoch).await
+    }
+
+    async fn put_epoch(&mut self, epoch: Epoch) -> Result<()> {
         if !self.epochs.put(&epoch).await? {
             return Err(Error::EpochTaken { pipeline: epoch.pipeline, epoch: epoch.epoch });
         }

@@ -31,14 +31,22 @@ pub struct ShapedBatch {
     pub shaped: Result<Shaped>,
 }
 
-/// Shapes until `batches` ends or nobody takes what is shaped.
+/// Shapes until `batches` ends or nobody takes what is shaped. What cannot be planned cannot be opened either, and its
+/// pipeline says why: here batches are then only let go.
 pub async fn run(
     pipeline: Pipeline,
     declared: Option<Arc<HashSet<String>>>,
     mut batches: mpsc::Receiver<BronzeBatch>,
     shaped: mpsc::Sender<ShapedBatch>,
 ) -> Result<()> {
-    let mut shaping = Shaping::new(&pipeline).await?;
+    let mut shaping = match Shaping::new(&pipeline).await {
+        Ok(shaping) => shaping,
+        Err(error) => {
+            tracing::debug!(pipeline = pipeline.name, %error, "nothing is shaped ahead");
+            while batches.recv().await.is_some() {}
+            return Ok(());
+        }
+    };
     let mut waiting = None;
     loop {
         let first = match waiting.take() {

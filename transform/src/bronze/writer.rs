@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use chrono::DateTime;
 use karat_eventlog::{Consumer, ConsumerSettings, EventLog, NewRecord, PollLimits, Record, StartPositions};
-use karat_lake::{Lake, Table, TransactionId, arrow::array::RecordBatch};
+use karat_lake::{Lake, Table, TransactionId, arrow::array::RecordBatch, crash};
 use karat_schemas::{COMMITS_TOPIC, epoch::Notice};
 use tokio::sync::{Mutex, mpsc, watch};
 
@@ -51,6 +51,7 @@ pub struct BronzeWriter {
     topic: String,
     settings: BronzeSettings,
     log: Arc<dyn EventLog>,
+    lake: Lake,
     table: Arc<Mutex<Table>>,
     pipelines: Vec<mpsc::Sender<BronzeBatch>>,
 }
@@ -87,7 +88,8 @@ impl BronzeWriter {
         pipelines: Vec<mpsc::Sender<BronzeBatch>>,
     ) -> Result<Self> {
         let table = lake.open_or_create(&table_spec(topic)).await?;
-        Ok(Self { topic: topic.to_owned(), settings, log, table: Arc::new(Mutex::new(table)), pipelines })
+        let table = Arc::new(Mutex::new(table));
+        Ok(Self { topic: topic.to_owned(), settings, log, lake: lake.clone(), table, pipelines })
     }
 
     /// Runs until `stop` says so; what was collected by then is committed.
@@ -100,8 +102,11 @@ impl BronzeWriter {
             if !records.is_empty()
                 && let Some(batch) = self.commit(records).await?
             {
+                crash::point(self.lake.root(), "bronze.committed").await;
                 consumer.commit_for_display(&batch.positions).await;
+                crash::point(self.lake.root(), "bronze.told").await;
                 self.announce(batch).await;
+                crash::point(self.lake.root(), "bronze.announced").await;
             }
             if *stop.borrow() {
                 return Ok(());

@@ -5,8 +5,13 @@
 
 mod airline;
 mod bad_input;
+#[cfg(debug_assertions)]
+mod crash_points;
 mod event_log;
 mod faults;
+#[cfg(debug_assertions)]
+mod judged;
+mod pauses;
 mod random_gold;
 mod references;
 mod second_pipeline;

@@ -2,11 +2,13 @@
 //! gives over the whole silver table, whatever refresh serves it.
 //!
 //! The seed of a failure is in its message; `KARAT_SEED` runs that one alone.
+//!
+//! Pipelines with a random choice of the tables crash at random points besides.
 
 mod declaration;
 mod events;
 
-use std::{cmp::Ordering, fs, path::Path, sync::Arc};
+use std::{cmp::Ordering, fs, path::Path, sync::Arc, time::Duration};
 
 use karat_lake::{
     Lake, TransactionId,
@@ -14,6 +16,7 @@ use karat_lake::{
         array::{ArrayRef, RecordBatch},
         compute::{cast, concat_batches},
     },
+    crash,
     datafusion::{datasource::MemTable, prelude::SessionContext},
 };
 use karat_schemas::pipelines::{self, Pipeline};
@@ -27,26 +30,51 @@ use karat_transform::{
 };
 
 use self::{
-    declaration::{GOLD, TOPIC},
+    declaration::{GOLD, TOPIC, Table},
     events::{Events, Random},
 };
 
 const STEPS: usize = 8;
 
+/// Points that a step passes.
+const POINTS: &[&str] = &[
+    "file.before",
+    "file.after",
+    "commit.before",
+    "commit.after",
+    "step.computed",
+    "step.committed",
+    "step.published",
+    "step.applied",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn incremental_gold_is_batch_gold_whatever_arrives() {
-    let seeds = match std::env::var("KARAT_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => vec![1, 2],
-    };
-    for seed in seeds {
-        World::new(seed).await.run().await;
+    for seed in seeds(&[1, 2]) {
+        World::new(seed, GOLD.iter().collect()).await.run().await;
     }
+}
+
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn random_pipelines_that_crash_at_random_points_are_batch_gold_too() {
+    for seed in seeds(&[11, 12]) {
+        let mut random = Random::new(seed);
+        let tables = GOLD.iter().filter(|_| random.below(4) == 0).collect();
+        let mut world = World::new(seed, tables).await;
+        world.crashes = true;
+        world.run().await;
+    }
+}
+
+/// The seed of the environment, or these.
+fn seeds(usual: &[u64]) -> Vec<u64> {
+    std::env::var("KARAT_SEED").map_or(usual.to_vec(), |seed| vec![seed.parse().unwrap()])
 }
 
 #[tokio::test]
 async fn each_of_the_random_tables_is_refreshed_as_it_says() {
-    let plan = PipelinePlan::new(&pipeline()).await.unwrap();
+    let plan = PipelinePlan::new(&pipeline(&GOLD.iter().collect::<Vec<_>>())).await.unwrap();
     for (gold, (name, refresh, ..)) in plan.golds.iter().zip(GOLD) {
         assert_eq!((gold.name.as_str(), gold.plan.refresh()), (*name, *refresh), "{}", gold.plan.reason());
     }
@@ -54,8 +82,8 @@ async fn each_of_the_random_tables_is_refreshed_as_it_says() {
     assert!(GOLD.len() >= 20 && modes.iter().all(|count| *count >= 4), "{modes:?}");
 }
 
-fn pipeline() -> Pipeline {
-    let mut file = pipelines::parse(&declaration::text()).map_err(|problems| problems.to_string()).unwrap();
+fn pipeline(tables: &[&Table]) -> Pipeline {
+    let mut file = pipelines::parse(&declaration::text(tables)).map_err(|problems| problems.to_string()).unwrap();
     file.pipelines.remove(0)
 }
 
@@ -66,14 +94,18 @@ struct World {
     folder: tempfile::TempDir,
     lake: Lake,
     pipeline: Pipeline,
+    tables: Vec<&'static Table>,
+    /// Whether steps crash at any point, often.
+    crashes: bool,
 }
 
 impl World {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, tables: Vec<&'static Table>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
         lake.open_or_create(&bronze::table_spec(TOPIC)).await.unwrap();
-        Self { seed, random: Random::new(seed), events: Events::new(seed), folder, lake, pipeline: pipeline() }
+        let (random, events, pipeline) = (Random::new(seed), Events::new(seed), pipeline(&tables));
+        Self { seed, random, events, folder, lake, pipeline, tables, crashes: false }
     }
 
     async fn run(mut self) {
@@ -84,7 +116,9 @@ impl World {
                 self.bronze_version().await;
             }
             // The first step has no state to lose: what has none at all is rebuilt, which is tested elsewhere.
-            runner = if step > 0 && self.random.below(4) == 0 {
+            runner = if self.crashes && step > 0 && self.random.below(4) > 0 {
+                self.step_that_crashes_anywhere(runner).await
+            } else if step > 0 && self.random.below(4) == 0 {
                 self.step_that_crashes(runner).await
             } else {
                 while runner.catch_up().await.unwrap() {}
@@ -137,6 +171,29 @@ impl World {
         runner
     }
 
+    /// The work ends at a random point, sometimes behind its end; then it is taken up again.
+    async fn step_that_crashes_anywhere(&mut self, runner: Runner) -> Runner {
+        runner.close().unwrap();
+        let spot = format!("{}:{}", POINTS[self.random.below(POINTS.len())], 1 + self.random.below(5));
+        let armed = crash::arm(self.folder.path(), &spot);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (pipeline, settings) = (self.pipeline.clone(), self.settings());
+        let work = runtime.spawn(async move {
+            let mut runner = Runner::open(&pipeline, settings).await.unwrap();
+            while runner.catch_up().await.unwrap() {}
+        });
+        tokio::select! {
+            () = armed.reached() => {}
+            done = work => done.unwrap(),
+        }
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(30))).await.unwrap();
+        drop(armed);
+        let mut runner = self.open().await;
+        assert!(runner.is_current().await.unwrap(), "seed {}, {spot}", self.seed);
+        while runner.catch_up().await.unwrap() {}
+        runner
+    }
+
     /// Commits a batch of random events to bronze; sometimes none.
     async fn bronze_version(&mut self) {
         let count = [0, 1, 3, 20, 60][self.random.below(5)];
@@ -161,7 +218,7 @@ impl World {
             let table_rows = MemTable::try_new(rows.schema(), vec![vec![rows]]).unwrap();
             context.register_table(table, Arc::new(table_rows)).unwrap();
         }
-        for (name, refresh, _, sql, batch_sql) in GOLD {
+        for (name, refresh, _, sql, batch_sql) in &self.tables {
             let found = self.rows(&format!("gold.{name}")).await;
             let sql = batch_sql.unwrap_or(sql);
             let batches = context.sql(sql).await.unwrap().collect().await.unwrap();

@@ -32,7 +32,7 @@ use tokio::{
 };
 
 pub struct World {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     pub settings: WorkerSettings,
 }
 
@@ -57,7 +57,12 @@ impl World {
             group: "test".to_owned(),
         };
         worker::ensure_topics(settings.log.as_ref(), &settings.pipelines).await.unwrap();
-        Self { _folder: folder, settings }
+        Self { folder, settings }
+    }
+
+    /// Everything of this world is below it.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     pub fn start(&self) -> Running {
@@ -168,6 +173,12 @@ impl Running {
     pub async fn stop(self) {
         self.stop.send(true).unwrap();
         self.task.await.unwrap().unwrap();
+    }
+
+    /// Orders a replay; does not wait for it.
+    pub async fn order_replay(&self, pipeline: &str) {
+        let (done, _) = oneshot::channel();
+        self.commands.send(Command::Replay { pipeline: pipeline.to_owned(), done }).await.unwrap();
     }
 
     pub async fn replay(&self, pipeline: &str) {

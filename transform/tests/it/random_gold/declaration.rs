@@ -344,9 +344,10 @@ pub const GOLD: &[Table] = &[
     ),
 ];
 
-pub fn text() -> String {
+/// The declaration with some of the gold tables.
+pub fn text(tables: &[&Table]) -> String {
     let mut text = HEAD.to_owned();
-    for (name, _, settings, sql, _) in GOLD {
+    for (name, _, settings, sql, _) in tables {
         write!(text, "\n[[pipeline.gold]]\nname = \"{name}\"\n{settings}\nsql = \"\"\"\n{sql}\n\"\"\"\n").unwrap();
     }
     text

@@ -1,0 +1,39 @@
+//! The judge of every test with faults: was anything lost, is anything there twice?
+//!
+//! A test keeps a [`Ledger`] of what it sent and what it was told; [`judge`] reads the tables and compares. It knows
+//! nothing of how the engine works, only what was promised (docs/DURABILITY.md):
+//! - an acknowledged record is in bronze, once for each acknowledgement, with the bytes that were sent;
+//! - a refused one is not there; one without an answer is there once or not at all;
+//! - bronze has each place of the log once and no gap, and its recorded positions never fall;
+//! - of the bronze rows of one event exactly one is in silver or in quarantine, the others are its duplicates; and nothing
+//!   else is there.
+//!
+//! That gold equals a recomputation is for `verify` to say: [`Verdict::differs`] takes what it found.
+//!
+//! *Identity* is the pair of `source` and `id` of an event; an *event* here is an identity with a payload.
+
+mod ledger;
+mod tables;
+mod verdict;
+
+pub use self::{
+    ledger::{Ledger, Outcome},
+    tables::{Error, Watched},
+    verdict::Verdict,
+};
+
+use karat_lake::Lake;
+
+/// Compares the tables with what the ledger says of them.
+///
+/// # Errors
+/// A table that cannot be read.
+pub async fn judge(lake: &Lake, watched: &Watched, ledger: &Ledger) -> Result<Verdict, Error> {
+    let bronze = tables::Bronze::read(lake, &watched.bronze).await?;
+    let mut verdict = Verdict::default();
+    ledger.compare(&bronze, &mut verdict);
+    bronze.compare_places(&mut verdict);
+    tables::compare_positions(lake, &watched.bronze, &mut verdict).await?;
+    tables::compare_refined(lake, watched, &bronze, &mut verdict).await?;
+    Ok(verdict)
+}

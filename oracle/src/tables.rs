@@ -1,0 +1,163 @@
+//! The tables as the judge sees them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use karat_lake::{
+    Lake, Table,
+    arrow::{
+        array::{Array, AsArray, RecordBatch},
+        datatypes::{DataType, Field, Int32Type, Int64Type, Schema},
+    },
+};
+
+use crate::{Verdict, ledger::Event};
+
+/// Why the judge could not come to a verdict.
+pub type Error = karat_lake::Error;
+
+/// The tables that are judged.
+pub struct Watched {
+    /// Full name of the bronze table.
+    pub bronze: String,
+    /// Full names of the append tables of silver that inputs feed. Their rows say where they came from.
+    pub silver: Vec<String>,
+    /// Full name of the quarantine table.
+    pub quarantine: String,
+}
+
+/// A place in the log: partition and offset.
+type Place = (i32, i64);
+
+/// The bronze rows.
+pub(crate) struct Bronze {
+    events: BTreeMap<Event, Vec<Place>>,
+    places: HashMap<Place, u32>,
+}
+
+impl Bronze {
+    pub(crate) async fn read(lake: &Lake, table: &str) -> Result<Self, Error> {
+        let mut bronze = Self { events: BTreeMap::new(), places: HashMap::new() };
+        let columns = [
+            ("partition", DataType::Int32),
+            ("offset", DataType::Int64),
+            ("payload", DataType::Binary),
+            ("ce_source", DataType::Utf8),
+            ("ce_id", DataType::Utf8),
+        ];
+        for rows in read(lake, table, &columns).await? {
+            let (sources, ids) = (rows.column(3).as_string::<i32>(), rows.column(4).as_string::<i32>());
+            let payloads = rows.column(2).as_binary::<i32>();
+            for (row, place) in places(&rows).into_iter().enumerate() {
+                let text = |values: &karat_lake::arrow::array::StringArray| {
+                    if values.is_valid(row) { values.value(row).to_owned() } else { String::new() }
+                };
+                let event = Event::new(&text(sources), &text(ids), payloads.value(row));
+                bronze.events.entry(event).or_default().push(place);
+                *bronze.places.entry(place).or_default() += 1;
+            }
+        }
+        Ok(bronze)
+    }
+
+    pub(crate) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.events.keys()
+    }
+
+    pub(crate) fn places_of(&self, event: &Event) -> &[Place] {
+        self.events.get(event).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Each place once, and no gap between the first and the last of a partition.
+    pub(crate) fn compare_places(&self, verdict: &mut Verdict) {
+        let mut ranges: BTreeMap<i32, (i64, i64, i64)> = BTreeMap::new();
+        for ((partition, offset), times) in &self.places {
+            if *times > 1 {
+                verdict.duplicated.push(format!("partition {partition} offset {offset}: {times} times in bronze"));
+            }
+            let range = ranges.entry(*partition).or_insert((*offset, *offset, 0));
+            *range = (range.0.min(*offset), range.1.max(*offset), range.2 + 1);
+        }
+        for (partition, (first, last, count)) in ranges {
+            let missing = last - first + 1 - count;
+            if missing > 0 {
+                verdict.lost.push(format!("partition {partition}: {missing} offsets between {first} and {last}"));
+            }
+        }
+    }
+}
+
+/// The recorded next offset of a partition never falls from one version to the next.
+pub(crate) async fn compare_positions(lake: &Lake, table: &str, verdict: &mut Verdict) -> Result<(), Error> {
+    let table = lake.open(table).await?;
+    let mut after: BTreeMap<String, i64> = BTreeMap::new();
+    for version in (1..=table.version()).rev() {
+        // The log of a table is kept for a while only.
+        let Ok(commits) = table.commits_between(version - 1, version).await else { break };
+        for id in commits.into_iter().flat_map(|commit| commit.positions) {
+            if after.get(&id.application).is_some_and(|later| *later < id.version) {
+                verdict.wrong.push(format!("the position `{}` falls after version {version}", id.application));
+            }
+            after.insert(id.application, id.version);
+        }
+    }
+    Ok(())
+}
+
+/// Of the places of each event exactly one is in silver or in quarantine; every row there has a place in bronze.
+pub(crate) async fn compare_refined(
+    lake: &Lake,
+    watched: &Watched,
+    bronze: &Bronze,
+    verdict: &mut Verdict,
+) -> Result<(), Error> {
+    let mut refined: BTreeSet<Place> = BTreeSet::new();
+    for table in &watched.silver {
+        let mut of_table = BTreeSet::new();
+        for rows in read(lake, table, &[("_partition", DataType::Int32), ("_offset", DataType::Int64)]).await? {
+            for place in places(&rows) {
+                if !of_table.insert(place) {
+                    verdict.duplicated.push(format!("partition {} offset {}: twice in `{table}`", place.0, place.1));
+                }
+            }
+        }
+        refined.extend(of_table);
+    }
+    let quarantined = read(lake, &watched.quarantine, &[("partition", DataType::Int32), ("offset", DataType::Int64)]);
+    for rows in quarantined.await? {
+        refined.extend(places(&rows));
+    }
+    let strangers = refined.iter().filter(|place| !bronze.places.contains_key(*place));
+    verdict.wrong.extend(strangers.map(|place| format!("partition {} offset {}: not in bronze", place.0, place.1)));
+    for (event, places) in &bronze.events {
+        let there = places.iter().filter(|place| refined.contains(*place)).count();
+        match there {
+            1 => {}
+            0 => verdict.lost.push(format!("{}: neither in silver nor in quarantine", event.name())),
+            more => verdict.duplicated.push(format!("{}: {more} times in silver and quarantine", event.name())),
+        }
+    }
+    Ok(())
+}
+
+async fn read(lake: &Lake, table: &str, columns: &[(&str, DataType)]) -> Result<Vec<RecordBatch>, Error> {
+    let table: Table = match lake.open(table).await {
+        Ok(table) => table,
+        // Nothing was committed to it yet.
+        Err(Error::UnknownTable(_)) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let fields = columns.iter().map(|(name, data_type)| Field::new(*name, data_type.clone(), true));
+    let schema = std::sync::Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let mut batches = Vec::new();
+    for file in table.files() {
+        batches.extend(table.read(file, Some(&schema)).await?);
+    }
+    Ok(batches)
+}
+
+/// The first two columns: partition and offset.
+fn places(rows: &RecordBatch) -> Vec<Place> {
+    let partitions = rows.column(0).as_primitive::<Int32Type>().values();
+    let offsets = rows.column(1).as_primitive::<Int64Type>().values();
+    partitions.iter().copied().zip(offsets.iter().copied()).collect()
+}
