@@ -55,6 +55,7 @@ pub fn start<'a>(pipeline: &'a Pipeline, settings: &'a RunnerSettings) -> BoxFut
             tables: Lake::at(&folder.display().to_string())?,
             generation,
             writes_epochs: false,
+            publishes_later: true,
             journal: Journal::off(),
             ..settings.clone()
         };
@@ -64,8 +65,9 @@ pub fn start<'a>(pipeline: &'a Pipeline, settings: &'a RunnerSettings) -> BoxFut
 
 /// Puts a finished rebuild in the place of the live tables. Both must be at one position; the live runner, if there is
 /// one, must be closed. Afterwards the pipeline is opened again with the next generation.
-pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, shadow: Runner) -> BoxFuture<'a, Result<()>> {
+pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, mut shadow: Runner) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
+        shadow.publish(true).await?;
         let generation = live.generation + 1;
         let bronze = live.lake.open(&crate::bronze::table_name(&pipeline.topic)).await?;
         let position = shadow.position();

@@ -44,6 +44,8 @@ pub struct RunnerSettings {
     pub declared: Option<Arc<HashSet<String>>>,
     /// Writes epochs; a rebuild does not.
     pub writes_epochs: bool,
+    /// Keyed silver tables are written when [`Runner::publish`] says so, and not by steps: a rebuild writes them once.
+    pub publishes_later: bool,
     /// Where steps are noted.
     pub journal: Journal,
 }
@@ -83,7 +85,7 @@ impl Runner {
             let epochs = Epochs::of(&settings.lake, &plan.name)?;
             let last = epochs.latest().await?.unwrap_or_default();
             let store = open_store(&settings, &plan)?;
-            let tables = Tables::open(&settings.tables, &plan).await?;
+            let tables = Tables::open(&settings.tables, &plan, settings.publishes_later).await?;
             let position = store.meta(POSITION)?.unwrap_or(0);
             // Nothing but quarantined records so far: stored as no time.
             let as_of_us = store.meta::<Option<i64>>(AS_OF)?.flatten();
@@ -93,6 +95,7 @@ impl Runner {
                 Self { settings, plan, store, tables, bronze, epochs, last, position, as_of_us, covered, totals };
             if runner.is_current().await? {
                 runner.recover().await?;
+                runner.find_waiting().await?;
             }
             Ok(runner)
         })
@@ -186,6 +189,38 @@ impl Runner {
             let epoch = Epoch { epoch: number, written_at_us, paused: None, ..self.last.clone() };
             self.put_epoch(epoch).await.map(|()| true)
         })
+    }
+
+    /// Brings the files of keyed silver tables up to date where that waits and is due, or `all` of them; true when there
+    /// was something to do.
+    pub fn publish(&mut self, all: bool) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            if self.position == 0 {
+                return Ok(false);
+            }
+            let hash = self.bronze.commit_hash(self.position).await?;
+            let mut step = self.store.begin();
+            if !self.tables.publish(&mut step, Position { version: self.position, hash }, all).await? {
+                return Ok(false);
+            }
+            let writes = step.into_writes();
+            self.point("publish.committed").await;
+            if self.settings.writes_epochs {
+                let (number, tables) = (self.last.epoch + 1, self.tables.versions());
+                self.put_epoch(Epoch { epoch: number, tables, written_at_us: now_us(), ..self.last.clone() }).await?;
+            }
+            self.store.apply(writes)?;
+            Ok(true)
+        })
+    }
+
+    async fn find_waiting(&mut self) -> Result<()> {
+        let mut step = self.store.begin();
+        if self.tables.find_waiting(&mut step).await? {
+            let writes = step.into_writes();
+            self.store.apply(writes)?;
+        }
+        Ok(())
     }
 
     /// Syncs the state store, so that the next start has nothing to do again.

@@ -82,6 +82,7 @@ pub async fn runner_settings(
         generation: epoch.map_or(0, |epoch| epoch.generation),
         declared: declared_for(pipeline, all),
         writes_epochs: true,
+        publishes_later: false,
         journal: Journal::off(),
     })
 }
