@@ -85,6 +85,7 @@ pub async fn verify(pipeline: &Pipeline, settings: &RunnerSettings, scratch: &Pa
         state_folder: scratch.join("state"),
         generation: 0,
         writes_epochs: false,
+        checkpoints: None,
         ..settings.clone()
     };
     let mut runner = Runner::open(pipeline, again).await?;

@@ -145,7 +145,7 @@ impl PipelineTask {
                 () = tokio::time::sleep(POLL), if !is_paused => is_paused = self.look_for_versions(&mut runner).await?,
             }
         }
-        runner.close()
+        runner.finish().await
     }
 
     /// Waits until there is a reason to try again. What is handed over meanwhile is in bronze.
