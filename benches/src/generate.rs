@@ -38,6 +38,8 @@ pub struct Plan {
     pub days: u32,
     /// Start of the first run, milliseconds since 1970 UTC.
     pub start_ms: i64,
+    /// Runs are told apart by so many ids, drawn evenly; every run has its own when absent.
+    pub keys: Option<u64>,
     pub seed: u64,
     pub shape: Shape,
     /// CloudEvents around the data; without, a line is the data alone.
@@ -57,6 +59,7 @@ impl Default for Plan {
             delay: 10_000,
             days: 30,
             start_ms: FIRST_START_MS,
+            keys: None,
             seed: 1,
             shape: Shape::RunFinished,
             with_envelope: true,

@@ -5,7 +5,7 @@
 
 mod problems;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use karat_lake::{
     TableSpec,
@@ -138,12 +138,19 @@ impl PipelinePlan {
         for fold in &self.folds {
             names.push(FoldPlan::keyspace(&fold.name));
             names.push(PublishedTable::keyspace(&silver_name(&fold.name)));
+            names.push(PublishedTable::waiting_keyspace(&silver_name(&fold.name)));
         }
         for gold in &self.golds {
             names.push(GoldPlan::keyspace(&gold.name));
             names.push(PublishedTable::keyspace(&gold_name(&gold.name)));
+            names.push(PublishedTable::waiting_keyspace(&gold_name(&gold.name)));
         }
         names
+    }
+
+    /// How far the files of each keyed silver table may be behind.
+    pub fn publish_within(&self) -> impl Iterator<Item = (String, Duration)> {
+        self.folds.iter().map(|fold| (silver_name(&fold.name), fold.publish_within))
     }
 
     /// What the append tables look like, quarantine last.
@@ -277,7 +284,7 @@ fn fingerprint(pipeline: &Pipeline) -> String {
     let mut plain = pipeline.clone();
     plain.line = 0;
     plain.inputs.iter_mut().for_each(|input| input.line = 0);
-    plain.silver.iter_mut().for_each(|silver| silver.line = 0);
+    plain.silver.iter_mut().for_each(|silver| (silver.line, silver.publish_within) = (0, None));
     plain.gold.iter_mut().for_each(|gold| (gold.line, gold.fresh_within) = (0, None));
     plain.description.clear();
     let text =

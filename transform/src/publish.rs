@@ -4,21 +4,51 @@
 //! name says (`slot-00017-...parquet`). The state store knows the slot of each key; new keys go to the open slot, the
 //! newest, until it is full. So the cost follows the touched slots, and rows written together, which are mostly of one
 //! time, stay together.
+//!
+//! Where the touched keys are all over the table, rewriting the slots at each step would cost what the table is large.
+//! Then the changed rows *wait* in the state store, and all of them are written at once after a while (decision 2). A
+//! version of the table always has everything up to its position, and nothing behind it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::{Duration, Instant},
+};
 
+use futures::future::try_join_all;
 use karat_lake::{
     DataFile, Table, TransactionId,
     arrow::{
-        array::{BooleanArray, RecordBatch},
-        compute::filter_record_batch,
+        array::{BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
+        compute::{filter_record_batch, take_record_batch},
+        datatypes::SchemaRef,
     },
 };
 
-use crate::{Result, batches::join, state::Step, value};
+use crate::{
+    Result,
+    batches::join,
+    gold::GoldChanges,
+    state::Step,
+    value::{self, Value},
+};
 
 /// Rows of a slot at which it is full: rewriting it stays in the order of ten milliseconds.
 const SLOT_ROWS: u64 = 8_192;
+
+/// Rows of touched slots that are rewritten with any step, however little it changes.
+const CHEAP_ROWS: u64 = 2 * SLOT_ROWS;
+
+/// Rewritten rows for each changed one that are still cheap.
+const CHEAP_SHARE: u64 = 4;
+
+/// Changed rows that may wait: they are in memory together when they are written.
+const MOST_WAITING: u64 = 1 << 19;
+
+/// Waiting rows that are made into columns at a time.
+const CHUNK_ROWS: usize = 8_192;
+
+/// Slots that are written at the same time.
+const WRITTEN_TOGETHER: usize = 4;
 
 /// Slots whose rows are kept in memory, newest use first.
 const CACHED_SLOTS: usize = 4;
@@ -29,6 +59,25 @@ pub struct PublishedTable {
     key: Vec<String>,
     slots: BTreeMap<u32, Slot>,
     cache: Vec<(u32, RecordBatch)>,
+    behind: Option<Behind>,
+}
+
+/// When the files of a table take what changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publish {
+    /// With the step.
+    AtOnce,
+    /// With the step where that is cheap, else within this time.
+    Within(Duration),
+    /// When told.
+    Later,
+}
+
+/// Changes that wait.
+struct Behind {
+    since: Instant,
+    /// At most so many rows: a key that changes again counts again.
+    rows: u64,
 }
 
 struct Slot {
@@ -37,6 +86,7 @@ struct Slot {
 }
 
 /// Staged files, ready to be committed.
+#[derive(Default)]
 pub struct Prepared {
     removed: Vec<String>,
     added: Vec<DataFile>,
@@ -53,12 +103,17 @@ impl PublishedTable {
     /// Takes over an open table; the slots are read from its file names.
     pub fn new(table: Table, key: Vec<String>) -> Self {
         let slots = table.files().filter_map(|file| Some((slot_of(file.path())?, slot(file)))).collect();
-        Self { table, key, slots, cache: Vec::new() }
+        Self { table, key, slots, cache: Vec::new(), behind: None }
     }
 
     /// Name of the keyspace that holds the slot of each key.
     pub fn keyspace(name: &str) -> String {
         format!("slots.{name}")
+    }
+
+    /// Name of the keyspace that holds the changed rows that wait, by key: the encoded row, or nothing for one that goes.
+    pub fn waiting_keyspace(name: &str) -> String {
+        format!("waiting.{name}")
     }
 
     pub fn table(&self) -> &Table {
@@ -69,39 +124,158 @@ impl PublishedTable {
         &mut self.table
     }
 
-    /// Writes the files that hold `upserts` and no longer hold `deleted`. Nothing is visible yet.
-    pub async fn prepare(
-        &mut self,
-        step: &mut Step<'_>,
-        upserts: &RecordBatch,
-        upsert_keys: &[Vec<u8>],
-        deleted: &[Vec<u8>],
-    ) -> Result<Prepared> {
+    /// Writes the files that hold the changes, or lets them wait. Nothing is visible yet.
+    pub async fn prepare(&mut self, step: &mut Step<'_>, changes: GoldChanges, when: Publish) -> Result<Prepared> {
+        if self.must_wait(step, &changes, when)? {
+            self.put_off(step, &changes)?;
+            return Ok(Prepared::default());
+        }
+        self.prepare_all(step, changes).await
+    }
+
+    /// Whether there is anything that waits and should not any more; `all` asks for whatever waits.
+    pub fn is_due(&self, when: Publish, all: bool) -> bool {
+        self.behind.as_ref().is_some_and(|behind| all || behind.is_due(when))
+    }
+
+    /// Writes the files that hold what waits.
+    pub async fn prepare_waiting(&mut self, step: &mut Step<'_>) -> Result<Prepared> {
+        let nothing = GoldChanges {
+            upserts: RecordBatch::new_empty(self.table.schema().clone()),
+            upsert_keys: Vec::new(),
+            deleted_keys: Vec::new(),
+        };
+        self.prepare_all(step, nothing).await
+    }
+
+    /// Finds what waited when the process ended. The files may be ahead of the store's slots: those are read anew.
+    pub async fn find_waiting(&mut self, step: &mut Step<'_>) -> Result<bool> {
+        let rows = step.scan(&Self::waiting_keyspace(self.table.name()))?.len() as u64;
+        if rows == 0 {
+            return Ok(false);
+        }
+        self.reindex(step).await?;
+        self.behind = Some(Behind { since: Instant::now(), rows });
+        Ok(true)
+    }
+
+    fn must_wait(&self, step: &Step<'_>, changes: &GoldChanges, when: Publish) -> Result<bool> {
+        match (&self.behind, when) {
+            (_, Publish::AtOnce) => Ok(false),
+            (Some(behind), when) => Ok(!behind.is_due(when)),
+            (None, Publish::Later) => Ok(true),
+            (None, Publish::Within(_)) => self.is_dear(step, changes),
+        }
+    }
+
+    /// Whether the changes are all over the table.
+    fn is_dear(&self, step: &Step<'_>, changes: &GoldChanges) -> Result<bool> {
+        let keys = changes.upsert_keys.iter().chain(&changes.deleted_keys);
+        let limit = CHEAP_ROWS.max(CHEAP_SHARE * (changes.upsert_keys.len() + changes.deleted_keys.len()) as u64);
         let keyspace = Self::keyspace(self.table.name());
-        let open = self.open_slot();
-        let mut touched: HashMap<u32, HashSet<&[u8]>> = HashMap::new();
-        let mut upserts_of: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for (row, key) in upsert_keys.iter().enumerate() {
+        let (mut touched, mut rows) = (HashSet::new(), 0);
+        for key in keys {
+            let Some(bytes) = step.get(&keyspace, key)? else { continue };
+            let slot = slot_number(&bytes);
+            if touched.insert(slot) {
+                rows += self.slots.get(&slot).map_or(0, |slot| slot.rows);
+                if rows > limit {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn put_off(&mut self, step: &mut Step<'_>, changes: &GoldChanges) -> Result<()> {
+        let keyspace = Self::waiting_keyspace(self.table.name());
+        let columns = changes.upserts.columns().iter().map(value::Column::new).collect::<Result<Vec<_>>>()?;
+        for (row, key) in changes.upsert_keys.iter().enumerate() {
+            let mut bytes = Vec::with_capacity(columns.len() * 16);
+            columns.iter().for_each(|column| column.encode(row, &mut bytes));
+            step.put(&keyspace, key.clone(), bytes);
+        }
+        for key in &changes.deleted_keys {
+            step.put(&keyspace, key.clone(), Vec::new());
+        }
+        let rows = (changes.upsert_keys.len() + changes.deleted_keys.len()) as u64;
+        if rows > 0 {
+            self.behind.get_or_insert_with(|| Behind { since: Instant::now(), rows: 0 }).rows += rows;
+        }
+        Ok(())
+    }
+
+    /// What waits, and over it the changes of this step; nothing waits afterwards.
+    fn with_waiting(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<GoldChanges> {
+        if self.behind.take().is_none() {
+            return Ok(changes);
+        }
+        let keyspace = Self::waiting_keyspace(self.table.name());
+        let waiting = step.scan(&keyspace)?;
+        let newer: HashSet<Vec<u8>> = changes.upsert_keys.iter().chain(&changes.deleted_keys).cloned().collect();
+        let schema = self.table.schema().clone();
+        let (mut batches, mut chunk) = (Vec::new(), Vec::new());
+        let GoldChanges { upserts, mut upsert_keys, mut deleted_keys } = changes;
+        let mut waiting_keys = Vec::new();
+        for (key, bytes) in waiting {
+            step.remove(&keyspace, key.clone());
+            if newer.contains(&key) {
+                continue;
+            }
+            if bytes.is_empty() {
+                deleted_keys.push(key);
+                continue;
+            }
+            chunk.push(value::decode_all(&bytes, &keyspace)?);
+            waiting_keys.push(key);
+            if chunk.len() == CHUNK_ROWS {
+                batches.push(rows_of(&schema, &std::mem::take(&mut chunk))?);
+            }
+        }
+        batches.push(rows_of(&schema, &chunk)?);
+        batches.push(upserts.with_schema(schema.clone())?);
+        waiting_keys.append(&mut upsert_keys);
+        Ok(GoldChanges { upserts: join(&schema, batches)?, upsert_keys: waiting_keys, deleted_keys })
+    }
+
+    async fn prepare_all(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<Prepared> {
+        let changes = self.with_waiting(step, changes)?;
+        let keyspace = Self::keyspace(self.table.name());
+        let mut open = self.open_slot();
+        let mut touched: BTreeMap<u32, Touched<'_>> = BTreeMap::new();
+        for (row, key) in changes.upsert_keys.iter().enumerate() {
             let slot = match step.get(&keyspace, key)? {
                 Some(bytes) => slot_number(&bytes),
                 None => {
-                    step.put(&keyspace, key.clone(), open.to_le_bytes().to_vec());
-                    open
+                    let slot = open.next();
+                    step.put(&keyspace, key.clone(), slot.to_le_bytes().to_vec());
+                    slot
                 }
             };
-            touched.entry(slot).or_default().insert(key);
-            upserts_of.entry(slot).or_default().push(row);
+            let touched = touched.entry(slot).or_default();
+            touched.keys.insert(key);
+            touched.rows.push(u32::try_from(row).unwrap_or(u32::MAX));
         }
-        for key in deleted {
+        for key in &changes.deleted_keys {
             if let Some(bytes) = step.get(&keyspace, key)? {
-                touched.entry(slot_number(&bytes)).or_default().insert(key);
+                touched.entry(slot_number(&bytes)).or_default().keys.insert(key);
                 step.remove(&keyspace, key.clone());
             }
         }
-        let mut prepared = Prepared { removed: Vec::new(), added: Vec::new(), slots: Vec::new() };
-        for (number, keys) in touched {
-            let rows = upserts_of.remove(&number).unwrap_or_default();
-            self.rewrite(number, &keys, upserts, &rows, &mut prepared).await?;
+        let mut prepared = Prepared::default();
+        let touched: Vec<(u32, Touched<'_>)> = touched.into_iter().collect();
+        for together in touched.chunks(WRITTEN_TOGETHER) {
+            let written = together.iter().map(|(number, touched)| self.rewrite(*number, touched, &changes.upserts));
+            for (number, after, staged) in try_join_all(written).await? {
+                if let Some(slot) = self.slots.get(&number) {
+                    prepared.removed.push(slot.path.clone());
+                }
+                prepared.slots.push((number, staged.as_ref().map(slot)));
+                prepared.added.extend(staged);
+                self.cache.retain(|(cached, _)| *cached != number);
+                self.cache.insert(0, (number, after));
+                self.cache.truncate(CACHED_SLOTS);
+            }
         }
         Ok(prepared)
     }
@@ -118,8 +292,18 @@ impl PublishedTable {
         Ok(committed.version())
     }
 
+    /// Takes the table as an earlier attempt of the same step left it: it has what waited, and its own slots.
+    pub async fn take_over(&mut self, step: &mut Step<'_>) -> Result<()> {
+        let keyspace = Self::waiting_keyspace(self.table.name());
+        for (key, _) in step.scan(&keyspace)? {
+            step.remove(&keyspace, key);
+        }
+        self.behind = None;
+        self.reindex(step).await
+    }
+
     /// Writes the slot of each key anew, from the files: after a crash left the table ahead of the state store.
-    pub async fn reindex(&mut self, step: &mut Step<'_>) -> Result<()> {
+    async fn reindex(&mut self, step: &mut Step<'_>) -> Result<()> {
         let keyspace = Self::keyspace(self.table.name());
         for (key, _) in step.scan(&keyspace)? {
             step.remove(&keyspace, key);
@@ -136,32 +320,22 @@ impl PublishedTable {
         Ok(())
     }
 
+    /// The rows of a slot after the changes, in a file that no version names yet.
     async fn rewrite(
-        &mut self,
+        &self,
         number: u32,
-        keys: &HashSet<&[u8]>,
+        touched: &Touched<'_>,
         upserts: &RecordBatch,
-        rows: &[usize],
-        prepared: &mut Prepared,
-    ) -> Result<()> {
+    ) -> Result<(u32, RecordBatch, Option<DataFile>)> {
         let before = self.rows(number).await?;
         let before_keys = value::row_keys(&before, &self.key)?;
-        let survives: BooleanArray = before_keys.iter().map(|key| Some(!keys.contains(key.as_slice()))).collect();
-        let indices = rows.iter().filter_map(|row| u32::try_from(*row).ok());
-        let indices = karat_lake::arrow::array::UInt32Array::from_iter_values(indices);
-        let fresh = karat_lake::arrow::compute::take_record_batch(upserts, &indices)?;
+        let survives: BooleanArray =
+            before_keys.iter().map(|key| Some(!touched.keys.contains(key.as_slice()))).collect();
+        let fresh = take_record_batch(upserts, &UInt32Array::from(touched.rows.clone()))?;
         let schema = self.table.schema().clone();
         let after = join(&schema, vec![filter_record_batch(&before, &survives)?, fresh.with_schema(schema.clone())?])?;
-        if let Some(slot) = self.slots.get(&number) {
-            prepared.removed.push(slot.path.clone());
-        }
         let staged = self.table.stage(&format!("slot-{number:05}"), &[], std::slice::from_ref(&after)).await?;
-        prepared.slots.push((number, staged.as_ref().map(slot)));
-        prepared.added.extend(staged);
-        self.cache.retain(|(cached, _)| *cached != number);
-        self.cache.insert(0, (number, after));
-        self.cache.truncate(CACHED_SLOTS);
-        Ok(())
+        Ok((number, after, staged))
     }
 
     async fn rows(&self, number: u32) -> Result<RecordBatch> {
@@ -176,13 +350,58 @@ impl PublishedTable {
         join(self.table.schema(), batches)
     }
 
-    fn open_slot(&self) -> u32 {
+    fn open_slot(&self) -> OpenSlot {
         match self.slots.last_key_value() {
-            Some((number, slot)) if slot.rows < SLOT_ROWS => *number,
-            Some((number, _)) => number + 1,
-            None => 0,
+            Some((number, slot)) if slot.rows < SLOT_ROWS => OpenSlot { number: *number, rows: slot.rows },
+            Some((number, _)) => OpenSlot { number: number + 1, rows: 0 },
+            None => OpenSlot { number: 0, rows: 0 },
         }
     }
+}
+
+impl Behind {
+    fn is_due(&self, when: Publish) -> bool {
+        match when {
+            Publish::AtOnce => true,
+            Publish::Within(time) => self.since.elapsed() >= time || self.rows >= MOST_WAITING,
+            Publish::Later => false,
+        }
+    }
+}
+
+/// What changes in a slot.
+#[derive(Default)]
+struct Touched<'k> {
+    /// Keys whose row of before goes.
+    keys: HashSet<&'k [u8]>,
+    /// Indexes of the rows that come.
+    rows: Vec<u32>,
+}
+
+/// Where new keys go.
+struct OpenSlot {
+    number: u32,
+    rows: u64,
+}
+
+impl OpenSlot {
+    fn next(&mut self) -> u32 {
+        if self.rows >= SLOT_ROWS {
+            *self = Self { number: self.number + 1, rows: 0 };
+        }
+        self.rows += 1;
+        self.number
+    }
+}
+
+fn rows_of(schema: &SchemaRef, rows: &[Vec<Value>]) -> Result<RecordBatch> {
+    let mut columns = Vec::with_capacity(schema.fields().len());
+    for (index, field) in schema.fields().iter().enumerate() {
+        let cells: Vec<Value> = rows.iter().map(|row| row.get(index).cloned().unwrap_or(Value::Null)).collect();
+        columns.push(value::to_array(field.data_type(), &cells)?);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
 }
 
 fn slot(file: &DataFile) -> Slot {
@@ -195,4 +414,148 @@ fn slot_of(path: &str) -> Option<u32> {
 
 fn slot_number(bytes: &[u8]) -> u32 {
     bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use karat_lake::{
+        Lake, TableSpec,
+        arrow::{
+            array::{AsArray, Int64Array},
+            datatypes::{DataType, Field, Int64Type, Schema},
+        },
+    };
+
+    use super::*;
+    use crate::state::StateStore;
+
+    const NAME: &str = "silver.t";
+
+    struct World {
+        folder: tempfile::TempDir,
+        lake: Lake,
+        store: StateStore,
+        table: PublishedTable,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
+            let names = [PublishedTable::keyspace(NAME), PublishedTable::waiting_keyspace(NAME)];
+            let store = StateStore::open(&folder.path().join("state"), &names).unwrap();
+            let table = open(&lake).await;
+            Self { folder, lake, store, table }
+        }
+
+        /// Puts rows in and takes keys out, and keeps what the step wrote.
+        async fn change(&mut self, rows: &[(i64, i64)], gone: &[i64], when: Publish) -> bool {
+            let mut step = self.store.begin();
+            let prepared = self.table.prepare(&mut step, changes(rows, gone), when).await.unwrap();
+            let is_published = !prepared.is_empty();
+            if is_published {
+                self.table.commit(prepared, &[]).await.unwrap();
+            }
+            let writes = step.into_writes();
+            self.store.apply(&writes).unwrap();
+            is_published
+        }
+
+        async fn published(&self) -> Vec<(i64, i64)> {
+            let rows = self.lake.open(NAME).await.unwrap().read_all().await.unwrap();
+            let pairs = rows.iter().flat_map(|batch| {
+                let column = |index: usize| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
+                column(0).into_iter().zip(column(1))
+            });
+            let mut pairs: Vec<(i64, i64)> = pairs.collect();
+            pairs.sort_unstable();
+            pairs
+        }
+
+        async fn publish_waiting(&mut self) {
+            let mut step = self.store.begin();
+            let prepared = self.table.prepare_waiting(&mut step).await.unwrap();
+            self.table.commit(prepared, &[]).await.unwrap();
+            let writes = step.into_writes();
+            self.store.apply(&writes).unwrap();
+        }
+    }
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Int64, true)]))
+    }
+
+    async fn open(lake: &Lake) -> PublishedTable {
+        let spec = TableSpec {
+            name: NAME.to_owned(),
+            schema: schema(),
+            partition_by: Vec::new(),
+            stats_columns: Vec::new(),
+            append_only: false,
+        };
+        PublishedTable::new(lake.open_or_create(&spec).await.unwrap(), vec!["k".to_owned()])
+    }
+
+    fn key(number: i64) -> Vec<u8> {
+        value::encode_all(&[Value::Int(number)])
+    }
+
+    fn changes(rows: &[(i64, i64)], gone: &[i64]) -> GoldChanges {
+        let column = |pick: fn(&(i64, i64)) -> i64| Arc::new(rows.iter().map(pick).collect::<Int64Array>());
+        GoldChanges {
+            upserts: RecordBatch::try_new(schema(), vec![column(|row| row.0), column(|row| row.1)]).unwrap(),
+            upsert_keys: rows.iter().map(|row| key(row.0)).collect(),
+            deleted_keys: gone.iter().map(|number| key(*number)).collect(),
+        }
+    }
+
+    const SOON: Publish = Publish::Within(Duration::from_secs(3600));
+
+    #[tokio::test]
+    async fn changes_all_over_a_large_table_wait_and_are_written_together() {
+        let mut world = World::new().await;
+        let rows: Vec<(i64, i64)> = (0..3 * SLOT_ROWS as i64).map(|number| (number, 0)).collect();
+        assert!(world.change(&rows, &[], SOON).await, "an empty table takes rows at once");
+        assert_eq!(world.table.slots.len(), 3);
+        let spread: Vec<(i64, i64)> = (0..3).map(|slot| (slot * SLOT_ROWS as i64, 1)).collect();
+        assert!(world.change(&spread[..1], &[], SOON).await, "one slot is cheap");
+        assert!(!world.change(&spread, &[1], SOON).await, "three slots for three rows are dear");
+        assert!(!world.change(&[(2, 2), (-1, 7)], &[], SOON).await, "what follows waits too");
+        assert_eq!(world.published().await[..2], [(0, 1), (1, 0)]);
+        assert!(!world.table.is_due(SOON, false) && world.table.is_due(SOON, true));
+        assert!(world.change(&[(2, 3)], &[], Publish::AtOnce).await);
+        let published = world.published().await;
+        assert_eq!(published[..4], [(-1, 7), (0, 1), (2, 3), (3, 0)], "the newest change of a key wins");
+        assert_eq!(published.len(), rows.len());
+        assert_eq!(published.iter().filter(|row| row.1 == 1).count(), 3);
+        assert!(!world.table.is_due(SOON, true));
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_published_after_a_crash_once_whether_the_files_have_it_or_not() {
+        for files_have_it in [false, true] {
+            let mut world = World::new().await;
+            world.change(&[(1, 1), (2, 2)], &[], Publish::AtOnce).await;
+            world.change(&[(2, 3), (4, 4)], &[1], Publish::Later).await;
+            if files_have_it {
+                // The commit is there, what the step wrote to the store is not.
+                let mut step = world.store.begin();
+                let prepared = world.table.prepare_waiting(&mut step).await.unwrap();
+                world.table.commit(prepared, &[]).await.unwrap();
+            }
+            world.table = open(&world.lake).await;
+            let mut step = world.store.begin();
+            assert!(world.table.find_waiting(&mut step).await.unwrap());
+            let writes = step.into_writes();
+            world.store.apply(&writes).unwrap();
+            world.publish_waiting().await;
+            assert_eq!(world.published().await, [(2, 3), (4, 4)], "{files_have_it}");
+            let mut step = world.store.begin();
+            assert!(!world.table.find_waiting(&mut step).await.unwrap());
+            drop(step);
+            drop(world.folder);
+        }
+    }
 }

@@ -56,6 +56,7 @@ pub fn start<'a>(pipeline: &'a Pipeline, settings: &'a RunnerSettings) -> BoxFut
             generation,
             writes_epochs: false,
             checkpoints: None,
+            publishes_later: true,
             journal: Journal::off(),
             ..settings.clone()
         };
@@ -65,8 +66,9 @@ pub fn start<'a>(pipeline: &'a Pipeline, settings: &'a RunnerSettings) -> BoxFut
 
 /// Puts a finished rebuild in the place of the live tables. Both must be at one position; the live runner, if there is
 /// one, must be closed. Afterwards the pipeline is opened again with the next generation.
-pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, shadow: Runner) -> BoxFuture<'a, Result<()>> {
+pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, mut shadow: Runner) -> BoxFuture<'a, Result<()>> {
     Box::pin(async move {
+        shadow.publish(true).await?;
         let generation = live.generation + 1;
         let bronze = live.lake.open(&crate::bronze::table_name(&pipeline.topic)).await?;
         let position = shadow.position();

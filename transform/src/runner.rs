@@ -26,7 +26,7 @@ use crate::{
     journal::{Journal, StepEnd, StepNote},
     plan::PipelinePlan,
     shape::Shaped,
-    state::StateStore,
+    state::{StateStore, Writes},
     step::{self, StepCounts},
     tables::{Position, Tables},
 };
@@ -47,6 +47,8 @@ pub struct RunnerSettings {
     pub writes_epochs: bool,
     /// When the state is written into the lake; only with epochs, and never when none.
     pub checkpoints: Option<CheckpointSettings>,
+    /// Keyed silver tables are written when [`Runner::publish`] says so, and not by steps: a rebuild writes them once.
+    pub publishes_later: bool,
     /// Where steps are noted.
     pub journal: Journal,
 }
@@ -90,7 +92,7 @@ impl Runner {
             let epochs = Epochs::of(&settings.lake, &plan.name)?;
             let last = epochs.latest().await?.unwrap_or_default();
             let store = open_store(&settings, &plan, &bronze).await?;
-            let tables = Tables::open(&settings.tables, &plan).await?;
+            let tables = Tables::open(&settings.tables, &plan, settings.publishes_later).await?;
             let position = store.meta(POSITION)?.unwrap_or(0);
             // Nothing but quarantined records so far: stored as no time.
             let as_of_us = store.meta::<Option<i64>>(AS_OF)?.flatten();
@@ -113,6 +115,7 @@ impl Runner {
             if runner.is_current().await? {
                 runner.start_checkpoint();
                 runner.recover().await?;
+                runner.find_waiting().await?;
             }
             Ok(runner)
         })
@@ -230,6 +233,47 @@ impl Runner {
             }
             self.close()
         })
+    }
+
+    /// Brings the files of keyed silver tables up to date where that waits and is due, or `all` of them; true when there
+    /// was something to do.
+    pub fn publish(&mut self, all: bool) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            if self.position == 0 {
+                return Ok(false);
+            }
+            let hash = self.bronze.commit_hash(self.position).await?;
+            let mut step = self.store.begin();
+            if !self.tables.publish(&mut step, Position { version: self.position, hash }, all).await? {
+                return Ok(false);
+            }
+            let writes = step.into_writes();
+            self.point("publish.committed").await;
+            if self.settings.writes_epochs {
+                let (number, tables) = (self.last.epoch + 1, self.tables.versions());
+                self.put_epoch(Epoch { epoch: number, tables, written_at_us: now_us(), ..self.last.clone() }).await?;
+            }
+            self.keep(writes).await?;
+            Ok(true)
+        })
+    }
+
+    async fn find_waiting(&mut self) -> Result<()> {
+        let mut step = self.store.begin();
+        if self.tables.find_waiting(&mut step).await? {
+            let writes = step.into_writes();
+            self.keep(writes).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes writes permanent that do not move the position.
+    async fn keep(&mut self, writes: Writes) -> Result<()> {
+        self.store.apply(&writes)?;
+        if let Some(checkpoint) = &self.checkpoint {
+            checkpoint.take(self.position, writes).await;
+        }
+        Ok(())
     }
 
     /// Syncs the state store, so that the next start has nothing to do again.

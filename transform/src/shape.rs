@@ -16,7 +16,7 @@ use karat_schemas::pipelines::{Pipeline, SilverMode};
 use crate::{
     Error, Result,
     batches::{column, join},
-    decode::{ROW, hash},
+    decode::{Decoded, ROW, hash},
     plan::Flaws,
     silver::{
         checks::{Checks, INGEST_TIME, RuleCounts, Verdict},
@@ -96,11 +96,12 @@ impl Shaping {
     /// Shapes bronze rows. `declared` are the event types of the declaration: with them, a record of another type is
     /// bad. One pipeline of a topic is given them.
     pub async fn shape(&mut self, bronze: RecordBatch, declared: Option<&HashSet<String>>) -> Result<Shaped> {
-        let mut shaped = Shaped::hashed(bronze)?;
+        let (taken, contents) = self.decode(&bronze)?;
+        let mut shaped = Shaped::new(bronze, contents)?;
         if let Some(declared) = declared {
             shaped.find_unknown(declared)?;
         }
-        for (table, rows) in self.decode(&mut shaped).await? {
+        for (table, rows) in self.select(&mut shaped, taken).await? {
             let rows = match self.rules.get_mut(&table) {
                 Some(rules) => shaped.judge(&table, rules, rows).await?,
                 None => rows,
@@ -110,17 +111,32 @@ impl Shaping {
         Ok(shaped)
     }
 
-    /// Decodes and shapes every event; gives the rows of each append table in bronze order.
-    async fn decode(&mut self, shaped: &mut Shaped) -> Result<Vec<(String, RecordBatch)>> {
-        let mut parts: Vec<(String, Vec<RecordBatch>)> = Vec::new();
-        for input in &mut self.inputs {
-            let types = event_types(&shaped.bronze)?;
+    /// Reads every event for each input that takes it; gives the hash of the content of each that was read to its end.
+    fn decode(&self, bronze: &RecordBatch) -> Result<(Vec<Taken>, Vec<Option<u128>>)> {
+        let types = event_types(bronze)?;
+        let (mut taken, mut contents) = (Vec::new(), vec![None; types.len()]);
+        for input in &self.inputs {
             let is_mine = |row: &usize| types.is_valid(*row) && input.takes(types.value(*row));
             let rows: Vec<u32> = (0..types.len()).filter(is_mine).filter_map(|row| u32::try_from(row).ok()).collect();
             if rows.is_empty() {
+                taken.push(Taken { rows, decoded: None });
                 continue;
             }
-            let made = input.shape(&shaped.bronze, &rows, &shaped.hashes).await?;
+            let decoded = input.decode(bronze, &rows)?;
+            for (row, content) in rows.iter().zip(&decoded.contents) {
+                contents[*row as usize] = contents[*row as usize].or(*content);
+            }
+            taken.push(Taken { rows, decoded: Some(decoded) });
+        }
+        Ok((taken, contents))
+    }
+
+    /// Runs the SQL of every input; gives the rows of each append table in bronze order.
+    async fn select(&mut self, shaped: &mut Shaped, taken: Vec<Taken>) -> Result<Vec<(String, RecordBatch)>> {
+        let mut parts: Vec<(String, Vec<RecordBatch>)> = Vec::new();
+        for (input, taken) in self.inputs.iter_mut().zip(taken) {
+            let Some(decoded) = taken.decoded else { continue };
+            let made = input.shape(&shaped.bronze, &taken.rows, &shaped.hashes, decoded).await?;
             shaped.bad.extend(made.failures.into_iter().map(|failure| Bad {
                 row: failure.row,
                 stage: "decode",
@@ -136,23 +152,31 @@ impl Shaping {
     }
 }
 
+/// The bronze rows that an input takes, read; none when there are none.
+struct Taken {
+    rows: Vec<u32>,
+    decoded: Option<Decoded>,
+}
+
 impl Shaped {
-    fn hashed(bronze: RecordBatch) -> Result<Self> {
+    /// Names every event; `contents` are those that are known already.
+    fn new(bronze: RecordBatch, contents: Vec<Option<u128>>) -> Result<Self> {
         let payloads: &BinaryArray = column(&bronze, "payload")?.as_binary();
         let (sources, ids): (&StringArray, &StringArray) =
             (column(&bronze, "ce_source")?.as_string(), column(&bronze, "ce_id")?.as_string());
-        let (mut identities, mut contents) =
-            (Vec::with_capacity(bronze.num_rows()), Vec::with_capacity(bronze.num_rows()));
-        for row in 0..bronze.num_rows() {
-            let content = hash::content(payloads.value(row));
-            let has_id = ids.is_valid(row) && sources.is_valid(row);
-            contents.push(content);
-            identities.push(if has_id {
+        let contents: Vec<u128> = contents
+            .into_iter()
+            .enumerate()
+            .map(|(row, known)| known.unwrap_or_else(|| hash::content(payloads.value(row))))
+            .collect();
+        let identity = |(row, content): (usize, &u128)| {
+            if ids.is_valid(row) && sources.is_valid(row) {
                 hash::identity(sources.value(row).as_bytes(), ids.value(row).as_bytes())
             } else {
-                content
-            });
-        }
+                *content
+            }
+        };
+        let identities: Vec<u128> = contents.iter().enumerate().map(identity).collect();
         let ingest: &TimestampMicrosecondArray =
             column(&bronze, INGEST_TIME)?.as_primitive::<TimestampMicrosecondType>();
         let times: &TimestampMicrosecondArray = column(&bronze, "ce_time")?.as_primitive::<TimestampMicrosecondType>();

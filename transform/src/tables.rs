@@ -8,7 +8,7 @@ use karat_lake::{Lake, Table, TransactionId};
 use crate::{
     Result,
     plan::{PipelinePlan, quarantine_name},
-    publish::{Prepared, PublishedTable},
+    publish::{Prepared, Publish, PublishedTable},
     state::Step,
     step::StepOutput,
 };
@@ -17,6 +17,8 @@ use crate::{
 pub struct Tables {
     pub appends: HashMap<String, Table>,
     pub keyed: HashMap<String, PublishedTable>,
+    /// By table: when its files take changes; the others take them at once.
+    publishing: HashMap<String, Publish>,
 }
 
 /// The bronze version that a step reaches, and the hash of its commit.
@@ -40,7 +42,8 @@ pub fn hash_name(table: &str) -> String {
 }
 
 impl Tables {
-    pub async fn open(lake: &Lake, plan: &PipelinePlan) -> Result<Self> {
+    /// Opens the tables of `plan`. Keyed silver tables that are `put_off` take changes only in [`Tables::publish`].
+    pub async fn open(lake: &Lake, plan: &PipelinePlan, put_off: bool) -> Result<Self> {
         let (mut appends, mut keyed) = (HashMap::new(), HashMap::new());
         for spec in plan.append_specs() {
             appends.insert(spec.name.clone(), lake.open_or_create(&spec).await?);
@@ -48,7 +51,9 @@ impl Tables {
         for (spec, key) in plan.keyed_specs() {
             keyed.insert(spec.name.clone(), PublishedTable::new(lake.open_or_create(&spec).await?, key));
         }
-        Ok(Self { appends, keyed })
+        let when = |within| if put_off { Publish::Later } else { Publish::Within(within) };
+        let publishing = plan.publish_within().map(|(name, within)| (name, when(within))).collect();
+        Ok(Self { appends, keyed, publishing })
     }
 
     /// The position and its hash of each table that has one.
@@ -71,6 +76,29 @@ impl Tables {
         self.appends.values().chain(keyed).map(|table| (table.name().to_owned(), table.version())).collect()
     }
 
+    /// Finds the changes that waited when the process ended; true when there are some.
+    pub async fn find_waiting(&mut self, step: &mut Step<'_>) -> Result<bool> {
+        let mut is_behind = false;
+        for table in self.keyed.values_mut() {
+            is_behind |= table.find_waiting(step).await?;
+        }
+        Ok(is_behind)
+    }
+
+    /// Commits what waits in the tables where it is due, or in `all`; true when there was something.
+    pub async fn publish(&mut self, step: &mut Step<'_>, position: Position, all: bool) -> Result<bool> {
+        let publishing = &self.publishing;
+        let when = |name: &str| publishing.get(name).copied().unwrap_or(Publish::AtOnce);
+        let mut is_any = false;
+        for (name, table) in self.keyed.iter_mut().filter(|(name, table)| table.is_due(when(name), all)) {
+            let prepared = table.prepare_waiting(step).await?;
+            table.commit(prepared, &position.transactions(name)).await?;
+            table.table().checkpoint_when_due();
+            is_any = true;
+        }
+        Ok(is_any)
+    }
+
     /// Commits a step's output: all tables at once, each with the position. Tables that `has` the position already are
     /// left alone; of those, keyed ones have their slots read anew, because the files are from an earlier attempt.
     pub async fn commit(
@@ -89,14 +117,15 @@ impl Tables {
             if has(&name) {
                 continue;
             }
-            let files = table.prepare(step, &changes.upserts, &changes.upsert_keys, &changes.deleted_keys).await?;
+            let when = self.publishing.get(&name).copied().unwrap_or(Publish::AtOnce);
+            let files = table.prepare(step, changes, when).await?;
             if !files.is_empty() {
                 prepared.insert(name, files);
             }
         }
         for (name, table) in &mut self.keyed {
             if has(name) {
-                table.reindex(step).await?;
+                table.take_over(step).await?;
             }
         }
         let append = self.appends.iter_mut().filter_map(|(name, table)| {

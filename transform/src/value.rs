@@ -54,6 +54,9 @@ impl Ord for Value {
     }
 }
 
+const TEXT: u8 = 4;
+const BYTES: u8 = 5;
+
 impl Value {
     fn kind(&self) -> u8 {
         match self {
@@ -61,8 +64,8 @@ impl Value {
             Self::Bool(_) => 1,
             Self::Int(_) => 2,
             Self::Float(_) => 3,
-            Self::Text(_) => 4,
-            Self::Bytes(_) => 5,
+            Self::Text(_) => TEXT,
+            Self::Bytes(_) => BYTES,
             Self::Decimal(_) => 6,
         }
     }
@@ -94,8 +97,8 @@ impl Value {
             1 => Self::Bool(take::<1>(bytes)?[0] != 0),
             2 => Self::Int(i64::from_le_bytes(take(bytes)?)),
             3 => Self::Float(f64::from_bits(u64::from_le_bytes(take(bytes)?))),
-            4 => Self::Text(std::str::from_utf8(decode_bytes(bytes)?).ok()?.into()),
-            5 => Self::Bytes(decode_bytes(bytes)?.into()),
+            &TEXT => Self::Text(std::str::from_utf8(decode_bytes(bytes)?).ok()?.into()),
+            &BYTES => Self::Bytes(decode_bytes(bytes)?.into()),
             6 => Self::Decimal(i128::from_le_bytes(take(bytes)?)),
             _ => return None,
         })
@@ -169,6 +172,25 @@ impl Column {
         }))
     }
 
+    /// Appends the encoding of [`Column::value`], without making the value.
+    pub fn encode(&self, row: usize, out: &mut Vec<u8>) {
+        let array = &self.0;
+        if array.is_null(row) {
+            return Value::Null.encode(out);
+        }
+        match array.data_type() {
+            DataType::Utf8 => {
+                out.push(TEXT);
+                encode_bytes(array.as_string::<i32>().value(row).as_bytes(), out);
+            }
+            DataType::Binary => {
+                out.push(BYTES);
+                encode_bytes(array.as_binary::<i32>().value(row), out);
+            }
+            _ => self.value(row).encode(out),
+        }
+    }
+
     pub fn value(&self, row: usize) -> Value {
         let array = &self.0;
         if array.is_null(row) {
@@ -200,7 +222,7 @@ pub fn row_keys(batch: &RecordBatch, names: &[String]) -> Result<Vec<Vec<u8>>> {
     let columns = columns(batch, names)?;
     let key = |row| {
         let mut out = Vec::with_capacity(columns.len() * 16);
-        columns.iter().for_each(|column| column.value(row).encode(&mut out));
+        columns.iter().for_each(|column| column.encode(row, &mut out));
         out
     };
     Ok((0..batch.num_rows()).map(key).collect())

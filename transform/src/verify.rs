@@ -5,7 +5,12 @@
 //! Tables are compared one after the other, and a large one in units of its keys, so that memory is bounded.
 //! Values compare exactly, floats within a relative 1e-9; `revision` and `revised_at` are history and not compared.
 
-use std::{cmp::Ordering, collections::BTreeMap, fmt, path::Path};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    path::Path,
+};
 
 use karat_lake::{
     Lake, Table,
@@ -16,7 +21,7 @@ use karat_lake::{
     },
     epochs::Epochs,
 };
-use karat_schemas::pipelines::Pipeline;
+use karat_schemas::{epoch::Epoch, pipelines::Pipeline};
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -86,20 +91,48 @@ pub async fn verify(pipeline: &Pipeline, settings: &RunnerSettings, scratch: &Pa
         generation: 0,
         writes_epochs: false,
         checkpoints: None,
+        publishes_later: true,
         ..settings.clone()
     };
     let mut runner = Runner::open(pipeline, again).await?;
-    runner.catch_up_to(epoch.bronze_version).await?;
+    let subjects = subjects(pipeline, &settings.lake, &epoch).await?;
+    let mut reports: Vec<(usize, TableReport)> = Vec::new();
+    // A keyed silver table may be behind the epoch: it is compared with what it should be at its own position.
+    for (position, subjects) in subjects {
+        runner.catch_up_to(position).await?;
+        runner.publish(true).await?;
+        for subject in subjects {
+            let expected = tables.open(subject.published.name()).await?;
+            reports.push((subject.place, compare(&subject.published, &expected, &subject.key).await?));
+        }
+    }
     runner.close()?;
-    let mut reports = Vec::new();
-    for (name, key) in keys(pipeline).await? {
+    reports.sort_by_key(|(place, _)| *place);
+    Ok(reports.into_iter().map(|(_, report)| report).collect())
+}
+
+/// A published table, and how its rows are told apart.
+struct Subject {
+    /// Its place in the report.
+    place: usize,
+    published: Table,
+    key: Vec<String>,
+}
+
+/// The tables of `epoch` by the bronze version at which they are compared.
+async fn subjects(pipeline: &Pipeline, lake: &Lake, epoch: &Epoch) -> Result<BTreeMap<u64, Vec<Subject>>> {
+    let may_be_behind: BTreeSet<String> =
+        PipelinePlan::new(pipeline).await?.publish_within().map(|(name, _)| name).collect();
+    let mut subjects: BTreeMap<u64, Vec<Subject>> = BTreeMap::new();
+    for (place, (name, key)) in keys(pipeline).await?.into_iter().enumerate() {
         let version =
             *epoch.tables.get(&name).ok_or_else(|| Error::Lake(karat_lake::Error::UnknownTable(name.clone())))?;
-        let published = settings.lake.open_at(&name, version).await?;
-        let expected = tables.open(&name).await?;
-        reports.push(compare(&published, &expected, &key).await?);
+        let mut published = lake.open_at(&name, version).await?;
+        let own = if may_be_behind.contains(&name) { published.position(&name).await? } else { None };
+        let position = own.and_then(|own| u64::try_from(own).ok()).unwrap_or(epoch.bronze_version);
+        subjects.entry(position).or_default().push(Subject { place, published, key });
     }
-    Ok(reports)
+    Ok(subjects)
 }
 
 /// Every table with the columns that name a row.

@@ -87,6 +87,7 @@ pub async fn runner_settings(
         declared: declared_for(pipeline, all),
         writes_epochs: true,
         checkpoints: None,
+        publishes_later: false,
         journal: Journal::off(),
     })
 }

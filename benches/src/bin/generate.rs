@@ -43,6 +43,9 @@ struct Options {
     /// The first day.
     #[arg(long, default_value = "2026-01-01")]
     start: NaiveDate,
+    /// Draw the ids of the runs from so many, so that runs come again with other figures; each has its own when absent.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: Option<u64>,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[arg(long, value_enum, default_value_t = Shape::RunFinished)]
@@ -71,6 +74,7 @@ fn run(options: &Options) -> Result<()> {
         delay: options.delay,
         days: options.days,
         start_ms,
+        keys: options.keys,
         seed: options.seed,
         shape: options.shape,
         with_envelope: !options.plain,

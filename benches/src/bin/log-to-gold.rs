@@ -29,7 +29,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Times a file of events, one a line, from the log to gold.
 #[derive(Parser)]
 struct Options {
-    /// Events with the fields of `peers/pipelines.toml`, one a line.
+    /// Events with the fields of `pipelines/append.toml`, one a line.
     #[arg(long)]
     input: PathBuf,
     /// The pipeline; the comparison's own when absent.
@@ -49,7 +49,7 @@ struct Options {
     refused: Option<u64>,
 }
 
-const PIPELINES: &str = include_str!("../../peers/pipelines.toml");
+const PIPELINES: &str = include_str!("../../pipelines/append.toml");
 const EVENT_TYPE: &str = "bench.etl_run";
 /// Lines of one append to the log while it is filled.
 const FILL_LINES: usize = 10_000;

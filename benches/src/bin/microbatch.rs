@@ -48,7 +48,7 @@ struct Options {
     folder: Option<PathBuf>,
 }
 
-const PIPELINES: &str = include_str!("../../peers/pipelines.toml");
+const PIPELINES: &str = include_str!("../../pipelines/append.toml");
 /// Batches between lines of progress.
 const PROGRESS: usize = 1_000;
 

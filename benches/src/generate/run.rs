@@ -11,7 +11,7 @@ use super::{Plan, random::Random};
 pub enum Shape {
     /// Events of type `etl.run.finished`, as the built-in pipelines take them.
     RunFinished,
-    /// Events of type `bench.etl_run`: the fields of the comparison with other engines (`peers/pipelines.toml`).
+    /// Events of type `bench.etl_run`: the fields of the comparison with other engines (`pipelines/append.toml`).
     EtlRun,
 }
 
@@ -106,7 +106,10 @@ impl Run {
         let records_read = 1 + random.long_tailed(16);
         let records_failed = if status == Status::Completed { 0 } else { 1 + random.below(records_read) };
         Self {
-            id: time_ordered_id(random, start_ms),
+            id: match plan.keys {
+                None => time_ordered_id(random, start_ms),
+                Some(keys) => keyed_id(random.below(keys.max(1)), plan.start_ms),
+            },
             source,
             job: random.below(u64::from(plan.jobs.max(1))),
             user: random.below(u64::from(plan.users.max(1))),
@@ -243,8 +246,17 @@ impl std::fmt::Display for Timestamp {
 
 /// A UUID of version 7 (RFC 9562) whose random bits come from the seed.
 fn time_ordered_id(random: &mut Random, start_ms: i64) -> String {
-    let millis = start_ms.unsigned_abs() & 0xffff_ffff_ffff;
     let (a, b) = (random.next(), random.next());
+    uuid(start_ms, a, b)
+}
+
+/// The id of one of many things that come again and again.
+fn keyed_id(key: u64, start_ms: i64) -> String {
+    uuid(start_ms, 0, key)
+}
+
+fn uuid(start_ms: i64, a: u64, b: u64) -> String {
+    let millis = start_ms.unsigned_abs() & 0xffff_ffff_ffff;
     let variant = 0x8000 | (a >> 16 & 0x3fff);
     format!(
         "{:08x}-{:04x}-7{:03x}-{variant:04x}-{:012x}",

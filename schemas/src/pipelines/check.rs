@@ -140,6 +140,13 @@ impl Checker<'_> {
             self.add(silver.line, message);
         }
         match silver.mode {
+            SilverMode::Append if silver.publish_within.is_some() => self.add(
+                silver.line,
+                format!(
+                    "silver table `{}` is of mode append, which publishes at once: remove `publish_within`",
+                    silver.name
+                ),
+            ),
             SilverMode::Append => {}
             SilverMode::Upsert if silver.sequence.is_empty() => self.add(
                 silver.line,

@@ -213,6 +213,9 @@ pub struct Silver {
     pub sql: Option<String>,
     #[serde(default)]
     pub expect: Vec<Expectation>,
+    /// How far the files of a keyed table may be behind its epochs, where changing them at once is dear (decision 2).
+    #[serde(default, deserialize_with = "deserialize_duration")]
+    pub publish_within: Option<Duration>,
     #[serde(skip)]
     pub line: usize,
 }

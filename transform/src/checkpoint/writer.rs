@@ -71,6 +71,8 @@ struct Anew {
     cursor: Cursor,
     /// Bronze version of the snapshot, and its name as a part of files' names.
     version: u64,
+    /// Version of the table at that moment.
+    begun: u64,
     replaced: Vec<String>,
     files: Vec<DataFile>,
     rows: u64,
@@ -183,7 +185,7 @@ impl Writer {
         });
         let rows = rows.await??;
         crash::point(table.url(), "checkpoint.append").await;
-        let file = stage(table, pending.version, &rows).await?;
+        let file = stage(table, pending.version, table.version() + 1, &rows).await?;
         self.written = self.written.max(pending.version);
         let position = self.is_whole.then_some(self.written);
         table.commit(Vec::new(), file.into_iter().collect(), &self.facts.transactions(position)).await?;
@@ -215,7 +217,8 @@ impl Writer {
             None => 0,
         };
         let replaced = table.files().map(|file| file.path().to_owned()).collect();
-        self.anew = Some(Anew { cursor: Cursor::default(), version, replaced, files: Vec::new(), rows: 0 });
+        let begun = table.version();
+        self.anew = Some(Anew { cursor: Cursor::default(), version, begun, replaced, files: Vec::new(), rows: 0 });
         Ok(())
     }
 
@@ -242,7 +245,7 @@ impl Writer {
         anew.cursor = cursor;
         anew.rows += rows.num_rows() as u64;
         crash::point(table.url(), "checkpoint.part").await;
-        anew.files.extend(stage(table, anew.version, &rows).await?);
+        anew.files.extend(stage(table, anew.version, anew.begun, &rows).await?);
         match part {
             Part::More => self.anew = Some(anew),
             Part::End => {
@@ -275,8 +278,9 @@ fn join(mut steps: Vec<Writes>) -> Writes {
     joined
 }
 
-async fn stage(table: &Table, version: u64, rows: &RecordBatch) -> Result<Option<DataFile>> {
-    Ok(table.stage(&format!("at-{version:020}"), &[], std::slice::from_ref(rows)).await?)
+/// Names sort by bronze version, and those of one bronze version in the order in which they were begun.
+async fn stage(table: &Table, version: u64, begun: u64, rows: &RecordBatch) -> Result<Option<DataFile>> {
+    Ok(table.stage(&format!("at-{version:020}-{begun:020}"), &[], std::slice::from_ref(rows)).await?)
 }
 
 /// Waits for a moment; none is now.

@@ -12,7 +12,7 @@ use karat_lake::arrow::{
 };
 use karat_schemas::pipelines::{Column, ColumnType};
 
-use super::{Fault, kind, number, time};
+use super::{Fault, hash, kind, number, time};
 use crate::Result;
 
 /// The Arrow type of a declared type.
@@ -95,52 +95,106 @@ impl ColumnBuilder {
         self.is_last_null = true;
     }
 
-    /// Takes the value that `json` stands at. On a fault nothing was appended.
-    pub(super) fn append(&mut self, json: &mut Jiter<'_>, payload: &[u8], peek: Peek) -> Result<(), Fault> {
+    /// Takes the value that `json` stands at, `depth` objects deep, and gives the hash of its content; none when it is
+    /// too deep for one. On a fault nothing was appended.
+    pub(super) fn append(
+        &mut self,
+        json: &mut Jiter<'_>,
+        payload: &[u8],
+        peek: Peek,
+        depth: usize,
+    ) -> Result<Option<u128>, Fault> {
         if matches!(peek, Peek::Null) {
             json.known_null()?;
             self.append_null();
-            return Ok(());
+            return Ok(Some(hash::NULL));
         }
+        let hash = self.append_value(json, payload, peek, depth)?;
+        self.len += 1;
+        self.is_last_null = false;
+        Ok(hash)
+    }
+
+    fn append_value(
+        &mut self,
+        json: &mut Jiter<'_>,
+        payload: &[u8],
+        peek: Peek,
+        depth: usize,
+    ) -> Result<Option<u128>, Fault> {
         let coerce = self.coerce;
         match &mut self.values {
             Values::Text(builder) => match peek {
-                Peek::String => builder.append_value(json.known_str()?),
-                _ if coerce && peek.is_num() => builder.append_value(text(json.known_number_bytes(peek)?)),
-                Peek::True | Peek::False if coerce => {
-                    builder.append_value(if json.known_bool(peek)? { "true" } else { "false" });
+                Peek::String => {
+                    let value = json.known_str()?;
+                    builder.append_value(value);
+                    Ok(Some(hash::text(value)))
                 }
-                other => return Err(wrong("text", other)),
+                _ if coerce && peek.is_num() => {
+                    let digits = text(json.known_number_bytes(peek)?);
+                    builder.append_value(digits);
+                    Ok(hash::number(digits))
+                }
+                Peek::True | Peek::False if coerce => {
+                    let value = json.known_bool(peek)?;
+                    builder.append_value(if value { "true" } else { "false" });
+                    Ok(Some(hash::boolean(value)))
+                }
+                other => Err(wrong("text", other)),
             },
             Values::Json(builder) => {
                 let start = json.current_index();
                 json.known_skip(peek)?;
-                builder.append_value(text(&payload[start..json.current_index()]).trim_ascii());
+                let value = &payload[start..json.current_index()];
+                builder.append_value(text(value).trim_ascii());
+                Ok(hash::part(value, depth))
             }
-            Values::Int(builder) => builder.append_value(number::int(digits(json, peek, coerce, "a whole number")?)?),
-            Values::Float(builder) => builder.append_value(number::float(digits(json, peek, coerce, "a number")?)?),
+            Values::Int(builder) => {
+                let (digits, hash) = digits(json, peek, coerce, "a whole number")?;
+                builder.append_value(number::int(digits)?);
+                Ok(hash)
+            }
+            Values::Float(builder) => {
+                let (digits, hash) = digits(json, peek, coerce, "a number")?;
+                builder.append_value(number::float(digits)?);
+                Ok(hash)
+            }
             Values::Bool(builder) => match peek {
-                Peek::True | Peek::False => builder.append_value(json.known_bool(peek)?),
-                Peek::String if coerce => builder.append_value(boolean(json.known_str()?)?),
-                other => return Err(wrong("a boolean", other)),
+                Peek::True | Peek::False => {
+                    let value = json.known_bool(peek)?;
+                    builder.append_value(value);
+                    Ok(Some(hash::boolean(value)))
+                }
+                Peek::String if coerce => {
+                    let value = json.known_str()?;
+                    builder.append_value(boolean(value)?);
+                    Ok(Some(hash::text(value)))
+                }
+                other => Err(wrong("a boolean", other)),
             },
             Values::Timestamp(builder) => match peek {
-                Peek::String => builder.append_value(time::timestamp(json.known_str()?, coerce)?),
-                other => return Err(wrong("a time as text (RFC 3339)", other)),
+                Peek::String => {
+                    let value = json.known_str()?;
+                    builder.append_value(time::timestamp(value, coerce)?);
+                    Ok(Some(hash::text(value)))
+                }
+                other => Err(wrong("a time as text (RFC 3339)", other)),
             },
             Values::Date(builder) => match peek {
-                Peek::String => builder.append_value(time::date(json.known_str()?)?),
-                other => return Err(wrong("a date as text (YYYY-MM-DD)", other)),
+                Peek::String => {
+                    let value = json.known_str()?;
+                    builder.append_value(time::date(value)?);
+                    Ok(Some(hash::text(value)))
+                }
+                other => Err(wrong("a date as text (YYYY-MM-DD)", other)),
             },
             Values::Decimal(builder, precision, scale) => {
                 // Decimals are often sent as text, just because JSON numbers lose digits elsewhere: both are exact.
-                let digits = digits(json, peek, true, "a decimal")?;
+                let (digits, hash) = digits(json, peek, true, "a decimal")?;
                 builder.append_value(number::decimal(digits, *precision, *scale)?);
+                Ok(hash)
             }
         }
-        self.len += 1;
-        self.is_last_null = false;
-        Ok(())
     }
 
     pub(super) fn finish(&mut self) -> Result<ArrayRef> {
@@ -156,11 +210,22 @@ impl ColumnBuilder {
     }
 }
 
-/// The text of a number, or of a string where that is allowed.
-fn digits<'a>(json: &'a mut Jiter<'_>, peek: Peek, takes_text: bool, expected: &str) -> Result<&'a str, Fault> {
+/// The text of a number, or of a string where that is allowed, and the hash of the value.
+fn digits<'a>(
+    json: &'a mut Jiter<'_>,
+    peek: Peek,
+    takes_text: bool,
+    expected: &str,
+) -> Result<(&'a str, Option<u128>), Fault> {
     match peek {
-        _ if peek.is_num() => Ok(text(json.known_number_bytes(peek)?)),
-        Peek::String if takes_text => Ok(json.known_str()?),
+        _ if peek.is_num() => {
+            let digits = text(json.known_number_bytes(peek)?);
+            Ok((digits, hash::number(digits)))
+        }
+        Peek::String if takes_text => {
+            let value = json.known_str()?;
+            Ok((value, Some(hash::text(value))))
+        }
         other => Err(wrong(expected, other)),
     }
 }

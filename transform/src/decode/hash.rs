@@ -4,6 +4,8 @@
 //! a conflict. The hash follows the content: an object's fields are combined by a sum, so their order does not matter;
 //! a list's items in order; whole numbers by value, others by their float; text by its characters. Bytes that are not
 //! JSON are hashed as they are.
+//!
+//! A payload that is decoded is hashed on the way, field by field, with the same outcome as [`content`] of the whole.
 
 use jiter::{Jiter, NumberAny, NumberInt, Peek};
 use sha2::{Digest, Sha256};
@@ -36,6 +38,63 @@ pub fn content(payload: &[u8]) -> u128 {
     }
 }
 
+/// Hash of one value inside a payload, from its own bytes; `depth` objects and lists are around it. None when it is no
+/// JSON, or too deep.
+pub(super) fn part(bytes: &[u8], depth: usize) -> Option<u128> {
+    let mut json = Jiter::new(bytes);
+    let peek = json.peek().ok()?;
+    value(&mut json, peek, depth)
+}
+
+/// The hash of an object whose fields are hashed one by one, in any order.
+pub(super) struct Object(u128);
+
+impl Object {
+    pub(super) fn new() -> Self {
+        Self(19)
+    }
+
+    /// Adds a field: the hash of its name ([`name`]) and of its value.
+    pub(super) fn add(&mut self, name: u128, value: u128) {
+        self.0 = self.0.wrapping_add(mix(name, value));
+    }
+
+    pub(super) fn finish(self) -> u128 {
+        mix(23, self.0)
+    }
+}
+
+/// Hash of `null`.
+pub(super) const NULL: u128 = 1;
+
+pub(super) fn boolean(value: bool) -> u128 {
+    2 + u128::from(value)
+}
+
+pub(super) fn text(value: &str) -> u128 {
+    xxh3_128_with_seed(value.as_bytes(), 11)
+}
+
+/// Hash of a number from its text in the payload.
+pub(super) fn number(digits: &str) -> Option<u128> {
+    // Up to 18 digits fit; most numbers are such.
+    if digits.len() <= 18
+        && let Ok(whole) = digits.parse::<i64>()
+    {
+        return Some(integer(whole));
+    }
+    part(digits.as_bytes(), 0)
+}
+
+/// Hash of a field's name.
+pub(super) fn name(text: &str) -> u128 {
+    xxh3_128_with_seed(text.as_bytes(), 7)
+}
+
+fn integer(value: i64) -> u128 {
+    xxh3_128_with_seed(&value.to_le_bytes(), 13)
+}
+
 /// Deeper values are hashed by their bytes' absence of structure: see [`content`].
 const DEEPEST: usize = 128;
 
@@ -46,10 +105,10 @@ fn value(json: &mut Jiter<'_>, peek: Peek, depth: usize) -> Option<u128> {
     Some(match peek {
         Peek::Null => {
             json.known_null().ok()?;
-            1
+            NULL
         }
-        Peek::True | Peek::False => 2 + u128::from(json.known_bool(peek).ok()?),
-        Peek::String => xxh3_128_with_seed(json.known_str().ok()?.as_bytes(), 11),
+        Peek::True | Peek::False => boolean(json.known_bool(peek).ok()?),
+        Peek::String => text(json.known_str().ok()?),
         Peek::Array => {
             let mut hash = 17u128;
             let mut item = json.known_array().ok()?;
@@ -60,27 +119,21 @@ fn value(json: &mut Jiter<'_>, peek: Peek, depth: usize) -> Option<u128> {
             hash
         }
         Peek::Object => {
-            let mut sum = 19u128;
+            let mut object = Object::new();
             let mut key = json.known_object().ok()?.map(name);
             while let Some(name) = key {
                 let peek = json.peek().ok()?;
-                sum = sum.wrapping_add(mix(name, value(json, peek, depth + 1)?));
+                object.add(name, value(json, peek, depth + 1)?);
                 key = json.next_key().ok()?.map(self::name);
             }
-            mix(23, sum)
+            object.finish()
         }
         _ => match json.known_number(peek).ok()? {
-            NumberAny::Int(NumberInt::Int(number)) => xxh3_128_with_seed(&number.to_le_bytes(), 13),
-            NumberAny::Float(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
-                xxh3_128_with_seed(&(number as i64).to_le_bytes(), 13)
-            }
+            NumberAny::Int(NumberInt::Int(number)) => integer(number),
+            NumberAny::Float(number) if number.fract() == 0.0 && number.abs() < 9e15 => integer(number as i64),
             NumberAny::Float(number) => xxh3_128_with_seed(&number.to_bits().to_le_bytes(), 31),
         },
     })
-}
-
-fn name(text: &str) -> u128 {
-    xxh3_128_with_seed(text.as_bytes(), 7)
 }
 
 fn mix(a: u128, b: u128) -> u128 {

@@ -56,6 +56,8 @@ pub struct Decoded {
     /// The declared columns, `_rescued` when unknown fields are kept, and `_row`.
     pub rows: RecordBatch,
     pub failures: Vec<Failure>,
+    /// One a payload: its [`hash::content`]; none where the walk did not come to its end.
+    pub contents: Vec<Option<u128>>,
 }
 
 /// A failure before it knows its row.
@@ -108,18 +110,27 @@ impl Decoder {
             rescued: StringBuilder::new(),
             unknown: String::new(),
             path: String::new(),
-            keys: Vec::new(),
+            seen_in: vec![0; self.tree.len()],
+            next: vec![0; self.tree.len()],
+            unknown_keys: Vec::new(),
+            record: 0,
         };
-        let (mut failures, mut is_good) = (Vec::new(), Vec::new());
+        let (mut failures, mut is_good, mut contents) =
+            (Vec::new(), Vec::with_capacity(rows), Vec::with_capacity(rows));
         for (row, payload) in payloads.enumerate() {
-            let outcome = reading.record(payload);
+            let content = reading.record(payload);
+            let (content, outcome) = match content {
+                Ok(content) => (content, Ok(())),
+                Err(fault) => (None, Err(fault)),
+            };
+            contents.push(content);
             let outcome = reading.end_row(row, outcome);
             is_good.push(outcome.is_ok());
             if let Err(Fault { code, message }) = outcome {
                 failures.push(Failure { row, code, message });
             }
         }
-        Ok(Decoded { rows: reading.finish(&is_good, failures.is_empty())?, failures })
+        Ok(Decoded { rows: reading.finish(&is_good, failures.is_empty())?, failures, contents })
     }
 }
 
@@ -131,63 +142,105 @@ struct Reading<'d> {
     unknown: String,
     /// Dotted path of the object being walked, with a trailing dot.
     path: String,
-    /// Hashes of the keys of the objects being walked, to find repeated ones.
-    keys: Vec<u64>,
+    /// By node: the number of the last record that had it, to find keys that are given twice.
+    seen_in: Vec<u64>,
+    /// By node, a child or the object itself: the child that came after it the last time. Records of one producer have
+    /// their keys in one order, so the guess is nearly always right.
+    next: Vec<usize>,
+    /// Hashes of the keys without a node in the objects being walked, to find those that are given twice.
+    unknown_keys: Vec<u128>,
+    /// Number of the record, from 1.
+    record: u64,
 }
 
 impl Reading<'_> {
-    fn record(&mut self, payload: &[u8]) -> Result<(), Fault> {
+    /// Reads one record; gives the hash of its content, none when it is too deep for one.
+    fn record(&mut self, payload: &[u8]) -> Result<Option<u128>, Fault> {
         self.unknown.clear();
         self.path.clear();
-        self.keys.clear();
+        self.unknown_keys.clear();
+        self.record += 1;
         if let Err(error) = std::str::from_utf8(payload) {
             return Err(Fault::new("invalid_utf8", format!("byte {} is not UTF-8", error.valid_up_to())));
         }
         let mut json = Jiter::new(payload);
-        match json.peek()? {
-            Peek::Object => self.object(&mut json, payload, 0)?,
+        let content = match json.peek()? {
+            Peek::Object => self.object(&mut json, payload, 0, 0)?,
             other => {
                 // Text that only begins like a value is no JSON at all.
                 json.known_skip(other)?;
                 json.finish()?;
                 return Err(Fault::new("wrong_type", format!("expected an object, found {}", kind(other))));
             }
-        }
-        Ok(json.finish()?)
+        };
+        json.finish()?;
+        Ok(content)
     }
 
-    /// Walks one object; `node` says which of its fields are wanted.
-    fn object(&mut self, json: &mut Jiter<'_>, payload: &[u8], node: usize) -> Result<(), Fault> {
-        let decoder = self.decoder;
-        let first_key = self.keys.len();
+    /// Walks one object, `depth` objects deep; `node` says which of its fields are wanted.
+    fn object(
+        &mut self,
+        json: &mut Jiter<'_>,
+        payload: &[u8],
+        node: usize,
+        depth: usize,
+    ) -> Result<Option<u128>, Fault> {
+        let tree = &self.decoder.tree;
+        let first_unknown = self.unknown_keys.len();
+        let (mut hash, mut is_hashed) = (hash::Object::new(), true);
+        let mut before = node;
         let mut key = json.known_object()?;
         while let Some(name) = key {
-            let hash = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
-            if self.keys[first_key..].contains(&hash) {
-                return Err(Fault::new("duplicate_key", format!("`{}{name}` is given twice", self.path)));
-            }
-            self.keys.push(hash);
-            let child = decoder.tree.child(node, name);
-            let is_unknown = child.is_none() && decoder.keeps_unknown;
-            let unknown_name = is_unknown.then(|| format!("{}{name}", self.path));
-            match child {
-                Some(child) => self.field(json, payload, child)?,
-                None => self.unknown_field(json, payload, unknown_name)?,
+            let guess = self.next[before];
+            let child = if guess != 0 && tree.node(guess).name == name { Some(guess) } else { tree.child(node, name) };
+            let (name_hash, value_hash) = match child {
+                Some(child) => {
+                    if self.seen_in[child] == self.record {
+                        return Err(self.given_twice(name));
+                    }
+                    self.seen_in[child] = self.record;
+                    self.next[before] = child;
+                    before = child;
+                    (tree.node(child).hash, self.field(json, payload, child, depth + 1)?)
+                }
+                None => {
+                    let name_hash = hash::name(name);
+                    if self.unknown_keys[first_unknown..].contains(&name_hash) {
+                        return Err(self.given_twice(name));
+                    }
+                    self.unknown_keys.push(name_hash);
+                    let kept_name = self.decoder.keeps_unknown.then(|| format!("{}{name}", self.path));
+                    (name_hash, self.unknown_field(json, payload, kept_name, depth + 1)?)
+                }
+            };
+            match value_hash {
+                Some(value_hash) => hash.add(name_hash, value_hash),
+                None => is_hashed = false,
             }
             key = json.next_key()?;
         }
-        self.keys.truncate(first_key);
-        Ok(())
+        self.unknown_keys.truncate(first_unknown);
+        Ok(is_hashed.then(|| hash.finish()))
     }
 
-    fn field(&mut self, json: &mut Jiter<'_>, payload: &[u8], child: usize) -> Result<(), Fault> {
+    fn given_twice(&self, name: &str) -> Fault {
+        Fault::new("duplicate_key", format!("`{}{name}` is given twice", self.path))
+    }
+
+    fn field(
+        &mut self,
+        json: &mut Jiter<'_>,
+        payload: &[u8],
+        child: usize,
+        depth: usize,
+    ) -> Result<Option<u128>, Fault> {
         let decoder = self.decoder;
         let node = decoder.tree.node(child);
         let peek = json.peek()?;
         if let Some(index) = node.column {
             let column = &decoder.columns[index];
             let place = || column.path.as_deref().unwrap_or(&column.name).to_owned();
-            return self.builders[index].append(json, payload, peek).map_err(|fault| Fault {
+            return self.builders[index].append(json, payload, peek, depth).map_err(|fault| Fault {
                 message: if fault.code == "invalid_json" {
                     fault.message
                 } else {
@@ -201,11 +254,14 @@ impl Reading<'_> {
                 let length = self.path.len();
                 self.path.push_str(&node.name);
                 self.path.push('.');
-                self.object(json, payload, child)?;
+                let hash = self.object(json, payload, child, depth)?;
                 self.path.truncate(length);
-                Ok(())
+                Ok(hash)
             }
-            Peek::Null => Ok(json.known_null()?),
+            Peek::Null => {
+                json.known_null()?;
+                Ok(Some(hash::NULL))
+            }
             other => {
                 let message = format!("`{}{}`: expected an object, found {}", self.path, node.name, kind(other));
                 Err(Fault::new("wrong_type", message))
@@ -213,19 +269,26 @@ impl Reading<'_> {
         }
     }
 
-    fn unknown_field(&mut self, json: &mut Jiter<'_>, payload: &[u8], name: Option<String>) -> Result<(), Fault> {
+    fn unknown_field(
+        &mut self,
+        json: &mut Jiter<'_>,
+        payload: &[u8],
+        name: Option<String>,
+        depth: usize,
+    ) -> Result<Option<u128>, Fault> {
         let peek = json.peek()?;
         let start = json.current_index();
         json.known_skip(peek)?;
+        let value = &payload[start..json.current_index()];
         if let Some(name) = name {
             let separator = if self.unknown.is_empty() { "" } else { "," };
-            let value = std::str::from_utf8(&payload[start..json.current_index()]).unwrap_or("null");
+            let value = std::str::from_utf8(value).unwrap_or("null");
             self.unknown.push_str(separator);
             self.unknown.push_str(&serde_json::Value::String(name).to_string());
             self.unknown.push(':');
             self.unknown.push_str(value.trim_ascii());
         }
-        Ok(())
+        Ok(hash::part(value, depth))
     }
 
     /// Fills what the record did not give, so that every column has `row + 1` values.

@@ -2,6 +2,8 @@
 
 use karat_schemas::pipelines::Column;
 
+use super::hash;
+
 pub(super) struct Tree {
     /// The root is node 0.
     nodes: Vec<Node>,
@@ -10,6 +12,8 @@ pub(super) struct Tree {
 #[derive(Default)]
 pub(super) struct Node {
     pub(super) name: String,
+    /// Of the name.
+    pub(super) hash: u128,
     /// The column that takes the value at this node.
     pub(super) column: Option<usize>,
     children: Vec<usize>,
@@ -30,6 +34,10 @@ impl Tree {
         &self.nodes[index]
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The child of `node` with this name. Objects have few wanted fields: a scan beats a hash map.
     pub(super) fn child(&self, node: usize, name: &str) -> Option<usize> {
         self.nodes[node].children.iter().copied().find(|child| self.nodes[*child].name == name)
@@ -40,7 +48,7 @@ impl Tree {
             return child;
         }
         let child = self.nodes.len();
-        self.nodes.push(Node { name: name.to_owned(), ..Node::default() });
+        self.nodes.push(Node { name: name.to_owned(), hash: hash::name(name), ..Node::default() });
         self.nodes[node].children.push(child);
         child
     }

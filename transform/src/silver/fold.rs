@@ -11,6 +11,7 @@ mod aggregate;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use karat_lake::arrow::{
@@ -49,7 +50,12 @@ pub struct FoldPlan {
     /// Shapes folded columns into rows.
     shape: Query,
     schema: SchemaRef,
+    /// How far the table's files may be behind.
+    pub publish_within: Duration,
 }
+
+/// Unless the declaration says otherwise (decision 2).
+const PUBLISH_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a batch changed in a keyed table.
 pub struct Changes {
@@ -115,6 +121,7 @@ impl FoldPlan {
             folded,
             shape,
             schema,
+            publish_within: silver.publish_within.unwrap_or(PUBLISH_WITHIN),
         })
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use karat_lake::arrow::{
-    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array},
+    array::{ArrayRef, AsArray, BinaryArray, Int64Array, RecordBatch, StringArray, UInt32Array},
     compute::take,
     datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
 };
@@ -11,9 +11,9 @@ use karat_schemas::pipelines::Input;
 
 use crate::{
     Error, Result,
-    batches::join,
+    batches::{column, join},
     bronze,
-    decode::{Decoder, Failure, RESCUED, ROW},
+    decode::{Decoded, Decoder, Failure, RESCUED, ROW},
     query::{Planner, Query},
 };
 
@@ -92,15 +92,22 @@ impl InputPlan {
         self.types.contains(event_type)
     }
 
-    /// Decodes and shapes the bronze rows whose indexes are in `rows`; `hashes` has one value a bronze row.
-    pub async fn shape(&mut self, bronze: &RecordBatch, rows: &[u32], hashes: &[i64]) -> Result<Shaped> {
-        let payloads = bronze.column_by_name("payload").map(|column| column.as_binary::<i32>());
-        let payloads = payloads.ok_or_else(|| Error::Declaration("bronze has no `payload`".to_owned()))?;
-        let decoded = self.decoder.decode(rows.iter().map(|row| payloads.value(*row as usize)))?;
-        let failures =
-            decoded.failures.into_iter().map(|failure| Failure { row: rows[failure.row] as usize, ..failure });
-        let failures = failures.collect();
-        let mut failures: Vec<Failure> = failures;
+    /// Reads the payloads of the bronze rows whose indexes are in `rows`.
+    pub fn decode(&self, bronze: &RecordBatch, rows: &[u32]) -> Result<Decoded> {
+        let payloads: &BinaryArray = column(bronze, "payload")?.as_binary();
+        self.decoder.decode(rows.iter().map(|row| payloads.value(*row as usize)))
+    }
+
+    /// Shapes what [`InputPlan::decode`] gave for the same `rows`; `hashes` has one value a bronze row.
+    pub async fn shape(
+        &mut self,
+        bronze: &RecordBatch,
+        rows: &[u32],
+        hashes: &[i64],
+        decoded: Decoded,
+    ) -> Result<Shaped> {
+        let in_bronze = |failure: Failure| Failure { row: rows[failure.row] as usize, ..failure };
+        let mut failures: Vec<Failure> = decoded.failures.into_iter().map(in_bronze).collect();
         let table = self.with_event_columns(bronze, rows, hashes, &decoded.rows)?;
         let shaped = match self.query.run(&[(&self.name, table.clone())]).await {
             Ok(shaped) => shaped,

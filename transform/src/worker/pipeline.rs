@@ -145,6 +145,7 @@ impl PipelineTask {
                 () = tokio::time::sleep(POLL), if !is_paused => is_paused = self.look_for_versions(&mut runner).await?,
             }
         }
+        runner.publish(true).await?;
         runner.finish().await
     }
 
@@ -173,7 +174,7 @@ impl PipelineTask {
         while !is_paused && runner.catch_up().await? {
             is_paused = self.has_paused(runner);
         }
-        if runner.position() != before {
+        if runner.publish(false).await? || runner.position() != before {
             self.went_on();
             self.announce(runner).await;
         }
@@ -191,6 +192,8 @@ impl PipelineTask {
             // Another process wrote versions in between, or a batch was not handed over: the files have them all.
             runner.catch_up_to(batch.version).await?;
         }
+        // A step without changes of a table leaves what waits there.
+        runner.publish(false).await?;
         self.went_on();
         self.announce(runner).await;
         Ok(())

@@ -48,6 +48,7 @@ const POINTS: &[&str] = &[
     "step.committed",
     "step.published",
     "step.applied",
+    "publish.committed",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,6 +100,8 @@ struct World {
     tables: Vec<&'static Table>,
     /// Whether steps crash at any point, often.
     crashes: bool,
+    /// Whether keyed silver tables take their changes now and then, and not with each step.
+    puts_off: bool,
 }
 
 impl World {
@@ -107,7 +110,7 @@ impl World {
         let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
         lake.open_or_create(&bronze::table_spec(TOPIC)).await.unwrap();
         let (random, events, pipeline) = (Random::new(seed), Events::new(seed), pipeline(&tables));
-        Self { seed, random, events, folder, lake, pipeline, tables, crashes: false }
+        Self { seed, random, events, folder, lake, pipeline, tables, crashes: false, puts_off: seed % 2 == 0 }
     }
 
     async fn run(mut self) {
@@ -127,6 +130,7 @@ impl World {
                 runner
             };
             if step % 3 == 0 || step + 1 == STEPS {
+                runner.publish(true).await.unwrap();
                 self.compare(step).await;
             }
         }
@@ -151,6 +155,7 @@ impl World {
                 max_bytes: 4000,
                 min_rows: 200,
             }),
+            publishes_later: self.puts_off,
             journal: Journal::off(),
         }
     }
@@ -195,6 +200,7 @@ impl World {
         let work = runtime.spawn(async move {
             let mut runner = Runner::open(&pipeline, settings).await.unwrap();
             while runner.catch_up().await.unwrap() {}
+            runner.publish(true).await.unwrap();
         });
         tokio::select! {
             () = armed.reached() => {}

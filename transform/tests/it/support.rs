@@ -150,6 +150,7 @@ impl World {
             state_folder: scratch.path().join("state"),
             generation: 0,
             writes_epochs: false,
+            publishes_later: false,
             ..self.settings.runner_settings(self.pipeline()).await.unwrap()
         };
         let mut runner = Runner::open(self.pipeline(), settings).await.unwrap();

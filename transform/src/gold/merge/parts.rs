@@ -2,8 +2,8 @@
 
 use karat_lake::datafusion::{
     arrow::datatypes::DataType,
-    functions_aggregate::expr_fn::{max, min, sum},
-    logical_expr::{Expr, cast, col, expr::AggregateFunction, lit, when},
+    functions_aggregate::expr_fn::{count, max, min, sum},
+    logical_expr::{Expr, ExprFunctionExt, cast, col, expr::AggregateFunction, lit, when},
     scalar::ScalarValue,
 };
 use karat_schemas::histogram::Histogram;
@@ -84,13 +84,20 @@ impl FinalPlan {
         };
         let weight_when_counted = when(counted.clone(), col(WEIGHT)).otherwise(lit(0i64))?;
         let value_when_counted = when(counted.clone(), argument.clone()).end()?;
+        // Rows that are only added have weight 1: the plain aggregates of the engine, with its filter, say the same.
+        let plain = |aggregate: Expr| match &params.filter {
+            Some(filter) => aggregate.filter(filter.as_ref().clone()).build(),
+            None => Ok(aggregate),
+        };
+        let num_counted =
+            if is_append_only { plain(count(argument.clone()))? } else { sum(weight_when_counted.clone()) };
         let mut part = |expr: Expr| {
             let name = format!("p{}", parts.len());
             parts.push(expr.alias(name));
         };
         let kind = match (func.name(), params.distinct) {
             ("count", false) => {
-                part(sum(weight_when_counted));
+                part(num_counted);
                 Kind::Count
             }
             ("count", true) if matches!(plain_type(input), DataType::Binary) || input.is_nested() => {
@@ -110,9 +117,10 @@ impl FinalPlan {
             ("sum" | "avg", false) => {
                 // Whole numbers are added in 128 bits, so that no total turns negative on the way.
                 let wide = if input.is_integer() { cast(argument, DataType::Decimal128(38, 0)) } else { argument };
-                let weighted = when(counted, wide * col(WEIGHT)).end()?;
-                part(sum(weighted));
-                part(sum(weight_when_counted));
+                let total =
+                    if is_append_only { plain(sum(wide))? } else { sum(when(counted, wide * col(WEIGHT)).end()?) };
+                part(total);
+                part(num_counted);
                 match (func.name(), input, result) {
                     ("sum", ..) => Kind::Sum,
                     (_, DataType::Decimal128(_, from), DataType::Decimal128(_, to)) if to >= from => {
@@ -132,11 +140,11 @@ impl FinalPlan {
                 }
             }
             ("min", false) if is_append_only => {
-                part(min(value_when_counted));
+                part(plain(min(argument))?);
                 Kind::Min
             }
             ("max", false) if is_append_only => {
-                part(max(value_when_counted));
+                part(plain(max(argument))?);
                 Kind::Max
             }
             ("min" | "max", false) => {
