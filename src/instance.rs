@@ -22,6 +22,7 @@ use karat_schemas::{
 };
 use karat_transform::{
     bronze::BronzeSettings,
+    checkpoint::CheckpointSettings,
     reference,
     runner::RunnerSettings,
     worker::{WorkerSettings, runner_settings},
@@ -140,6 +141,7 @@ impl Instance {
             state_folder: self.data.join("state"),
             pipelines: Arc::clone(&self.pipelines),
             bronze: BronzeSettings::default(),
+            checkpoints: Some(CheckpointSettings::default()),
             group: "karat".to_owned(),
         })
     }

@@ -23,6 +23,7 @@ use karat_schemas::{
 };
 use karat_transform::{
     bronze::BronzeSettings,
+    checkpoint::CheckpointSettings,
     worker::{self, WorkerSettings},
 };
 use tokio::{
@@ -94,6 +95,7 @@ impl Flow {
             state_folder: self.state_folder.clone(),
             pipelines: Arc::clone(&self.pipelines),
             bronze,
+            checkpoints: Some(CheckpointSettings::default()),
             group: "benches".to_owned(),
         };
         let from_the_end = ConsumerSettings {

@@ -204,6 +204,11 @@ impl Table {
         &self.name
     }
 
+    /// Where the table is.
+    pub fn url(&self) -> &Url {
+        self.blind.table_url()
+    }
+
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }

@@ -27,7 +27,7 @@ pub enum Error {
     /// The bronze table is not the one that the tables were made from.
     #[error(
         "table `{table}` was made from another bronze table: its commit {version} differs; \
-         stop the instance and run `karat replay start {pipeline} --all` on its data folder to rebuild it"
+         run `karat replay start {pipeline} --all` to rebuild it"
     )]
     ForeignBronze { table: String, pipeline: String, version: i64 },
     #[error("epoch {epoch} of pipeline `{pipeline}` was written by another process")]

@@ -94,6 +94,11 @@ impl Identities {
         Ok(Self { settled, recent, filter, active, values, sealed: None, seal_at: SEAL_AT })
     }
 
+    /// Settled identities, one a pair; recent ones, a step a pair.
+    pub fn keyspaces(&self) -> (Keyspace, Keyspace) {
+        (self.settled.clone(), self.recent.clone())
+    }
+
     /// The content that was accepted under `identity`; none when it is new.
     pub fn get(&self, identity: u128) -> Result<Option<u64>> {
         let sealed = || self.sealed.as_ref().and_then(|sealed| sealed.entries.get(&identity));
@@ -119,15 +124,15 @@ impl Identities {
     }
 
     /// Takes over a step's identities after its batch was committed.
-    pub fn committed(&mut self, entries: Entries) -> Result<()> {
+    pub fn committed(&mut self, entries: &Entries) -> Result<()> {
         if entries.is_empty() {
             return Ok(());
         }
         self.values.end += 1;
         if self.active.is_empty() {
-            self.active = entries;
+            self.active.clone_from(entries);
         } else {
-            self.active.extend(entries);
+            self.active.extend(entries.iter().map(|(identity, content)| (*identity, *content)));
         }
         if self.active.len() >= self.seal_at && self.sealed.is_none() {
             self.seal()?;
@@ -195,10 +200,17 @@ fn pack(entries: &Entries) -> Vec<u8> {
 }
 
 fn unpack(bytes: &[u8], into: &mut Entries) -> Result<()> {
+    each_packed(bytes, |identity, content| {
+        into.insert(identity, content);
+    })
+}
+
+/// Gives every identity of a step's value.
+pub(crate) fn each_packed(bytes: &[u8], mut each: impl FnMut(u128, u64)) -> Result<()> {
     for entry in bytes.chunks(ENTRY) {
         let (identity, content) = entry.split_first_chunk::<16>().ok_or_else(damaged)?;
         let content = content.first_chunk::<8>().ok_or_else(damaged)?;
-        into.insert(u128::from_le_bytes(*identity), u64::from_le_bytes(*content));
+        each(u128::from_le_bytes(*identity), u64::from_le_bytes(*content));
     }
     Ok(())
 }
@@ -263,7 +275,7 @@ mod tests {
         let mut batch = database.batch();
         identities.write(&entries, &mut batch).unwrap();
         batch.commit().unwrap();
-        identities.committed(entries).unwrap();
+        identities.committed(&entries).unwrap();
     }
 
     fn hash(number: u128) -> u128 {

@@ -2,6 +2,7 @@
 
 mod batches;
 pub mod bronze;
+pub mod checkpoint;
 pub mod decode;
 mod error;
 pub mod functions;

@@ -459,7 +459,7 @@ mod tests {
                 self.table.commit(prepared, &[]).await.unwrap();
             }
             let writes = step.into_writes();
-            self.store.apply(writes).unwrap();
+            self.store.apply(&writes).unwrap();
             is_published
         }
 
@@ -479,7 +479,7 @@ mod tests {
             let prepared = self.table.prepare_waiting(&mut step).await.unwrap();
             self.table.commit(prepared, &[]).await.unwrap();
             let writes = step.into_writes();
-            self.store.apply(writes).unwrap();
+            self.store.apply(&writes).unwrap();
         }
     }
 
@@ -549,7 +549,7 @@ mod tests {
             let mut step = world.store.begin();
             assert!(world.table.find_waiting(&mut step).await.unwrap());
             let writes = step.into_writes();
-            world.store.apply(writes).unwrap();
+            world.store.apply(&writes).unwrap();
             world.publish_waiting().await;
             assert_eq!(world.published().await, [(2, 3), (4, 4)], "{files_have_it}");
             let mut step = world.store.begin();

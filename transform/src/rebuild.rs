@@ -55,6 +55,7 @@ pub fn start<'a>(pipeline: &'a Pipeline, settings: &'a RunnerSettings) -> BoxFut
             tables: Lake::at(&folder.display().to_string())?,
             generation,
             writes_epochs: false,
+            checkpoints: None,
             publishes_later: true,
             journal: Journal::off(),
             ..settings.clone()
@@ -176,7 +177,7 @@ fn clear(settings: &RunnerSettings, generation: u64) -> Result<()> {
 }
 
 /// Removes a folder, or what damage put in its place.
-fn remove(folder: &Path) -> Result<()> {
+pub(crate) fn remove(folder: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(folder) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(folder),
         Ok(_) => fs::remove_file(folder),

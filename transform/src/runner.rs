@@ -22,10 +22,11 @@ use crate::{
     Error, Result,
     batches::join,
     bronze::{self, writer::now_us},
+    checkpoint::{self, Checkpoint, CheckpointSettings, Facts},
     journal::{Journal, StepEnd, StepNote},
     plan::PipelinePlan,
     shape::Shaped,
-    state::StateStore,
+    state::{StateStore, Writes},
     step::{self, StepCounts},
     tables::{Position, Tables},
 };
@@ -44,6 +45,8 @@ pub struct RunnerSettings {
     pub declared: Option<Arc<HashSet<String>>>,
     /// Writes epochs; a rebuild does not.
     pub writes_epochs: bool,
+    /// When the state is written into the lake; only with epochs, and never when none.
+    pub checkpoints: Option<CheckpointSettings>,
     /// Keyed silver tables are written when [`Runner::publish`] says so, and not by steps: a rebuild writes them once.
     pub publishes_later: bool,
     /// Where steps are noted.
@@ -54,6 +57,8 @@ pub struct RunnerSettings {
 pub struct Runner {
     settings: RunnerSettings,
     plan: PipelinePlan,
+    /// Dropped before the store that it reads.
+    checkpoint: Option<Checkpoint>,
     store: StateStore,
     tables: Tables,
     bronze: Table,
@@ -67,8 +72,10 @@ pub struct Runner {
     totals: StepCounts,
 }
 
-const POSITION: &str = "position";
-const FINGERPRINT: &str = "fingerprint";
+pub(crate) const POSITION: &str = "position";
+pub(crate) const FINGERPRINT: &str = "fingerprint";
+/// Hash of the bronze commit at the position.
+pub(crate) const BRONZE_HASH: &str = "bronze_hash";
 const AS_OF: &str = "as_of";
 
 /// Bronze rows and bytes read from files in one step while catching up: they bound memory, and keep columns of bytes
@@ -84,16 +91,29 @@ impl Runner {
             let bronze = settings.lake.open_or_create(&bronze::table_spec(&plan.topic)).await?;
             let epochs = Epochs::of(&settings.lake, &plan.name)?;
             let last = epochs.latest().await?.unwrap_or_default();
-            let store = open_store(&settings, &plan)?;
+            let store = open_store(&settings, &plan, &bronze).await?;
             let tables = Tables::open(&settings.tables, &plan, settings.publishes_later).await?;
             let position = store.meta(POSITION)?.unwrap_or(0);
             // Nothing but quarantined records so far: stored as no time.
             let as_of_us = store.meta::<Option<i64>>(AS_OF)?.flatten();
             let covered = if settings.writes_epochs { last.positions.clone() } else { BTreeMap::new() };
             let totals = StepCounts::default();
-            let mut runner =
-                Self { settings, plan, store, tables, bronze, epochs, last, position, as_of_us, covered, totals };
+            let mut runner = Self {
+                settings,
+                plan,
+                checkpoint: None,
+                store,
+                tables,
+                bronze,
+                epochs,
+                last,
+                position,
+                as_of_us,
+                covered,
+                totals,
+            };
             if runner.is_current().await? {
+                runner.start_checkpoint();
                 runner.recover().await?;
                 runner.find_waiting().await?;
             }
@@ -132,16 +152,30 @@ impl Runner {
         &self.settings
     }
 
-    /// Whether the stored state was made by this declaration and code. If not, or if it is gone while the tables have
-    /// rows, nothing may be added to it: the pipeline must be rebuilt.
+    /// Whether the stored state was made by this declaration and code. If not, or if it or tables are gone while the others
+    /// have rows, nothing may be added to it: the pipeline must be rebuilt.
     pub fn is_current(&mut self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async move {
             let stored: Option<String> = self.store.meta(FINGERPRINT)?;
             match stored {
-                Some(stored) => Ok(stored == self.plan.fingerprint),
+                Some(stored) => Ok(stored == self.plan.fingerprint && !self.lacks_tables()),
                 None => Ok(self.tables.positions().await?.is_empty()),
             }
         })
+    }
+
+    /// Whether a table is not as new as the epoch says, or the epochs are gone that the state went with.
+    fn lacks_tables(&self) -> bool {
+        let versions = self.tables.versions();
+        let is_older = |(table, known): (&String, &u64)| versions.get(table).is_some_and(|version| version < known);
+        let has_no_epoch = self.position > 0 && self.last.epoch == 0;
+        self.settings.writes_epochs && (has_no_epoch || self.last.tables.iter().any(is_older))
+    }
+
+    fn start_checkpoint(&mut self) {
+        let limits = self.settings.checkpoints.filter(|_| self.settings.writes_epochs);
+        self.checkpoint = limits
+            .map(|limits| Checkpoint::start(&self.settings, limits, &self.plan, self.store.reader(), self.position));
     }
 
     /// Reads bronze versions that are not processed yet and processes them; false when there were none.
@@ -191,6 +225,16 @@ impl Runner {
         })
     }
 
+    /// Writes the checkpoint to its end and closes: for a graceful stop.
+    pub fn finish(self) -> BoxFuture<'static, Result<()>> {
+        Box::pin(async move {
+            if let Some(checkpoint) = &self.checkpoint {
+                checkpoint.flush().await;
+            }
+            self.close()
+        })
+    }
+
     /// Brings the files of keyed silver tables up to date where that waits and is due, or `all` of them; true when there
     /// was something to do.
     pub fn publish(&mut self, all: bool) -> BoxFuture<'_, Result<bool>> {
@@ -209,7 +253,7 @@ impl Runner {
                 let (number, tables) = (self.last.epoch + 1, self.tables.versions());
                 self.put_epoch(Epoch { epoch: number, tables, written_at_us: now_us(), ..self.last.clone() }).await?;
             }
-            self.store.apply(writes)?;
+            self.keep(writes).await?;
             Ok(true)
         })
     }
@@ -218,7 +262,16 @@ impl Runner {
         let mut step = self.store.begin();
         if self.tables.find_waiting(&mut step).await? {
             let writes = step.into_writes();
-            self.store.apply(writes)?;
+            self.keep(writes).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes writes permanent that do not move the position.
+    async fn keep(&mut self, writes: Writes) -> Result<()> {
+        self.store.apply(&writes)?;
+        if let Some(checkpoint) = &self.checkpoint {
+            checkpoint.take(self.position, writes).await;
         }
         Ok(())
     }
@@ -313,6 +366,7 @@ impl Runner {
         step.put_meta(POSITION, &version)?;
         step.put_meta(AS_OF, &self.as_of_us)?;
         step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;
+        step.put_meta(BRONZE_HASH, &hash)?;
         let writes = step.into_writes();
         let committed = Instant::now();
         self.covered.extend(positions);
@@ -322,8 +376,11 @@ impl Runner {
         }
         let announced = Instant::now();
         self.point("step.published").await;
-        self.store.apply(writes)?;
+        self.store.apply(&writes)?;
         self.point("step.applied").await;
+        if let Some(checkpoint) = &self.checkpoint {
+            checkpoint.take(version, writes).await;
+        }
         let bronze_from = std::mem::replace(&mut self.position, version);
         if let Some(note) = note {
             journal.note_all(note.entries(&StepEnd {
@@ -396,8 +453,17 @@ pub(crate) fn generation_folder(state: &Path, generation: u64) -> PathBuf {
     state.join(format!("g{generation}"))
 }
 
-fn open_store(settings: &RunnerSettings, plan: &PipelinePlan) -> Result<StateStore> {
+/// Opens the local state store. One without a position is new or half made: then the checkpoint is asked.
+async fn open_store(settings: &RunnerSettings, plan: &PipelinePlan, bronze: &Table) -> Result<StateStore> {
     let folder = generation_folder(&settings.state_folder, settings.generation);
+    std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
+    let store = StateStore::open(&folder, &plan.keyspaces())?;
+    if !settings.writes_epochs || settings.checkpoints.is_none() || store.meta::<u64>(POSITION)?.is_some() {
+        return Ok(store);
+    }
+    drop(store);
+    let facts = Facts::new(settings, plan);
+    checkpoint::restore(&settings.lake, plan, facts, bronze, &folder).await?;
     std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
     StateStore::open(&folder, &plan.keyspaces())
 }

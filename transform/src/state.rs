@@ -5,6 +5,8 @@
 //! committed. So after a crash the store is either before or after a whole step, and running that step again gives the
 //! same tables (see [`crate::step`]).
 
+mod reader;
+
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
@@ -14,12 +16,16 @@ use std::{
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use serde::{Serialize, de::DeserializeOwned};
 
+pub(crate) use self::reader::{Cursor, Part, Push, Reader, identity_of_pair, push_identity};
 use crate::{
     Error, Result,
     identities::{Entries as IdentityEntries, Identities},
 };
 
-const META: &str = "meta";
+/// The keyspace of the store's own small values.
+pub(crate) const META: &str = "meta";
+/// What identities are called where all pairs of a store are.
+pub(crate) const IDENTITIES: &str = "identities";
 
 /// Stands for the empty key, the one group of a table without groups: the store takes none. No encoded value begins so.
 const EMPTY: &[u8] = &[0xf0];
@@ -38,6 +44,7 @@ pub struct StateStore {
     identities: Identities,
     keyspaces: HashMap<String, Keyspace>,
     database: Database,
+    reader: Reader,
 }
 
 impl StateStore {
@@ -48,7 +55,17 @@ impl StateStore {
         for name in names.iter().map(String::as_str).chain([META]) {
             keyspaces.insert(name.to_owned(), database.keyspace(name, KeyspaceCreateOptions::default)?);
         }
-        Ok(Self { identities: Identities::open(&database)?, keyspaces, database })
+        let identities = Identities::open(&database)?;
+        let (settled, recent) = identities.keyspaces();
+        let named = keyspaces.iter().map(|(name, keyspace)| (reader::Kind::Named(name.clone()), keyspace.clone()));
+        let spaces = named.chain([(reader::Kind::Settled, settled), (reader::Kind::Recent, recent)]).collect();
+        let reader = Reader::new(database.clone(), spaces);
+        Ok(Self { identities, keyspaces, database, reader })
+    }
+
+    /// Reads the store beside its owner.
+    pub(crate) fn reader(&self) -> Reader {
+        self.reader.clone()
     }
 
     /// Begins a step: reads see the store and what the step has written; nothing is kept until [`StateStore::apply`].
@@ -65,21 +82,21 @@ impl StateStore {
     }
 
     /// Makes the writes of a step permanent, all or none.
-    pub fn apply(&mut self, writes: Writes) -> Result<()> {
+    pub fn apply(&mut self, writes: &Writes) -> Result<()> {
         let mut batch = self.database.batch();
-        for (name, entries) in writes.keyspaces {
-            let keyspace = self.keyspace(&name)?;
+        for (name, entries) in &writes.keyspaces {
+            let keyspace = self.keyspace(name)?;
             for (key, value) in entries {
-                let key = stored_key(&key);
+                let key = stored_key(key);
                 match value {
-                    Some(value) => batch.insert(keyspace, key, value),
+                    Some(value) => batch.insert(keyspace, key, value.as_slice()),
                     None => batch.remove(keyspace, key),
                 }
             }
         }
         self.identities.write(&writes.identities, &mut batch)?;
         batch.commit()?;
-        self.identities.committed(writes.identities)
+        self.identities.committed(&writes.identities)
     }
 
     /// Every pair of a keyspace, in key order. For recovery and rare recomputations: reads it whole.
@@ -100,6 +117,13 @@ impl StateStore {
     }
 }
 
+impl Drop for StateStore {
+    /// The database closes with its last handle.
+    fn drop(&mut self) {
+        self.reader.close();
+    }
+}
+
 type Entries = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// What a step wrote, detached from the store.
@@ -107,6 +131,43 @@ type Entries = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 pub struct Writes {
     keyspaces: HashMap<String, Entries>,
     identities: IdentityEntries,
+}
+
+impl Writes {
+    /// Sets a pair, or removes it.
+    pub(crate) fn set(&mut self, keyspace: &str, key: Vec<u8>, value: Option<Vec<u8>>) {
+        match self.keyspaces.get_mut(keyspace) {
+            Some(entries) => drop(entries.insert(key, value)),
+            None => drop(self.keyspaces.insert(keyspace.to_owned(), BTreeMap::from([(key, value)]))),
+        }
+    }
+
+    pub(crate) fn accept(&mut self, identity: u128, content: u64) {
+        self.identities.insert(identity, content);
+    }
+
+    /// Takes in what was written later.
+    pub(crate) fn take_in(&mut self, later: Self) {
+        for (name, entries) in later.keyspaces {
+            self.keyspaces.entry(name).or_default().extend(entries);
+        }
+        self.identities.extend(later.identities);
+    }
+
+    /// Bytes of keys and values, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let entries = self.keyspaces.values().flatten();
+        let pairs = entries.map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum::<usize>();
+        pairs + self.identities.len() * 24
+    }
+
+    /// Gives every pair; a value of none removes.
+    pub(crate) fn each(&self, push: Push<'_>) {
+        for (name, entries) in &self.keyspaces {
+            entries.iter().for_each(|(key, value)| push(name, key, value.as_deref()));
+        }
+        self.identities.iter().for_each(|(identity, content)| push_identity(*identity, *content, push));
+    }
 }
 
 /// The view of one step: the store with the step's own writes over it.
@@ -197,7 +258,8 @@ mod tests {
         step.put("a", b"k1".to_vec(), b"1".to_vec());
         step.put("a", b"k2".to_vec(), b"2".to_vec());
         step.put("a", Vec::new(), b"of all".to_vec());
-        store.apply(step.into_writes()).unwrap();
+        let writes = step.into_writes();
+        store.apply(&writes).unwrap();
         let mut step = store.begin();
         step.remove("a", b"k1".to_vec());
         step.put("a", b"k3".to_vec(), b"3".to_vec());

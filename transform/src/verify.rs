@@ -90,6 +90,7 @@ pub async fn verify(pipeline: &Pipeline, settings: &RunnerSettings, scratch: &Pa
         state_folder: scratch.join("state"),
         generation: 0,
         writes_epochs: false,
+        checkpoints: None,
         publishes_later: true,
         ..settings.clone()
     };

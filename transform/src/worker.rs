@@ -30,6 +30,7 @@ use self::pipeline::{Order, PipelineTask};
 use crate::{
     Error, Result,
     bronze::{BronzeSettings, BronzeWriter},
+    checkpoint::CheckpointSettings,
     journal::{self, Entry, Journal, Kind},
     runner::RunnerSettings,
     shaper,
@@ -44,6 +45,8 @@ pub struct WorkerSettings {
     pub state_folder: PathBuf,
     pub pipelines: Arc<Pipelines>,
     pub bronze: BronzeSettings,
+    /// When the state of a pipeline is written into the lake; never when none.
+    pub checkpoints: Option<CheckpointSettings>,
     /// Consumer group.
     pub group: String,
 }
@@ -63,11 +66,12 @@ const SHAPED_AHEAD: usize = 1;
 impl WorkerSettings {
     /// Where the pipeline reads and writes, at its newest epoch.
     pub async fn runner_settings(&self, pipeline: &Pipeline) -> Result<RunnerSettings> {
-        runner_settings(pipeline, &self.pipelines, &self.lake, &self.state_folder).await
+        let settings = runner_settings(pipeline, &self.pipelines, &self.lake, &self.state_folder).await?;
+        Ok(RunnerSettings { checkpoints: self.checkpoints, ..settings })
     }
 }
 
-/// Where a pipeline reads and writes, at its newest epoch.
+/// Where a pipeline reads and writes, at its newest epoch. Without checkpoints: those are the worker's.
 pub async fn runner_settings(
     pipeline: &Pipeline,
     all: &Pipelines,
@@ -82,6 +86,7 @@ pub async fn runner_settings(
         generation: epoch.map_or(0, |epoch| epoch.generation),
         declared: declared_for(pipeline, all),
         writes_epochs: true,
+        checkpoints: None,
         publishes_later: false,
         journal: Journal::off(),
     })

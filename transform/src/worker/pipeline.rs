@@ -146,7 +146,7 @@ impl PipelineTask {
             }
         }
         runner.publish(true).await?;
-        runner.close()
+        runner.finish().await
     }
 
     /// Waits until there is a reason to try again. What is handed over meanwhile is in bronze.

@@ -40,6 +40,18 @@ impl Judged {
         self.world.publish(records).await;
     }
 
+    /// Publishes part after part, again and again, until the armed spot is reached.
+    pub async fn publish_until(&mut self, armed: &Armed, spot: &str, events: &[NewRecord]) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        for part in events.chunks(30).cycle() {
+            self.publish(part.to_vec()).await;
+            if tokio::time::timeout(Duration::from_millis(60), armed.reached()).await.is_ok() {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "nothing passed `{spot}`");
+        }
+    }
+
     pub fn arm(&self, spot: &str) -> Armed {
         crash::arm(self.world.folder(), spot)
     }

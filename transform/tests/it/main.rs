@@ -6,6 +6,8 @@
 mod airline;
 mod bad_input;
 #[cfg(debug_assertions)]
+mod checkpoints;
+#[cfg(debug_assertions)]
 mod crash_points;
 mod event_log;
 mod faults;

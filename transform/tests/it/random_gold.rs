@@ -21,7 +21,9 @@ use karat_lake::{
 };
 use karat_schemas::pipelines::{self, Pipeline};
 use karat_transform::{
-    bronze, functions,
+    bronze,
+    checkpoint::CheckpointSettings,
+    functions,
     journal::Journal,
     plan::PipelinePlan,
     runner::{Runner, RunnerSettings},
@@ -147,6 +149,12 @@ impl World {
             generation: 0,
             declared: None,
             writes_epochs: true,
+            // Small enough that some steps give a whole one.
+            checkpoints: self.crashes.then(|| CheckpointSettings {
+                every: Duration::from_millis(5),
+                max_bytes: 4000,
+                min_rows: 200,
+            }),
             publishes_later: self.puts_off,
             journal: Journal::off(),
         }
@@ -178,7 +186,13 @@ impl World {
 
     /// The work ends at a random point, sometimes behind its end; then it is taken up again.
     async fn step_that_crashes_anywhere(&mut self, runner: Runner) -> Runner {
-        runner.close().unwrap();
+        if self.random.below(3) == 0 {
+            // The disk is lost besides; the checkpoint is in the lake.
+            runner.finish().await.unwrap();
+            fs::remove_dir_all(self.state_folder()).unwrap();
+        } else {
+            runner.close().unwrap();
+        }
         let spot = format!("{}:{}", POINTS[self.random.below(POINTS.len())], 1 + self.random.below(5));
         let armed = crash::arm(self.folder.path(), &spot);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -19,6 +19,7 @@ use karat_schemas::{
 };
 use karat_transform::{
     bronze::BronzeSettings,
+    checkpoint::CheckpointSettings,
     runner::{Runner, RunnerSettings},
     step::StepCounts,
     verify::{TableReport, verify},
@@ -54,10 +55,17 @@ impl World {
             state_folder: folder.path().join("state"),
             pipelines,
             bronze: BronzeSettings { max_latency: Duration::from_millis(20), ..BronzeSettings::default() },
+            checkpoints: Some(CheckpointSettings::default()),
             group: "test".to_owned(),
         };
         worker::ensure_topics(settings.log.as_ref(), &settings.pipelines).await.unwrap();
         Self { folder, settings }
+    }
+
+    /// Takes another declaration for the next worker.
+    pub fn redeclare(&mut self, declaration: &str) {
+        let pipelines = pipelines::parse(declaration).map_err(|problems| problems.to_string()).unwrap();
+        self.settings.pipelines = Arc::new(pipelines);
     }
 
     /// Everything of this world is below it.

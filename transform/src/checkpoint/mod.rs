@@ -1,0 +1,140 @@
+//! The checkpoint: a copy of a pipeline's state store in the lake, as the Delta table `_karat.state_<pipeline>`.
+//!
+//! The state store is local and can be rebuilt from bronze, which takes long with much history. A process that finds no
+//! state, on a new machine or after a lost disk, takes it from here instead and goes on from the bronze version that it
+//! stands for; steps that the tables have already are run again, as after a crash.
+//!
+//! - What steps write is collected ([`Pending`]) and appended behind them, every half minute, when there is much, and at a
+//!   graceful stop. No step waits for a write unless collecting reached its bound.
+//! - When as much was appended as there is state, the whole state is written anew, read in parts from a snapshot of the
+//!   store, and takes the place of the older files in one commit ([`writer`]).
+//! - Every commit says which bronze version the files stand for, and of which generation, declaration and format. Files of
+//!   another one are never read ([`restore`]); while the files do not add up to a state, they stand for none.
+//!
+//! A row is a pair of the store: `keyspace`, `key`, `value`, which is null when the pair was removed. The name of a file
+//! begins with the bronze version it goes up to, `at-<version>`: later files win. Losing the table loses nothing.
+
+mod restore;
+mod rows;
+mod writer;
+
+use std::time::Duration;
+
+use karat_lake::TransactionId;
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use self::restore::restore;
+use self::writer::{Message, Writer};
+use crate::{
+    plan::PipelinePlan,
+    runner::RunnerSettings,
+    state::{Reader, Writes},
+};
+
+/// Raised when rows change their meaning.
+const FORMAT: i64 = 1;
+
+/// Steps that may wait for the writer.
+const QUEUE: usize = 4;
+
+/// How long a graceful stop waits for the last write.
+const LAST_WRITE: Duration = Duration::from_secs(10);
+
+/// When a checkpoint is written: on the first of these.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckpointSettings {
+    /// Half a minute: what is lost with the disk is run again from bronze within seconds.
+    pub every: Duration,
+    /// Bytes of keys and values: bounds memory.
+    pub max_bytes: usize,
+    /// Rows below which the whole state is not written anew, however small it is.
+    pub min_rows: u64,
+}
+
+impl Default for CheckpointSettings {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(30), max_bytes: 16 << 20, min_rows: 200_000 }
+    }
+}
+
+/// Full name of a pipeline's checkpoint table.
+pub fn table_name(pipeline: &str) -> String {
+    format!("_karat.state_{pipeline}")
+}
+
+/// Which state the files are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facts {
+    generation: i64,
+    fingerprint: i64,
+}
+
+impl Facts {
+    pub(crate) fn new(settings: &RunnerSettings, plan: &PipelinePlan) -> Self {
+        let fingerprint = xxhash_rust::xxh3::xxh3_64(plan.fingerprint.as_bytes()) >> 1;
+        Self {
+            generation: i64::try_from(settings.generation).unwrap_or(i64::MAX),
+            fingerprint: i64::try_from(fingerprint).unwrap_or_default(),
+        }
+    }
+
+    /// What a commit says: `position` is the bronze version, none while the files do not add up to a state.
+    fn transactions(self, position: Option<u64>) -> [TransactionId; 4] {
+        let position = position.and_then(|version| i64::try_from(version).ok()).unwrap_or(-1);
+        [
+            TransactionId::new("format", FORMAT),
+            TransactionId::new("generation", self.generation),
+            TransactionId::new("fingerprint", self.fingerprint),
+            TransactionId::new("position", position),
+        ]
+    }
+
+    /// The bronze version that the table's files stand for; none when they are of another state, or of none.
+    async fn position_in(self, table: &mut karat_lake::Table) -> karat_lake::Result<Option<u64>> {
+        let [format, generation, fingerprint, position] = self.transactions(None);
+        for id in [format, generation, fingerprint] {
+            if table.position(&id.application).await? != Some(id.version) {
+                return Ok(None);
+            }
+        }
+        Ok(table.position(&position.application).await?.and_then(|version| u64::try_from(version).ok()))
+    }
+}
+
+/// The running writer of one pipeline's checkpoint. It ends when this is dropped; what it collected is then not written.
+pub(crate) struct Checkpoint(mpsc::Sender<Message>);
+
+impl Checkpoint {
+    /// Starts the writer over a store that is at bronze version `position`.
+    pub(crate) fn start(
+        settings: &RunnerSettings,
+        limits: CheckpointSettings,
+        plan: &PipelinePlan,
+        reader: Reader,
+        position: u64,
+    ) -> Self {
+        let (queue, messages) = mpsc::channel(QUEUE);
+        let facts = Facts::new(settings, plan);
+        let writer = Writer::new(settings.lake.clone(), table_name(&plan.name), limits, facts, reader, position);
+        tokio::spawn(writer.run(messages));
+        Self(queue)
+    }
+
+    /// Takes what a step wrote, after the store has it.
+    pub(crate) async fn take(&self, version: u64, writes: Writes) {
+        // A writer that is gone has said why.
+        let _ = self.0.send(Message::Step { version, writes }).await;
+    }
+
+    /// Writes what was collected; gives up after a few seconds.
+    pub(crate) async fn flush(&self) {
+        let (done, written) = oneshot::channel();
+        let flush = async {
+            let _ = self.0.send(Message::Flush(done)).await;
+            let _ = written.await;
+        };
+        if tokio::time::timeout(LAST_WRITE, flush).await.is_err() {
+            tracing::warn!("the checkpoint was not written in time; it is written anew after the next start");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! The task that writes one pipeline's checkpoint.
+//!
+//! It appends what steps wrote, and now and then writes the whole state anew: also at a start whose table does not stand
+//! for the store, as after a crash. A failure is logged and costs the checkpoint, never a step: after a while the whole
+//! state is written anew.
+
+use std::time::Duration;
+
+use karat_lake::{DataFile, Lake, Table, arrow::array::RecordBatch, crash};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+
+use super::{
+    CheckpointSettings, Facts,
+    rows::{Rows, table_spec},
+};
+use crate::{
+    Error, Result,
+    runner::POSITION,
+    state::{Cursor, Part, Reader, Writes},
+};
+
+/// Bytes of the state that are read and written at a time.
+const PART_BYTES: usize = 8 << 20;
+
+/// Appended files at which the whole state is written anew, however small they are.
+const MOST_FILES: usize = 1_000;
+
+/// How long nothing is tried after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+pub(super) enum Message {
+    Step { version: u64, writes: Writes },
+    Flush(oneshot::Sender<()>),
+}
+
+pub(super) struct Writer {
+    lake: Lake,
+    name: String,
+    limits: CheckpointSettings,
+    facts: Facts,
+    reader: Reader,
+    /// Bronze version of the store when this began.
+    begins_at: u64,
+    table: Option<Table>,
+    /// Whether the table's files, with what is pending, add up to the state.
+    is_whole: bool,
+    pending: Pending,
+    /// The newest bronze version that files go up to.
+    written: u64,
+    /// Rows of the last whole state, and of what was appended to it.
+    whole_rows: u64,
+    appended: (u64, usize),
+    anew: Option<Anew>,
+    not_before: Option<Instant>,
+}
+
+/// What steps wrote since the last append.
+#[derive(Default)]
+struct Pending {
+    steps: Vec<Writes>,
+    bytes: usize,
+    version: u64,
+    since: Option<Instant>,
+}
+
+/// The whole state on its way into the table.
+struct Anew {
+    cursor: Cursor,
+    /// Bronze version of the snapshot, and its name as a part of files' names.
+    version: u64,
+    /// Version of the table at that moment.
+    begun: u64,
+    replaced: Vec<String>,
+    files: Vec<DataFile>,
+    rows: u64,
+}
+
+impl Writer {
+    pub(super) fn new(
+        lake: Lake,
+        name: String,
+        limits: CheckpointSettings,
+        facts: Facts,
+        reader: Reader,
+        begins_at: u64,
+    ) -> Self {
+        Self {
+            lake,
+            name,
+            limits,
+            facts,
+            reader,
+            begins_at,
+            table: None,
+            is_whole: false,
+            pending: Pending::default(),
+            written: 0,
+            whole_rows: 0,
+            appended: (0, 0),
+            anew: None,
+            not_before: None,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let opened = self.open().await;
+        self.settle(opened);
+        loop {
+            let due = self.pending.since.map(|since| since + self.limits.every);
+            let worked = tokio::select! {
+                biased;
+                message = messages.recv() => match message {
+                    Some(Message::Step { version, writes }) => self.collect(version, writes).await,
+                    Some(Message::Flush(done)) => {
+                        let flushed = self.finish().await;
+                        let _ = done.send(());
+                        flushed
+                    }
+                    None => return,
+                },
+                () = until(due), if due.is_some() => self.append().await,
+                () = until(self.not_before), if self.anew.is_some() || !self.is_whole => match self.write_part().await {
+                    Ok(true) => Ok(()),
+                    // The store is closed.
+                    Ok(false) => return,
+                    Err(error) => Err(error),
+                },
+            };
+            self.settle(worked);
+        }
+    }
+
+    /// After a failure nothing is known of the table: the whole state is written anew, later.
+    fn settle(&mut self, worked: Result<()>) {
+        let Err(error) = worked else { return };
+        tracing::warn!(table = self.name, %error, "the checkpoint was not written; it is tried again");
+        (self.table, self.anew, self.is_whole) = (None, None, false);
+        self.pending = Pending::default();
+        self.not_before = Some(Instant::now() + AFTER_FAILURE);
+    }
+
+    /// Finds out whether the table stands for the store as it was opened.
+    async fn open(&mut self) -> Result<()> {
+        let mut table = self.lake.open_or_create(&table_spec(&self.name)).await?;
+        let position = self.facts.position_in(&mut table).await?;
+        self.is_whole = position == Some(self.begins_at);
+        if self.is_whole {
+            let rows = table.files().filter_map(DataFile::rows).sum();
+            (self.written, self.whole_rows) = (self.begins_at, rows);
+        }
+        self.table = Some(table);
+        Ok(())
+    }
+
+    async fn collect(&mut self, version: u64, writes: Writes) -> Result<()> {
+        if !self.is_whole && self.anew.is_none() {
+            // The whole state will have it.
+            return Ok(());
+        }
+        self.pending.bytes += writes.bytes();
+        self.pending.steps.push(writes);
+        self.pending.version = version;
+        self.pending.since.get_or_insert_with(Instant::now);
+        if self.pending.bytes >= self.limits.max_bytes {
+            self.append().await?;
+        }
+        Ok(())
+    }
+
+    /// Appends what is pending.
+    async fn append(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        let Some(table) = &mut self.table else { return Ok(()) };
+        if pending.since.is_none() {
+            return Ok(());
+        }
+        let rows = tokio::task::spawn_blocking(move || {
+            let mut rows = Rows::default();
+            let mut push = |keyspace: &str, key: &[u8], value: Option<&[u8]>| rows.push(keyspace, key, value);
+            join(pending.steps).each(&mut push);
+            rows.finish()
+        });
+        let rows = rows.await??;
+        crash::point(table.url(), "checkpoint.append").await;
+        let file = stage(table, pending.version, table.version() + 1, &rows).await?;
+        self.written = self.written.max(pending.version);
+        let position = self.is_whole.then_some(self.written);
+        table.commit(Vec::new(), file.into_iter().collect(), &self.facts.transactions(position)).await?;
+        table.checkpoint_when_due();
+        self.appended = (self.appended.0 + rows.num_rows() as u64, self.appended.1 + 1);
+        let is_much = self.appended.0 >= self.whole_rows.max(self.limits.min_rows) || self.appended.1 >= MOST_FILES;
+        if is_much && self.anew.is_none() {
+            self.begin_anew()?;
+        }
+        Ok(())
+    }
+
+    /// A graceful stop: what is begun is ended, and what is pending is written.
+    async fn finish(&mut self) -> Result<()> {
+        while self.anew.is_some() || (!self.is_whole && self.not_before.is_none()) {
+            if !self.write_part().await? {
+                return Ok(());
+            }
+        }
+        self.append().await
+    }
+
+    /// Takes a snapshot; what is in the table now is replaced by it. Without a store there is none.
+    fn begin_anew(&mut self) -> Result<()> {
+        let Some(table) = &self.table else { return Ok(()) };
+        let Some(position) = self.reader.snapshot(POSITION)? else { return Ok(()) };
+        let version = match position {
+            Some(text) => serde_json::from_slice(&text).map_err(|_| Error::DamagedState(POSITION.to_owned()))?,
+            None => 0,
+        };
+        let replaced = table.files().map(|file| file.path().to_owned()).collect();
+        let begun = table.version();
+        self.anew = Some(Anew { cursor: Cursor::default(), version, begun, replaced, files: Vec::new(), rows: 0 });
+        Ok(())
+    }
+
+    /// Goes on writing the whole state, or begins to; false when the store is closed.
+    async fn write_part(&mut self) -> Result<bool> {
+        self.not_before = None;
+        if self.table.is_none() {
+            self.open().await?;
+            self.is_whole = false;
+        }
+        if self.anew.is_none() {
+            self.forget().await?;
+            self.begin_anew()?;
+        }
+        let (Some(mut anew), Some(table)) = (self.anew.take(), &mut self.table) else { return Ok(false) };
+        let (reader, mut cursor) = (self.reader.clone(), std::mem::take(&mut anew.cursor));
+        let read = tokio::task::spawn_blocking(move || {
+            let mut rows = Rows::default();
+            let mut push = |keyspace: &str, key: &[u8], value: Option<&[u8]>| rows.push(keyspace, key, value);
+            let part = reader.part(&mut cursor, PART_BYTES, &mut push)?;
+            Ok::<_, Error>((part, cursor, rows.finish()?))
+        });
+        let (part, cursor, rows) = read.await??;
+        anew.cursor = cursor;
+        anew.rows += rows.num_rows() as u64;
+        crash::point(table.url(), "checkpoint.part").await;
+        anew.files.extend(stage(table, anew.version, anew.begun, &rows).await?);
+        match part {
+            Part::More => self.anew = Some(anew),
+            Part::End => {
+                self.written = self.written.max(anew.version);
+                crash::point(table.url(), "checkpoint.whole").await;
+                table.commit(anew.replaced, anew.files, &self.facts.transactions(Some(self.written))).await?;
+                (self.is_whole, self.whole_rows, self.appended) = (true, anew.rows, (0, 0));
+            }
+            Part::Closed => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The files stand for no state until the whole one is there.
+    async fn forget(&mut self) -> Result<()> {
+        self.written = 0;
+        let Some(table) = &mut self.table else { return Ok(()) };
+        if table.files().len() > 0 {
+            let files = table.files().map(|file| file.path().to_owned()).collect();
+            table.commit(files, Vec::new(), &self.facts.transactions(None)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// One write a key of all steps: the newest.
+fn join(mut steps: Vec<Writes>) -> Writes {
+    let mut joined = Writes::default();
+    steps.drain(..).for_each(|writes| joined.take_in(writes));
+    joined
+}
+
+/// Names sort by bronze version, and those of one bronze version in the order in which they were begun.
+async fn stage(table: &Table, version: u64, begun: u64, rows: &RecordBatch) -> Result<Option<DataFile>> {
+    Ok(table.stage(&format!("at-{version:020}-{begun:020}"), &[], std::slice::from_ref(rows)).await?)
+}
+
+/// Waits for a moment; none is now.
+async fn until(moment: Option<Instant>) {
+    if let Some(moment) = moment {
+        tokio::time::sleep_until(moment).await;
+    }
+}
