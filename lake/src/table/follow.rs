@@ -76,11 +76,7 @@ impl Table {
     pub async fn commits_between(&self, from: u64, to: u64) -> Result<Vec<CommitSummary>> {
         let mut commits = Vec::new();
         for version in from + 1..=to {
-            let actions = self.actions(version).await?.ok_or_else(|| Error::Damaged {
-                table: self.name.clone(),
-                file: format!("_delta_log/{version:020}.json"),
-                reason: "the commit file is missing".to_owned(),
-            })?;
+            let actions = self.actions(version).await?.ok_or_else(|| self.missing(version))?;
             let mut commit = CommitSummary { version, files: Vec::new(), positions: Vec::new() };
             for action in actions {
                 match action {
@@ -92,6 +88,27 @@ impl Table {
             commits.push(commit);
         }
         Ok(commits)
+    }
+
+    /// Paths of the files that the versions after `from` up to `to` removed.
+    pub(crate) async fn removed_between(&self, from: u64, to: u64) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for version in from + 1..=to {
+            let actions = self.actions(version).await?.ok_or_else(|| self.missing(version))?;
+            removed.extend(actions.into_iter().filter_map(|action| match action {
+                Action::Remove(remove) => Some(remove.path),
+                _ => None,
+            }));
+        }
+        Ok(removed)
+    }
+
+    fn missing(&self, version: u64) -> Error {
+        Error::Damaged {
+            table: self.name.clone(),
+            file: format!("_delta_log/{version:020}.json"),
+            reason: "the commit file is missing".to_owned(),
+        }
     }
 
     /// Hash of the commit file of `version` in 63 bits: what a position of the next layer remembers beside the number,
