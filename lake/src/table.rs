@@ -191,6 +191,8 @@ impl Table {
             may_follow_others: false,
         };
         opened.set_schema(schema);
+        // A newest commit that is empty or torn would read as a smaller version, without an error.
+        opened.actions(version).await?;
         Ok(opened)
     }
 

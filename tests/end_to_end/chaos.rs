@@ -200,7 +200,7 @@ impl Chaos {
         assert_eq!(status.as_u16(), 202, "the door goes on");
         self.judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
         let folder = &self.judged.folder;
-        until("the pipeline pauses", async || {
+        until(&format!("seed {}: the pipeline pauses", self.seed), async || {
             let rows = folder.run(&["status", "--format", "json"]).await.json();
             rows[0]["state"].as_str()?.starts_with("paused: ").then_some(())
         })
