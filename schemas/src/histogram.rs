@@ -1,13 +1,16 @@
 //! A histogram of whole numbers that does not depend on order and can be subtracted from.
 //!
-//! Up to [`EXACT_VALUES`] values are kept as they are; above that each value counts in a bin of a logarithmic scale
-//! whose middle is within 1 % of it (decision 4). The content is a function of the multiset of values alone: merging in
-//! any order and any grouping gives the same bytes. The one exception is named by [`Histogram::lost_exactness`].
+//! Up to [`EXACT_VALUES`] values answers are exact; above that each value counts in a bin of a logarithmic scale whose
+//! middle is within 1 % of it (decision 4). The answers, and [`Histogram::to_bytes`], are a function of the multiset of
+//! values alone: merging in any order and any grouping gives the same. The one exception is named by
+//! [`Histogram::lost_exactness`]. Values themselves are kept up to [`KEPT_VALUES`], so that a bucket that shrinks a little
+//! is exact again by itself.
 
-use std::collections::BTreeMap;
-
-/// Values kept exactly.
+/// Values up to which answers are exact.
 pub const EXACT_VALUES: i64 = 200;
+
+/// Values that are kept as they are, for the day when some are taken away.
+pub const KEPT_VALUES: i64 = 4 * EXACT_VALUES;
 
 /// Bins an octave: a bin is at most 1/128 of its values wide, so its middle is within 0.4 %.
 const BINS_PER_OCTAVE_LOG2: u32 = 7;
@@ -15,29 +18,42 @@ const BINS_PER_OCTAVE_LOG2: u32 = 7;
 /// Counts by value, or by bin once there are many.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Histogram {
-    counts: BTreeMap<i64, i64>,
+    /// In the order of the values or bins, each once, none with count zero.
+    counts: Vec<Count>,
     total: i64,
     is_binned: bool,
 }
 
+/// A value, or the lower edge of a bin, and how often it is there.
+type Count = (i64, i64);
+
 impl Histogram {
     /// Adds `value` with `weight`: 1 for a new value, -1 to take one away.
     pub fn add(&mut self, value: i64, weight: i64) {
-        let key = if self.is_binned { bin(value) } else { value };
-        self.change(key, weight);
-        self.bin_when_many();
+        self.add_all(vec![(value, weight)]);
+    }
+
+    /// Adds many values with their weights, in any order.
+    pub fn add_all(&mut self, changes: Vec<(i64, i64)>) {
+        let total = self.total + changes.iter().map(|change| change.1).sum::<i64>();
+        if total.abs() > KEPT_VALUES {
+            self.bin_all();
+        }
+        let changes = combined(changes, self.is_binned);
+        self.put(&changes);
     }
 
     /// Adds every value of `other`.
     pub fn merge(&mut self, other: &Self) {
-        if other.is_binned {
+        // The sum of the counts also covers a difference that is on its way to be merged.
+        if other.is_binned || (self.total + other.total).abs() > KEPT_VALUES {
             self.bin_all();
         }
-        for (value, count) in &other.counts {
-            let key = if self.is_binned { bin(*value) } else { *value };
-            self.change(key, *count);
+        if self.is_binned && !other.is_binned {
+            self.put(&combined(other.counts.clone(), true));
+        } else {
+            self.put(&other.counts);
         }
-        self.bin_when_many();
     }
 
     /// Takes every value of `other` away.
@@ -71,63 +87,110 @@ impl Histogram {
         for (key, count) in &self.counts {
             seen += count;
             if seen >= rank {
-                return Some(if self.is_binned { middle(*key) } else { *key });
+                // Bins are in the order of their values, so the rank falls into the bin of the value that it falls on.
+                return Some(if self.is_exact() { *key } else { middle(bin(*key)) });
             }
         }
         None
     }
 
-    /// A compact, canonical form: a flag, then pairs of value (delta) and count as zigzag varints.
+    /// A compact, canonical form for readers: a flag, then pairs of value (delta) and count as zigzag varints.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![u8::from(self.is_binned)];
-        let mut previous = 0i64;
-        for (key, count) in &self.counts {
-            write_varint(&mut bytes, key.wrapping_sub(previous));
-            write_varint(&mut bytes, *count);
-            previous = *key;
+        if self.is_exact() || self.is_binned {
+            return write(&self.counts, self.is_binned);
         }
-        bytes
+        write(&combined(self.counts.clone(), true), true)
     }
 
-    /// Reads what [`Self::to_bytes`] wrote; none when the bytes are not that.
+    /// The form to go on from: as [`Self::to_bytes`], with every value that is kept.
+    pub fn to_state(&self) -> Vec<u8> {
+        write(&self.counts, self.is_binned)
+    }
+
+    /// Reads what [`Self::to_bytes`] or [`Self::to_state`] wrote; none when the bytes are not that.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (flag, mut rest) = bytes.split_first()?;
         let mut histogram = Self { is_binned: *flag == 1, ..Self::default() };
-        let mut previous = 0i64;
+        let mut value = 0i64;
         while !rest.is_empty() {
-            previous = previous.wrapping_add(read_varint(&mut rest)?);
-            histogram.change(previous, read_varint(&mut rest)?);
+            let step = read_varint(&mut rest)?;
+            value = value.wrapping_add(step);
+            let count = read_varint(&mut rest)?;
+            histogram.total = histogram.total.checked_add(count)?;
+            histogram.counts.push((value, count));
         }
-        Some(histogram)
+        histogram.counts.is_sorted_by(|one, next| one.0 < next.0).then_some(histogram)
     }
 
-    fn change(&mut self, key: i64, weight: i64) {
-        self.total += weight;
-        let count = self.counts.entry(key).or_insert(0);
-        *count += weight;
-        if *count == 0 {
-            self.counts.remove(&key);
-        }
+    fn is_exact(&self) -> bool {
+        !self.is_binned && self.total <= EXACT_VALUES
     }
 
-    fn bin_when_many(&mut self) {
-        // The sum of the absolute counts also covers a difference that is on its way to be merged.
-        if self.total.abs() > EXACT_VALUES {
-            self.bin_all();
+    /// Puts sorted counts among the counts.
+    fn put(&mut self, changes: &[Count]) {
+        self.total += changes.iter().map(|change| change.1).sum::<i64>();
+        if let [(key, count)] = changes {
+            match self.counts.binary_search_by_key(key, |known| known.0) {
+                Ok(place) if self.counts[place].1 + count == 0 => drop(self.counts.remove(place)),
+                Ok(place) => self.counts[place].1 += count,
+                Err(place) => self.counts.insert(place, (*key, *count)),
+            }
+            return;
         }
+        let mut merged = Vec::with_capacity(self.counts.len() + changes.len());
+        let (mut left, mut right) = (self.counts.iter().peekable(), changes.iter().peekable());
+        loop {
+            let next = match (left.peek(), right.peek()) {
+                (Some(one), Some(other)) if one.0 == other.0 => (one.0, one.1 + other.1),
+                (Some(one), Some(other)) => **if one.0 < other.0 { one } else { other },
+                (Some(one), None) => **one,
+                (None, Some(other)) => **other,
+                (None, None) => break,
+            };
+            left.next_if(|one| one.0 == next.0);
+            right.next_if(|other| other.0 == next.0);
+            if next.1 != 0 {
+                merged.push(next);
+            }
+        }
+        self.counts = merged;
     }
 
     fn bin_all(&mut self) {
-        if self.is_binned {
-            return;
-        }
-        self.is_binned = true;
-        let exact = std::mem::take(&mut self.counts);
-        self.total = 0;
-        for (value, count) in exact {
-            self.change(bin(value), count);
+        if !self.is_binned {
+            self.is_binned = true;
+            self.counts = combined(std::mem::take(&mut self.counts), true);
         }
     }
+}
+
+/// Counts in order, each value or bin once.
+fn combined(mut counts: Vec<Count>, is_binned: bool) -> Vec<Count> {
+    if is_binned {
+        counts.iter_mut().for_each(|count| count.0 = bin(count.0));
+    }
+    counts.sort_unstable_by_key(|count| count.0);
+    counts.dedup_by(|next, kept| {
+        let is_same = next.0 == kept.0;
+        if is_same {
+            kept.1 += next.1;
+        }
+        is_same
+    });
+    counts.retain(|count| count.1 != 0);
+    counts
+}
+
+fn write(counts: &[Count], is_binned: bool) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + 4 * counts.len());
+    bytes.push(u8::from(is_binned));
+    let mut previous = 0i64;
+    for (key, count) in counts {
+        write_varint(&mut bytes, key.wrapping_sub(previous));
+        write_varint(&mut bytes, *count);
+        previous = *key;
+    }
+    bytes
 }
 
 /// The lower edge of the bin that holds `value`. A bin's own edge maps to itself, so binning twice changes nothing.
@@ -191,7 +254,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_order_and_grouping_gives_the_same_bytes(mut values in prop::collection::vec(-5_000_000i64..5_000_000, 0..450), cut in 0usize..450) {
+        fn any_order_and_grouping_gives_the_same_bytes(mut values in prop::collection::vec(-5_000_000i64..5_000_000, 0..1200), cut in 0usize..1200) {
             let whole = of(&values).to_bytes();
             let cut = cut.min(values.len());
             let mut parts = of(&values[cut..]);
@@ -202,9 +265,32 @@ mod tests {
         }
 
         #[test]
-        fn bytes_come_back_as_they_were(values in prop::collection::vec(any::<i32>(), 0..450)) {
+        fn state_comes_back_as_it_was_and_bytes_with_the_same_answers(values in prop::collection::vec(any::<i32>(), 0..1200), p in 0.0f64..1.0) {
             let histogram = of(&values.into_iter().map(i64::from).collect::<Vec<_>>());
-            prop_assert_eq!(Histogram::from_bytes(&histogram.to_bytes()), Some(histogram));
+            let read = Histogram::from_bytes(&histogram.to_bytes()).unwrap();
+            prop_assert_eq!((read.total(), read.quantile(p)), (histogram.total(), histogram.quantile(p)));
+            prop_assert_eq!(read.to_bytes(), histogram.to_bytes());
+            prop_assert_eq!(Histogram::from_bytes(&histogram.to_state()), Some(histogram));
+        }
+
+        #[test]
+        fn values_that_are_added_together_are_as_if_one_by_one(changes in prop::collection::vec((-500i64..500, 1i64..3), 0..500), gone in 0usize..400) {
+            let mut all = changes.clone();
+            all.extend(changes.iter().take(gone).map(|(value, weight)| (*value, -weight)));
+            let mut together = Histogram::default();
+            together.add_all(all);
+            let mut kept = Histogram::default();
+            changes.iter().skip(gone).for_each(|(value, weight)| kept.add(*value, *weight));
+            prop_assert_eq!(together.to_bytes(), kept.to_bytes());
+        }
+
+        #[test]
+        fn a_bucket_that_shrinks_a_little_is_exact_by_itself(values in prop::collection::vec(any::<i32>(), 201..800), left in 1usize..200) {
+            let values: Vec<i64> = values.into_iter().map(i64::from).collect();
+            let mut histogram = of(&values);
+            histogram.subtract(&of(&values[left..]));
+            prop_assert!(!histogram.lost_exactness());
+            prop_assert_eq!(histogram.to_bytes(), of(&values[..left]).to_bytes());
         }
 
         #[test]

@@ -9,18 +9,22 @@
 //! | `histogram(x)` | an order-free histogram of whole numbers ([`karat_schemas::histogram`]) |
 //! | `percentile(x, p)` | the value of rank ceil(p n) |
 //!
-//! `weighted_histogram` and `weighted_set` serve the merge refresh and take the row's weight.
+//! `weighted_histogram`, `weighted_set` and `exact_sum` serve the merge refresh and take the row's weight.
 
-mod aggregates;
+mod exact_sum;
+mod histograms;
 mod json;
+mod weighted_set;
 
-use karat_lake::datafusion::{logical_expr::AggregateUDF, prelude::SessionContext};
+use karat_lake::datafusion::prelude::SessionContext;
 
-pub use aggregates::{HISTOGRAM, PERCENTILE};
-pub(crate) use aggregates::{WeightedSet, add_to_set, decode_set, encode_set, weighted_histogram, weighted_set};
+pub(crate) use exact_sum::exact_sum;
+pub(crate) use histograms::weighted_histogram;
+pub use histograms::{HISTOGRAM, PERCENTILE};
+pub(crate) use weighted_set::{WeightedSet, add_to_set, decode_set, encode_set, weighted_set};
 
 /// Registers every function.
 pub fn register(context: &SessionContext) {
     json::all().into_iter().for_each(|function| context.register_udf(function));
-    aggregates::all().into_iter().for_each(|function: AggregateUDF| context.register_udaf(function));
+    histograms::all().into_iter().for_each(|function| context.register_udaf(function));
 }

@@ -115,10 +115,15 @@ impl FinalPlan {
                 )));
             }
             ("sum" | "avg", false) => {
-                // Whole numbers are added in 128 bits, so that no total turns negative on the way.
-                let wide = if input.is_integer() { cast(argument, DataType::Decimal128(38, 0)) } else { argument };
-                let total =
-                    if is_append_only { plain(sum(wide))? } else { sum(when(counted, wide * col(WEIGHT)).end()?) };
+                let total = match (is_narrow(input), is_append_only) {
+                    (true, true) => plain(functions::exact_sum().call(vec![cast(argument, DataType::Int64)]))?,
+                    (true, false) => {
+                        let value = cast(value_when_counted, DataType::Int64);
+                        functions::exact_sum().call(vec![value, col(WEIGHT)])
+                    }
+                    (false, true) => plain(sum(wide(argument, input)))?,
+                    (false, false) => sum(when(counted, wide(argument, input) * col(WEIGHT)).end()?),
+                };
                 part(total);
                 part(num_counted);
                 match (func.name(), input, result) {
@@ -236,7 +241,7 @@ impl PartState {
     pub(super) fn stored(&self) -> Value {
         match self {
             Self::Sum(value) | Self::Min(value) | Self::Max(value) => value.clone(),
-            Self::Histogram(histogram) => Value::Bytes(histogram.to_bytes().into()),
+            Self::Histogram(histogram) => Value::Bytes(histogram.to_state().into()),
             Self::Set(set) => Value::Bytes(encode_set(set).into()),
         }
     }
@@ -252,6 +257,16 @@ impl PartState {
             _ => return None,
         })
     }
+}
+
+/// Whole numbers that 64 bits hold.
+fn is_narrow(input: &DataType) -> bool {
+    input.is_integer() && *input != DataType::UInt64
+}
+
+/// Whole numbers are added in 128 bits, so that no total turns negative on the way.
+fn wide(argument: Expr, input: &DataType) -> Expr {
+    if input.is_integer() { cast(argument, DataType::Decimal128(38, 0)) } else { argument }
 }
 
 fn average(sum: &Value, count: i64) -> Value {
