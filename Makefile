@@ -10,8 +10,9 @@ CARGO ?= cargo
 DEV_DIR := $(or $(KARAT_DEV_DIR),target/dev)
 LAKE ?= data/lake
 URL ?= http://127.0.0.1:8080
+MINUTES ?= 2
 
-.PHONY: help check test test-services check-demo lint fmt doc bench demo read-tables check-buckets clean-dev
+.PHONY: help check test chaos test-services check-demo lint fmt doc bench demo read-tables check-buckets clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +22,10 @@ check: ## Compiles everything without linking it
 
 test: ## Runs every test that needs no service
 	$(CARGO) test --workspace --locked
+
+chaos: ## Random faults under load for MINUTES=2, from SEED if given; prints a table
+	KARAT_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),KARAT_SEED=$(SEED)) \
+	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact chaos::chaos
 
 test-services: ## Starts a real Kafka, runs the log's contract and the end-to-end suite on it, stops it
 	@trap 'dev/kafka.sh stop' EXIT; \

@@ -23,6 +23,7 @@ use karat_schemas::{
 use karat_transform::{
     bronze::BronzeSettings,
     checkpoint::CheckpointSettings,
+    maintenance::MaintenanceSettings,
     reference,
     runner::RunnerSettings,
     worker::{WorkerSettings, runner_settings},
@@ -142,6 +143,7 @@ impl Instance {
             pipelines: Arc::clone(&self.pipelines),
             bronze: BronzeSettings::default(),
             checkpoints: Some(CheckpointSettings::default()),
+            maintenance: MaintenanceSettings::default(),
             group: "karat".to_owned(),
         })
     }

@@ -24,6 +24,7 @@ use karat_schemas::{
 use karat_transform::{
     bronze::BronzeSettings,
     checkpoint::CheckpointSettings,
+    maintenance::MaintenanceSettings,
     worker::{self, WorkerSettings},
 };
 use tokio::{
@@ -96,6 +97,7 @@ impl Flow {
             pipelines: Arc::clone(&self.pipelines),
             bronze,
             checkpoints: Some(CheckpointSettings::default()),
+            maintenance: MaintenanceSettings::default(),
             group: "benches".to_owned(),
         };
         let from_the_end = ConsumerSettings {

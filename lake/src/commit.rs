@@ -47,6 +47,37 @@ impl Committed {
     }
 }
 
+/// In the first line of a commit: how many lines it has. A commit that was torn between two lines parses, and would read as
+/// a smaller one.
+const NUM_ACTIONS: &str = "karatActions";
+
+/// Parses a commit file.
+///
+/// # Errors
+/// [`Error::Damaged`] when it is empty, torn, or does not parse.
+pub(crate) fn parse(table: &str, version: u64, bytes: &Bytes) -> Result<Vec<Action>> {
+    let damaged = |reason: String| Error::Damaged {
+        table: table.to_owned(),
+        file: format!("_delta_log/{version:020}.json"),
+        reason,
+    };
+    // A power cut can leave a commit of length zero on a store that does not sync; it must not read as empty.
+    if bytes.is_empty() {
+        return Err(damaged("the commit file is empty".to_owned()));
+    }
+    let actions = get_actions(version, bytes).map_err(|error| damaged(error.to_string()))?;
+    let said = actions.iter().find_map(|action| match action {
+        Action::CommitInfo(commit) => commit.info.get(NUM_ACTIONS)?.as_u64(),
+        _ => None,
+    });
+    match said {
+        Some(said) if said != actions.len() as u64 => {
+            Err(damaged(format!("the commit file is torn: it should have {said} lines and has {}", actions.len())))
+        }
+        _ => Ok(actions),
+    }
+}
+
 pub(crate) struct Entry<'a> {
     pub(crate) table: &'a str,
     pub(crate) partition_by: &'a [String],
@@ -68,9 +99,14 @@ impl Entry<'_> {
         let removes = self.removes.iter().cloned().map(Action::Remove);
         let adds = self.adds.iter().cloned().map(Action::Add);
         let metadata = self.metadata.iter().cloned().map(Action::Metadata);
-        let actions = metadata.chain(removes).chain(adds).collect();
+        let actions: Vec<Action> = metadata.chain(removes).chain(adds).collect();
         let transactions = self.transactions.iter().map(|id| Transaction::new(&id.application, id.version)).collect();
-        let metadata = HashMap::from([("isBlindAppend".to_owned(), is_append.into())]);
+        // With the entry that says so.
+        let num_actions = actions.len() + self.transactions.len() + 1;
+        let metadata = HashMap::from([
+            ("isBlindAppend".to_owned(), is_append.into()),
+            (NUM_ACTIONS.to_owned(), num_actions.into()),
+        ]);
         CommitData::new(actions, operation, metadata, transactions)
             .get_bytes()
             .map_err(|error| Error::storage(self.table, error))
@@ -128,11 +164,7 @@ pub(crate) async fn write(
 /// Whether the commit found at `version` holds all of our positions; fences when it holds only some, or moved one
 /// elsewhere: another writer owns a part of what we hold.
 fn same_positions(entry: &Entry<'_>, version: u64, found: &Bytes) -> Result<bool> {
-    let actions = get_actions(version, found).map_err(|error| Error::Damaged {
-        table: entry.table.to_owned(),
-        file: format!("{version:020}.json"),
-        reason: error.to_string(),
-    })?;
+    let actions = parse(entry.table, version, found)?;
     let mut num_same = 0;
     for action in actions {
         let Action::Txn(transaction) = action else { continue };

@@ -13,6 +13,7 @@
 //! Vocabulary: a *lake* is a folder (or bucket) with `bronze/`, `silver/`, `gold/` tables and `_karat/` for epochs and the outcomes of
 //! commands.
 
+mod clean;
 mod commit;
 pub mod crash;
 pub mod durable;
@@ -24,6 +25,7 @@ pub mod outcomes;
 mod read;
 mod table;
 
+pub use clean::{Cleaned, Kept};
 pub use commit::{Committed, TransactionId};
 pub use deltalake::{arrow, datafusion, parquet};
 pub use error::{Error, Result};

@@ -35,6 +35,10 @@ impl Client {
         Self::new(url, answer["data"]["access_token"].as_str().unwrap())
     }
 
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     pub fn request(&self, path: &str) -> RequestBuilder {
         self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.credential)
     }

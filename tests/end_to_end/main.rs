@@ -6,10 +6,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+#[cfg(debug_assertions)]
+mod chaos;
 mod client;
 mod crash;
 mod demo;
 mod epochs;
+mod judged;
 mod kafka;
 mod openapi;
 mod process;

@@ -158,6 +158,12 @@ impl Karat {
         }
     }
 
+    /// Sends a signal, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     /// Waits for its end, by itself.
     pub async fn ended(mut self) {
         until("the process ends by itself", async || self.child.try_wait().unwrap()).await;

@@ -3,12 +3,14 @@
 mod batches;
 pub mod bronze;
 pub mod checkpoint;
+mod compaction;
 pub mod decode;
 mod error;
 pub mod functions;
 pub mod gold;
 mod identities;
 pub mod journal;
+pub mod maintenance;
 mod origin;
 pub mod plan;
 pub mod publish;

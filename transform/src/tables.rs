@@ -7,6 +7,7 @@ use karat_lake::{Lake, Table, TransactionId};
 
 use crate::{
     Result,
+    compaction::Compaction,
     plan::{PipelinePlan, quarantine_name},
     publish::{Prepared, Publish, PublishedTable},
     state::Step,
@@ -19,6 +20,9 @@ pub struct Tables {
     pub keyed: HashMap<String, PublishedTable>,
     /// By table: when its files take changes; the others take them at once.
     publishing: HashMap<String, Publish>,
+    lake: Lake,
+    /// By append table: its small files on their way to be one.
+    compactions: HashMap<String, Compaction>,
 }
 
 /// The bronze version that a step reaches, and the hash of its commit.
@@ -53,7 +57,7 @@ impl Tables {
         }
         let when = |within| if put_off { Publish::Later } else { Publish::Within(within) };
         let publishing = plan.publish_within().map(|(name, within)| (name, when(within))).collect();
-        Ok(Self { appends, keyed, publishing })
+        Ok(Self { appends, keyed, publishing, lake: lake.clone(), compactions: HashMap::new() })
     }
 
     /// The position and its hash of each table that has one.
@@ -145,6 +149,22 @@ impl Tables {
             })
         });
         tokio::try_join!(try_join_all(append.collect::<Vec<_>>()), try_join_all(publish.collect::<Vec<_>>()))?;
+        self.compact().await
+    }
+
+    /// Exchanges small files of append tables that are merged by now, and begins to merge others.
+    async fn compact(&mut self) -> Result<()> {
+        for (name, table) in &mut self.appends {
+            if let Some(compaction) = self.compactions.remove(name) {
+                if compaction.is_done() {
+                    compaction.commit(table).await?;
+                } else {
+                    self.compactions.insert(name.clone(), compaction);
+                }
+            } else if let Some(begun) = Compaction::begin(&self.lake, table) {
+                self.compactions.insert(name.clone(), begun);
+            }
+        }
         Ok(())
     }
 }

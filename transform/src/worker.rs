@@ -32,6 +32,7 @@ use crate::{
     bronze::{BronzeSettings, BronzeWriter},
     checkpoint::CheckpointSettings,
     journal::{self, Entry, Journal, Kind},
+    maintenance::{self, MaintenanceSettings},
     runner::RunnerSettings,
     shaper,
 };
@@ -47,6 +48,8 @@ pub struct WorkerSettings {
     pub bronze: BronzeSettings,
     /// When the state of a pipeline is written into the lake; never when none.
     pub checkpoints: Option<CheckpointSettings>,
+    /// What is kept of the tables.
+    pub maintenance: MaintenanceSettings,
     /// Consumer group.
     pub group: String,
 }
@@ -171,6 +174,8 @@ async fn run_pipelines(
         let name = format!("bronze {topic}");
         tasks.spawn(async move { (name, writer.run(&group, stop).await) });
     }
+    let maintenance = maintenance::run(settings.clone(), stop.clone());
+    tasks.spawn(async move { ("maintenance".to_owned(), maintenance.await) });
     let passing = tokio::spawn(pass_orders(commands, orders));
     let result = first_failure(&mut tasks, journal).await;
     passing.abort();

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use deltalake::{kernel::Action, logstore::get_actions};
+use deltalake::kernel::Action;
 
 use super::{CommitSummary, DataFile, Table};
-use crate::{Error, Result, commit::TransactionId};
+use crate::{
+    Error, Result,
+    commit::{self, TransactionId},
+};
 
 impl Table {
     /// Follows the log to its newest version; returns whether it moved.
@@ -60,27 +63,17 @@ impl Table {
         self.version = version;
     }
 
-    async fn actions(&self, version: u64) -> Result<Option<Vec<Action>>> {
+    pub(super) async fn actions(&self, version: u64) -> Result<Option<Vec<Action>>> {
         let wrap = |source| Error::storage(&self.name, source);
         let Some(bytes) = self.log.read_commit_entry(version).await.map_err(wrap)? else { return Ok(None) };
-        let file = format!("_delta_log/{version:020}.json");
-        let damaged = |reason: String| Error::Damaged { table: self.name.clone(), file: file.clone(), reason };
-        // A power cut can leave a commit of length zero on a store that does not sync; it must not read as empty.
-        if bytes.is_empty() {
-            return Err(damaged("the commit file is empty".to_owned()));
-        }
-        get_actions(version, &bytes).map(Some).map_err(|error| damaged(error.to_string()))
+        commit::parse(&self.name, version, &bytes).map(Some)
     }
 
     /// What each version after `from` up to `to` added, in commit order.
     pub async fn commits_between(&self, from: u64, to: u64) -> Result<Vec<CommitSummary>> {
         let mut commits = Vec::new();
         for version in from + 1..=to {
-            let actions = self.actions(version).await?.ok_or_else(|| Error::Damaged {
-                table: self.name.clone(),
-                file: format!("_delta_log/{version:020}.json"),
-                reason: "the commit file is missing".to_owned(),
-            })?;
+            let actions = self.actions(version).await?.ok_or_else(|| self.missing(version))?;
             let mut commit = CommitSummary { version, files: Vec::new(), positions: Vec::new() };
             for action in actions {
                 match action {
@@ -92,6 +85,27 @@ impl Table {
             commits.push(commit);
         }
         Ok(commits)
+    }
+
+    /// Paths of the files that the versions after `from` up to `to` removed.
+    pub(crate) async fn removed_between(&self, from: u64, to: u64) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        for version in from + 1..=to {
+            let actions = self.actions(version).await?.ok_or_else(|| self.missing(version))?;
+            removed.extend(actions.into_iter().filter_map(|action| match action {
+                Action::Remove(remove) => Some(remove.path),
+                _ => None,
+            }));
+        }
+        Ok(removed)
+    }
+
+    fn missing(&self, version: u64) -> Error {
+        Error::Damaged {
+            table: self.name.clone(),
+            file: format!("_delta_log/{version:020}.json"),
+            reason: "the commit file is missing".to_owned(),
+        }
     }
 
     /// Hash of the commit file of `version` in 63 bits: what a position of the next layer remembers beside the number,
@@ -177,6 +191,29 @@ mod tests {
         lake.open_or_create(&list("item")).await.unwrap();
         lake.open_or_create(&list("item")).await.unwrap();
         lake.open_or_create(&list("element")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_newest_commit_that_is_torn_anywhere_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(&folder.path().to_string_lossy()).unwrap();
+        let mut table = lake.open_or_create(&spec()).await.unwrap();
+        append(&mut table, 1).await;
+        let first = paths(&table);
+        let staged = table.stage("part", &[], &table.read_all().await.unwrap()).await.unwrap();
+        let id = [TransactionId::new("silver.t", 2)];
+        table.commit(first, staged.into_iter().collect(), &id).await.unwrap();
+        let commit = folder.path().join("silver/t/_delta_log/00000000000000000002.json");
+        let whole = std::fs::read(&commit).unwrap();
+        // Between and around lines, and here and there.
+        let is_tried = |length: &usize| length % 13 == 0 || whole[length.saturating_sub(1)..=*length].contains(&b'\n');
+        for length in (0..whole.len()).filter(is_tried) {
+            std::fs::write(&commit, &whole[..length]).unwrap();
+            let opened = lake.open("silver.t").await;
+            assert!(opened.is_err(), "torn after {length} of {} bytes and opened", whole.len());
+        }
+        std::fs::write(&commit, &whole).unwrap();
+        assert_eq!(lake.open("silver.t").await.unwrap().version(), 2);
     }
 
     #[tokio::test]

@@ -89,6 +89,10 @@ impl Judged {
 }
 
 impl Life {
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
     /// Ends with everything in it, at whatever it was doing. What the system was told to write, it still writes.
     pub async fn crash(mut self) {
         let runtime = self.runtime.take().unwrap();

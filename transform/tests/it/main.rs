@@ -13,6 +13,8 @@ mod event_log;
 mod faults;
 #[cfg(debug_assertions)]
 mod judged;
+#[cfg(debug_assertions)]
+mod maintenance;
 mod pauses;
 mod random_gold;
 mod references;

@@ -110,7 +110,7 @@ impl World {
         let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
         lake.open_or_create(&bronze::table_spec(TOPIC)).await.unwrap();
         let (random, events, pipeline) = (Random::new(seed), Events::new(seed), pipeline(&tables));
-        Self { seed, random, events, folder, lake, pipeline, tables, crashes: false, puts_off: seed % 2 == 0 }
+        Self { seed, random, events, folder, lake, pipeline, tables, crashes: false, puts_off: seed.is_multiple_of(2) }
     }
 
     async fn run(mut self) {

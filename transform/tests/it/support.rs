@@ -20,6 +20,7 @@ use karat_schemas::{
 use karat_transform::{
     bronze::BronzeSettings,
     checkpoint::CheckpointSettings,
+    maintenance::MaintenanceSettings,
     runner::{Runner, RunnerSettings},
     step::StepCounts,
     verify::{TableReport, verify},
@@ -56,6 +57,7 @@ impl World {
             pipelines,
             bronze: BronzeSettings { max_latency: Duration::from_millis(20), ..BronzeSettings::default() },
             checkpoints: Some(CheckpointSettings::default()),
+            maintenance: MaintenanceSettings::default(),
             group: "test".to_owned(),
         };
         worker::ensure_topics(settings.log.as_ref(), &settings.pipelines).await.unwrap();

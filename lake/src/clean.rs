@@ -1,0 +1,227 @@
+//! Removes what no kept version of a table needs: data files, and log entries behind a checkpoint of the log.
+//!
+//! Nothing is committed, so it never conflicts with a writer, and may run in several processes at once. It is ours because
+//! the stock vacuum commits to the table, which would fence its owner off.
+//!
+//! A version is *kept* while it is younger than the age that is asked for, and from the version on that is asked for. A
+//! file goes when no kept version has it and it is older than that age itself; so it must be committed within the age after
+//! it was written.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
+
+use futures::TryStreamExt;
+use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
+
+use crate::{Lake, Result, Table, table::now_ms};
+
+const LOG: &str = "_delta_log";
+
+/// What stays.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Versions that were the newest within this time stay, and so does every file that was written within it.
+    pub age: Duration,
+    /// This version and all later ones stay.
+    pub version: Option<u64>,
+    /// Whether entries of the log go too. Not of a table whose commits somebody reads one by one from the start.
+    pub cleans_log: bool,
+}
+
+/// What went.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    pub files: u64,
+    pub bytes: u64,
+    pub log_entries: u64,
+}
+
+/// The log of a table, as its folder shows it.
+#[derive(Default)]
+struct Log {
+    /// When each commit was written, milliseconds since 1970 UTC.
+    commits: BTreeMap<u64, i64>,
+    /// Every file of the log by its version.
+    files: Vec<(u64, Path)>,
+    checkpoints: Vec<u64>,
+}
+
+impl Lake {
+    /// Removes what no kept version of `table` needs.
+    ///
+    /// # Errors
+    /// The table does not open, or its files cannot be listed. What could not be removed is left for the next time.
+    pub async fn clean(&self, table: &str, kept: &Kept) -> Result<Cleaned> {
+        let opened = self.open(table).await?;
+        let cutoff_ms = now_ms() - i64::try_from(kept.age.as_millis()).unwrap_or(i64::MAX);
+        let (log, data) = self.list(table).await?;
+        let oldest = log.oldest_kept(cutoff_ms, kept.version.unwrap_or(u64::MAX)).min(opened.version());
+        let mut cleaned = Cleaned::default();
+        let needed = needed(&opened, oldest).await?;
+        let store = self.store(table)?;
+        for (path, object) in data {
+            let is_old = object.last_modified.timestamp_millis() <= cutoff_ms;
+            if is_old && !needed.contains(&path) && store.delete(&object.location).await.is_ok() {
+                cleaned.files += 1;
+                cleaned.bytes += object.size;
+            }
+        }
+        if kept.cleans_log {
+            for path in log.behind_checkpoint(oldest) {
+                cleaned.log_entries += u64::from(store.delete(path).await.is_ok());
+            }
+        }
+        Ok(cleaned)
+    }
+
+    /// The log of a table, and its data files by their paths below its folder.
+    async fn list(&self, table: &str) -> Result<(Log, Vec<(String, ObjectMeta)>)> {
+        let folder = Path::from(table.replacen('.', "/", 1));
+        let (mut log, mut data) = (Log::default(), Vec::new());
+        let mut listed = self.store(table)?.list(Some(&folder));
+        while let Some(object) = listed.try_next().await? {
+            let Some(below) = object.location.as_ref().strip_prefix(folder.as_ref()) else { continue };
+            let below = below.trim_start_matches('/').to_owned();
+            match below.strip_prefix(LOG) {
+                Some(name) => log.add(name.trim_start_matches('/'), &object),
+                None if below.ends_with(".parquet") => data.push((below, object)),
+                None => {}
+            }
+        }
+        Ok((log, data))
+    }
+}
+
+impl Log {
+    fn add(&mut self, name: &str, object: &ObjectMeta) {
+        let Some((version, kind)) = name.split_once('.') else { return };
+        let Ok(version) = version.parse::<u64>() else { return };
+        match kind {
+            "json" => drop(self.commits.insert(version, object.last_modified.timestamp_millis())),
+            "checkpoint.parquet" => self.checkpoints.push(version),
+            // Of another writer: it knows what to do with them.
+            _ => return,
+        }
+        self.files.push((version, object.location.clone()));
+    }
+
+    /// The first version that was the newest within the time.
+    fn oldest_kept(&self, cutoff_ms: i64, at_most: u64) -> u64 {
+        let mut commits = self.commits.iter().peekable();
+        while let Some((version, _)) = commits.next() {
+            let is_kept = commits.peek().is_none_or(|(_, replaced_ms)| **replaced_ms > cutoff_ms);
+            if is_kept || *version >= at_most {
+                return *version;
+            }
+        }
+        at_most
+    }
+
+    /// Files of the log that are needed only to read versions before `oldest`.
+    fn behind_checkpoint(&self, oldest: u64) -> impl Iterator<Item = &Path> {
+        let from = self.checkpoints.iter().filter(|version| **version <= oldest).max().copied().unwrap_or(0);
+        self.files.iter().filter(move |(version, _)| *version < from).map(|(_, path)| path)
+    }
+}
+
+/// Paths of every file of the versions from `oldest` on.
+async fn needed(table: &Table, oldest: u64) -> Result<HashSet<String>> {
+    let mut needed: HashSet<String> = table.files().map(|file| file.path().to_owned()).collect();
+    needed.extend(table.removed_between(oldest, table.version()).await?);
+    Ok(needed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use deltalake::arrow::{
+        array::{Int64Array, RecordBatch},
+        datatypes::{DataType, Field, Schema},
+    };
+
+    use super::*;
+    use crate::{TableSpec, TransactionId};
+
+    fn spec() -> TableSpec {
+        let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
+        let (partition_by, stats_columns) = (Vec::new(), Vec::new());
+        TableSpec { name: "gold.t".to_owned(), schema, partition_by, stats_columns, append_only: false }
+    }
+
+    fn rows(value: i64) -> RecordBatch {
+        RecordBatch::try_new(spec().schema, vec![Arc::new(Int64Array::from(vec![value]))]).unwrap()
+    }
+
+    /// A table whose every version replaces its one file.
+    async fn replaced(lake: &Lake, versions: i64) -> Table {
+        let mut table = lake.open_or_create(&spec()).await.unwrap();
+        for value in 1..=versions {
+            let removed = table.files().map(|file| file.path().to_owned()).collect();
+            let added = table.stage("slot-00000", &[], &[rows(value)]).await.unwrap().into_iter().collect();
+            table.commit(removed, added, &[TransactionId::new("gold.t", value)]).await.unwrap();
+        }
+        table
+    }
+
+    fn count(folder: &tempfile::TempDir, below: &str, end: &str) -> usize {
+        let files = std::fs::read_dir(folder.path().join(below)).unwrap();
+        files.filter(|file| file.as_ref().unwrap().path().to_string_lossy().ends_with(end)).count()
+    }
+
+    fn kept(age: Duration, version: Option<u64>) -> Kept {
+        Kept { age, version, cleans_log: true }
+    }
+
+    #[tokio::test]
+    async fn what_kept_versions_need_stays_and_the_rest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
+        let mut table = replaced(&lake, 20).await;
+        let hour = Duration::from_secs(3600);
+        assert_eq!(lake.clean("gold.t", &kept(hour, None)).await.unwrap(), Cleaned::default());
+        // A file that a commit will name later is old enough to be kept by its age alone.
+        let staged = table.stage("slot-00000", &[], &[rows(21)]).await.unwrap();
+        assert_eq!(lake.clean("gold.t", &kept(hour, Some(1))).await.unwrap(), Cleaned::default());
+        let cleaned = lake.clean("gold.t", &kept(Duration::ZERO, Some(15))).await.unwrap();
+        // Files of versions 1 to 14, and the one that no version names.
+        assert_eq!((cleaned.files, cleaned.log_entries), (15, 0));
+        for version in 15..=20 {
+            let old = lake.open_at("gold.t", version).await.unwrap();
+            assert_eq!(old.read_all().await.unwrap(), [rows(i64::try_from(version).unwrap())]);
+        }
+        drop(staged);
+        table.commit(Vec::new(), Vec::new(), &[]).await.unwrap();
+        assert_eq!(count(&folder, "gold/t", ".parquet"), 6);
+    }
+
+    #[tokio::test]
+    async fn the_log_goes_up_to_the_checkpoint_that_kept_versions_are_read_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
+        let mut table = replaced(&lake, 20).await;
+        for version in [8, 16] {
+            let url = table.url().clone();
+            deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url, version, Some(false), None)
+                .await
+                .unwrap();
+        }
+        let cleaned = lake.clean("gold.t", &kept(Duration::ZERO, Some(12))).await.unwrap();
+        // Commits 0 to 7; the newer checkpoint is behind a kept version.
+        assert_eq!((cleaned.files, cleaned.log_entries), (11, 8));
+        for version in [12, 16, 20] {
+            let old = lake.open_at("gold.t", version).await.unwrap();
+            assert_eq!(old.read_all().await.unwrap(), [rows(i64::try_from(version).unwrap())]);
+        }
+        let cleaned = lake.clean("gold.t", &kept(Duration::ZERO, None)).await.unwrap();
+        // Commits 8 to 15, and the older checkpoint.
+        assert_eq!((cleaned.files, cleaned.log_entries), (8, 9));
+        let mut opened = lake.open("gold.t").await.unwrap();
+        assert_eq!((opened.version(), opened.position("gold.t").await.unwrap()), (20, Some(20)));
+        // The writer goes on, whatever was removed behind it.
+        table.commit(Vec::new(), Vec::new(), &[TransactionId::new("gold.t", 21)]).await.unwrap();
+        assert_eq!(lake.open("gold.t").await.unwrap().version(), 21);
+    }
+}

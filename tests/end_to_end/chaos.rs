@@ -1,0 +1,377 @@
+//! Faults at random under load, and after each of them everything that was acknowledged is there, once.
+//!
+//! A short run with a fixed seed is a part of the tests; `make chaos` runs for minutes and prints a table.
+//! The seed of a failure is in its message; `KARAT_SEED` runs it again.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use karat_oracle::Outcome;
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use serde_json::{Value, json};
+
+use crate::{
+    client::{Client, run_event},
+    judged::{BATCH, Judged, answer_of},
+    process::{Karat, PASSWORD},
+    wait::until,
+};
+
+/// Everything must be in gold so long after the fault is over.
+const LONGEST_DRAIN: Duration = Duration::from_secs(60);
+
+/// What is done to the process, while events come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    Kill,
+    KillAtPoint,
+    KillInReplay,
+    Terminate,
+    Pause,
+    LoseState,
+    LoseStateAndCheckpoint,
+    TornCommit,
+    BadRequests,
+}
+
+const FAULTS: [Fault; 9] = [
+    Fault::Kill,
+    Fault::KillAtPoint,
+    Fault::KillInReplay,
+    Fault::Terminate,
+    Fault::Pause,
+    Fault::LoseState,
+    Fault::LoseStateAndCheckpoint,
+    Fault::TornCommit,
+    Fault::BadRequests,
+];
+
+const POINTS: [&str; 14] = [
+    "file.before@bronze",
+    "file.after@bronze",
+    "commit.before@bronze",
+    "commit.after@bronze",
+    "bronze.committed",
+    "bronze.told",
+    "step.computed",
+    "file.after@silver",
+    "commit.before@/gold/",
+    "commit.after@/gold/",
+    "commit.after@silver",
+    "step.committed",
+    "step.published",
+    "step.applied",
+];
+
+/// What came of all rounds with one fault.
+#[derive(Default)]
+struct Row {
+    runs: u64,
+    acknowledged: u64,
+    found: u64,
+    duplicated: usize,
+    lost: usize,
+    wrong: usize,
+    longest_drain: Duration,
+}
+
+struct Chaos {
+    seed: u64,
+    random: StdRng,
+    judged: Judged,
+    karat: Option<(Karat, Client)>,
+    starts: u64,
+    rows: BTreeMap<Fault, Row>,
+    acknowledged: u64,
+    found: u64,
+}
+
+impl Chaos {
+    async fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            random: StdRng::seed_from_u64(seed),
+            judged: Judged::new().await,
+            karat: None,
+            starts: 0,
+            rows: BTreeMap::new(),
+            acknowledged: 0,
+            found: 0,
+        }
+    }
+
+    /// The running process, started when there is none.
+    async fn client(&mut self, spot: Option<&str>) -> Client {
+        if let Some((_, client)) = &self.karat {
+            return client.clone();
+        }
+        self.starts += 1;
+        let variables: Vec<(&str, &str)> = spot.map(|spot| ("KARAT_CRASH_AT", spot)).into_iter().collect();
+        let name = format!("life-{}", self.starts);
+        let mut karat = self.judged.folder.start_with(&name, &["up", "--listen", "127.0.0.1:0"], &variables);
+        let client = Client::new(&karat.url().await, &self.judged.key);
+        self.karat = Some((karat, client.clone()));
+        client
+    }
+
+    fn take_process(&mut self) -> Karat {
+        self.karat.take().unwrap().0
+    }
+
+    async fn round(&mut self, fault: Fault) {
+        let spot = (fault == Fault::KillAtPoint).then(|| self.random_spot());
+        if spot.is_some()
+            && let Some((karat, _)) = self.karat.take()
+        {
+            karat.stop().await;
+        }
+        let client = self.client(spot.as_deref()).await;
+        let load = Load::start(&client, self.judged.next);
+        let moment = Duration::from_millis(self.random.random_range(50..900));
+        tokio::time::sleep(moment).await;
+        self.inject(fault, spot.as_deref(), &client).await;
+        self.judged.note_all(load.end().await);
+        let healed = Instant::now();
+        self.drain().await;
+        self.record(fault, healed.elapsed()).await;
+    }
+
+    fn random_spot(&mut self) -> String {
+        format!("{}:{}", POINTS.choose(&mut self.random).unwrap(), self.random.random_range(1..4))
+    }
+
+    async fn inject(&mut self, fault: Fault, spot: Option<&str>, client: &Client) {
+        match fault {
+            Fault::Kill => self.take_process().kill(),
+            Fault::KillAtPoint => {
+                let ended = tokio::time::timeout(LONGEST_DRAIN, self.take_process().ended()).await;
+                assert!(ended.is_ok(), "seed {}: nothing passed {spot:?}", self.seed);
+            }
+            Fault::KillInReplay => {
+                let ada = Client::log_in(client.url(), "ada", PASSWORD).await;
+                let order = ada.post("/api/v1/admin/replays").json(&json!({"pipeline": "etl_runs"}));
+                let answer = order.send().await.unwrap();
+                assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+                tokio::time::sleep(Duration::from_millis(self.random.random_range(0..1500))).await;
+                self.take_process().kill();
+            }
+            Fault::Terminate => self.take_process().stop().await,
+            Fault::Pause => {
+                let (karat, _) = self.karat.as_ref().unwrap();
+                karat.signal("STOP");
+                tokio::time::sleep(Duration::from_millis(self.random.random_range(200..3000))).await;
+                karat.signal("CONT");
+            }
+            Fault::LoseState => {
+                self.take_process().kill();
+                fs::remove_dir_all(self.judged.folder.path("data/state/etl_runs")).unwrap();
+            }
+            Fault::LoseStateAndCheckpoint => {
+                self.take_process().kill();
+                fs::remove_dir_all(self.judged.folder.path("data/state/etl_runs")).unwrap();
+                let checkpoint = self.judged.folder.path("data/lake/_karat/state_etl_runs");
+                let _ = fs::remove_dir_all(checkpoint);
+            }
+            Fault::TornCommit => self.tear_a_commit().await,
+            Fault::BadRequests => self.send_bad_requests(client).await,
+        }
+    }
+
+    /// A commit of a gold table is torn while nothing runs: its pipeline waits, and goes on when somebody mends it.
+    async fn tear_a_commit(&mut self) {
+        self.take_process().stop().await;
+        let Some(commit) = newest_commit(self.judged.folder.path("data/lake/gold/daily_summary/_delta_log")) else {
+            return;
+        };
+        let whole = fs::read(&commit).unwrap();
+        fs::write(&commit, &whole[..self.random.random_range(1..whole.len())]).unwrap();
+        let client = self.client(None).await;
+        let numbers = self.judged.next..self.judged.next + BATCH;
+        let events: Vec<Value> = numbers.clone().map(run_event).collect();
+        let (status, _) = answer_of(&client, &events).await.unwrap();
+        assert_eq!(status.as_u16(), 202, "the door goes on");
+        self.judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
+        let folder = &self.judged.folder;
+        until(&format!("seed {}: the pipeline pauses", self.seed), async || {
+            let rows = folder.run(&["status", "--format", "json"]).await.json();
+            rows[0]["state"].as_str()?.starts_with("paused: ").then_some(())
+        })
+        .await;
+        fs::write(&commit, &whole).unwrap();
+    }
+
+    async fn send_bad_requests(&mut self, client: &Client) {
+        for number in self.judged.next + 1_000_000..self.judged.next + 1_000_003 {
+            let mut event = run_event(number);
+            match number % 3 {
+                0 => event["data"]["status"] = json!("no such status"),
+                1 => event["data"]["job"] = json!("x".repeat(2 << 20)),
+                _ => event["type"] = json!("no.such.type"),
+            }
+            let answer = client.publish(std::slice::from_ref(&event), "").await.unwrap();
+            assert!(answer.status().is_client_error(), "{}", answer.status());
+            let payload = event["data"].to_string();
+            let id = event["id"].as_str().unwrap();
+            self.judged.ledger.note("bad", "/generator", id, payload.as_bytes(), Outcome::Refused);
+        }
+    }
+
+    /// Waits until everything is in gold.
+    async fn drain(&mut self) {
+        let client = self.client(None).await;
+        let began = Instant::now();
+        loop {
+            let numbers = self.judged.next..self.judged.next + 50;
+            let events: Vec<Value> = numbers.clone().map(run_event).collect();
+            let answer = client.publish(&events, "?wait=gold").await.unwrap();
+            let status = answer.status();
+            assert!(status.is_success(), "seed {}: {status} {}", self.seed, answer.text().await.unwrap());
+            self.judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
+            if status.as_u16() == 200 {
+                return;
+            }
+            assert!(began.elapsed() < LONGEST_DRAIN, "seed {}: not drained in time", self.seed);
+        }
+    }
+
+    async fn record(&mut self, fault: Fault, drained: Duration) {
+        let verdict = self.judged.judge().await;
+        let row = self.rows.entry(fault).or_default();
+        row.runs += 1;
+        row.acknowledged += verdict.acknowledged - self.acknowledged;
+        row.found += verdict.found - self.found;
+        row.duplicated += verdict.duplicated.len();
+        row.lost += verdict.lost.len();
+        row.wrong += verdict.wrong.len();
+        row.longest_drain = row.longest_drain.max(drained);
+        (self.acknowledged, self.found) = (verdict.acknowledged, verdict.found);
+        verdict.assert_clean(&format!("seed {}, after {fault:?}", self.seed));
+    }
+
+    /// Ends with a verification of every table.
+    async fn end(mut self) {
+        if let Some((karat, _)) = self.karat.take() {
+            karat.stop().await;
+        }
+        self.judged.end().await;
+    }
+
+    fn table(&self) -> String {
+        let mut lines = vec![
+            "| fault | runs | acknowledged | found | duplicates | lost | wrong | longest time to drain |".to_owned(),
+            "|---|---|---|---|---|---|---|---|".to_owned(),
+        ];
+        lines.extend(self.rows.iter().map(|(fault, row)| {
+            format!(
+                "| {} | {} | {} | {} | {} | {} | {} | {:.1} s |",
+                name(*fault),
+                row.runs,
+                row.acknowledged,
+                row.found,
+                row.duplicated,
+                row.lost,
+                row.wrong,
+                row.longest_drain.as_secs_f64()
+            )
+        }));
+        lines.join("\n")
+    }
+}
+
+fn name(fault: Fault) -> &'static str {
+    match fault {
+        Fault::Kill => "`kill -9`",
+        Fault::KillAtPoint => "end at a random point of an event's way",
+        Fault::KillInReplay => "`kill -9` during a replay",
+        Fault::Terminate => "graceful stop under load",
+        Fault::Pause => "process frozen for up to 3 s",
+        Fault::LoseState => "`kill -9`, local state lost",
+        Fault::LoseStateAndCheckpoint => "`kill -9`, local state and its copy lost",
+        Fault::TornCommit => "a torn commit file of a gold table, mended later",
+        Fault::BadRequests => "invalid, oversized and unknown events",
+    }
+}
+
+fn newest_commit(folder: PathBuf) -> Option<PathBuf> {
+    let files = fs::read_dir(folder).ok()?.map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|end| end == "json")).max()
+}
+
+/// Publishing that goes on until it is ended, or nobody answers.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Vec<(u64, Outcome)>>,
+}
+
+impl Load {
+    fn start(client: &Client, mut next: u64) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, client) = (Arc::clone(&is_over), client.clone());
+        let task = tokio::spawn(async move {
+            let mut told = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let numbers = next..next + BATCH;
+                next += BATCH;
+                let events: Vec<Value> = numbers.clone().map(run_event).collect();
+                let outcome = match answer_of(&client, &events).await {
+                    Some((status, _)) if status.as_u16() == 202 => Outcome::Acknowledged,
+                    // The log was being closed: nothing of it may be there, or all of it.
+                    Some(_) | None => Outcome::Unknown,
+                };
+                told.extend(numbers.map(|number| (number, outcome)));
+                if outcome == Outcome::Unknown {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            told
+        });
+        Self { is_over, task }
+    }
+
+    async fn end(self) -> Vec<(u64, Outcome)> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+}
+
+fn seed(usual: u64) -> u64 {
+    std::env::var("KARAT_SEED").map_or(usual, |seed| seed.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_faults_under_load_lose_nothing_and_count_nothing_twice() {
+    let mut chaos = Chaos::new(seed(1)).await;
+    for fault in [Fault::KillAtPoint, Fault::BadRequests, Fault::LoseState, Fault::TornCommit] {
+        chaos.round(fault).await;
+    }
+    chaos.end().await;
+}
+
+/// `make chaos` (MINUTES, SEED).
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make chaos"]
+async fn chaos() {
+    let minutes: u64 = std::env::var("KARAT_CHAOS_MINUTES").map_or(2, |minutes| minutes.parse().unwrap());
+    let seed = seed(rand::random::<u32>().into());
+    let mut chaos = Chaos::new(seed).await;
+    let until = Instant::now() + Duration::from_secs(60 * minutes);
+    let mut rounds = 0;
+    while Instant::now() < until || rounds < FAULTS.len() {
+        // Each once, and then any.
+        let fault = FAULTS.get(rounds).copied().unwrap_or_else(|| *FAULTS.choose(&mut chaos.random).unwrap());
+        chaos.round(fault).await;
+        rounds += 1;
+    }
+    let table = chaos.table();
+    chaos.end().await;
+    println!("seed {seed}, {minutes} min, embedded log; every table then equals its recomputation\n\n{table}");
+}
