@@ -8,7 +8,7 @@ mod notices;
 
 use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
-use karat_access::{Access, AccessSettings};
+use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
     auth::AuthSettings,
@@ -169,7 +169,7 @@ struct Server {
 impl Server {
     async fn new(instance: &Instance, arguments: &ServeArgs, log: &Arc<dyn EventLog>, door: Door) -> Result<Self> {
         let lake = instance.lake()?;
-        let access = Access::open(AccessSettings::in_folder(&instance.data)).await?;
+        let access = Access::open(instance.access()?).await?;
         let listener = TcpListener::bind(arguments.listen)
             .map_err(|error| Failure::configuration(format!("cannot listen on `{}`: {error}", arguments.listen)))?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -190,7 +190,7 @@ impl Server {
         let served = instance.pipelines.pipelines.iter().find(|pipeline| pipeline.name == SERVED_PIPELINE);
         settings.serving.objectives = served.map(Objective::of).unwrap_or_default();
         if arguments.without_limits {
-            settings.auth = AuthSettings { login_limit: None, register_limit: None };
+            settings.auth = AuthSettings::without_limits();
         }
         let parts = Parts {
             access: access.clone(),

@@ -16,7 +16,7 @@ use poem_openapi::{OpenApi, OpenApiService, ServerObject};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    auth::{AccountApi, ApiKeyApi, AuthSettings, SessionApi, auth_apis, jwks},
+    auth::{AuthApis, AuthSettings, auth_apis, jwks},
     health::{self, ReadyCheck},
     lag::Lag,
     routes::{JobsApi, RunsApi, SummaryApi, SyncStatusApi, data_apis},
@@ -60,7 +60,7 @@ pub struct Parts {
     pub checks: Vec<ReadyCheck>,
 }
 
-type Apis<E> = ((SummaryApi, SyncStatusApi, RunsApi, JobsApi), (AccountApi, SessionApi, ApiKeyApi), E);
+type Apis<E> = ((SummaryApi, SyncStatusApi, RunsApi, JobsApi), AuthApis, E);
 
 /// Every route, hardened. `extra` are operations of other crates for the same prefix; `()` for none.
 ///

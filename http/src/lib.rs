@@ -23,6 +23,7 @@ mod headers;
 mod json_body;
 mod limiter;
 mod linger;
+mod origins;
 mod render;
 mod serve;
 mod translate;
@@ -37,6 +38,7 @@ pub use error::ApiError;
 pub use harden::{AllowedMethods, HardenSettings, harden, harden_with};
 pub use json_body::JsonBody;
 pub use limiter::{WindowLimit, WindowLimiter};
+pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
 

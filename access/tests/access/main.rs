@@ -4,5 +4,11 @@
 
 mod accounts;
 mod api_keys;
+mod audit;
+mod factors;
+mod people;
+mod recovery;
+mod schema;
 mod sessions;
+mod sms;
 mod support;
