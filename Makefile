@@ -32,6 +32,8 @@ test-services: ## Starts real services, runs on them what can run on them, stops
 	export $$services; \
 	postgres=$${KARAT_TEST_POSTGRES:?services.sh gave no address} mysql=$${KARAT_TEST_MYSQL:?services.sh gave no address}; \
 	unset KARAT_TEST_POSTGRES KARAT_TEST_MYSQL; \
+	echo "testing limits on Redis, mail and providers" >&2; \
+	$(CARGO) test --workspace --locked --test http --test access; \
 	echo "testing the accounts on PostgreSQL" >&2; \
 	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --test access; \
 	echo "testing the accounts on MariaDB" >&2; \

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Real services for tests, on free ports of 127.0.0.1: PostgreSQL, MariaDB, Redis and a mail server.
+# Real services for tests, on free ports of 127.0.0.1: PostgreSQL, MariaDB, Redis, a mail server and an
+# OpenID provider.
 #
 #   dev/services.sh start     installs what is missing (Debian, as root), starts what does not run; prints one
 #                             KARAT_TEST_NAME=ADDRESS a line on standard output
@@ -44,6 +45,13 @@ install_missing() {
     python3 -m venv "$home/venv"
     "$home/venv/bin/pip" install -q 'aiosmtpd==1.4.6' >&2 || die 'pip could not install aiosmtpd'
   fi
+  command -v node >/dev/null || die 'node is missing: install Node.js 20 or later'
+  # The program stands beside its library, which is how node finds it.
+  mkdir -p "$home/oidc"
+  cp "$here/oidc-provider.mjs" "$home/oidc/provider.mjs"
+  [ -d "$home/oidc/node_modules/oidc-provider" ] ||
+    npm install --silent --no-audit --no-fund --prefix "$home/oidc" oidc-provider@9 >&2 ||
+    die 'npm could not install oidc-provider'
 }
 
 is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -129,12 +137,20 @@ start_mail() {
   launch mail "$run/mail" "$home/venv/bin/python" "$here/mail-server.py" "$port" "$run/mail"
 }
 
+start_oidc() {
+  local port
+  port=$(free_port)
+  echo "$port" >"$run/oidc.port"
+  launch oidc "$home/oidc/provider.mjs" node "$home/oidc/provider.mjs" "$port"
+}
+
 show() { # NAME
   local port
   port=$(cat "$run/$1.port")
   case $1 in
     postgres) echo "KARAT_TEST_POSTGRES=postgres://karat@127.0.0.1:$port/postgres" ;;
     mariadb) echo "KARAT_TEST_MYSQL=mysql://karat:karat@127.0.0.1:$port/mysql" ;;
+    oidc) echo "KARAT_TEST_OIDC=http://127.0.0.1:$port" ;;
     redis) echo "KARAT_TEST_REDIS=redis://127.0.0.1:$port" ;;
     mail) echo "KARAT_TEST_SMTP=smtp://127.0.0.1:$port"; echo "KARAT_TEST_MAIL_DIR=$run/mail" ;;
   esac
@@ -152,7 +168,7 @@ end() { # NAME
   if [ -s "$run/$1.data" ]; then rm -rf -- "$(cat "$run/$1.data")"; fi
 }
 
-services='postgres mariadb redis mail'
+services='postgres mariadb redis mail oidc'
 
 case ${1:-} in
   start)

@@ -1,9 +1,13 @@
 //! The command line: nouns and verbs.
 
+mod access;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use access::{AccessArgs, secret};
 
 use crate::commands::publish::PublishArgs;
 
@@ -152,6 +156,8 @@ pub struct ServeArgs {
     /// Lifts the limits on log-in and registration, for load tests.
     #[arg(long, hide = true)]
     pub without_limits: bool,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 #[derive(Debug, Clone, Args)]

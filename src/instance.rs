@@ -93,11 +93,7 @@ impl Instance {
     pub fn access(&self) -> Result<AccessSettings> {
         let mut settings = AccessSettings::in_folder(&self.data);
         if let Some(text) = &self.arguments.database {
-            let text = match text.strip_prefix('@') {
-                Some(file) => read(Path::new(file))?,
-                None => text.clone(),
-            };
-            let address = text.trim().parse().map_err(Failure::configuration)?;
+            let address = crate::cli::secret(text)?.parse().map_err(Failure::configuration)?;
             settings.database = DatabaseSettings::at(address);
         }
         settings.database.max_connections = self.arguments.database_connections.max(1);

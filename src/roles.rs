@@ -11,7 +11,7 @@ use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
-    auth::AuthSettings,
+    auth::{AuthSettings, AvatarSettings},
     replays::ReplaysApi,
     serving::freshness::Objective,
     snapshot::{Snapshots, follow},
@@ -169,10 +169,12 @@ struct Server {
 impl Server {
     async fn new(instance: &Instance, arguments: &ServeArgs, log: &Arc<dyn EventLog>, door: Door) -> Result<Self> {
         let lake = instance.lake()?;
-        let access = Access::open(instance.access()?).await?;
         let listener = TcpListener::bind(arguments.listen)
             .map_err(|error| Failure::configuration(format!("cannot listen on `{}`: {error}", arguments.listen)))?;
         let url = format!("http://{}", listener.local_addr()?);
+        let mut accounts = instance.access()?;
+        arguments.access.apply(&mut accounts, &url)?;
+        let access = Access::open(accounts).await?;
         let secret = instance_secret(instance)?;
         let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
@@ -192,6 +194,11 @@ impl Server {
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }
+        settings.auth.redis = arguments.access.redis()?;
+        let (folder, scanner) = (instance.data.join("avatars"), arguments.access.scanner.clone());
+        settings.auth.avatars = Some(AvatarSettings { folder, scanner });
+        settings.auth.origins = arguments.access.origins()?;
+        arguments.access.harden(&mut settings.harden)?;
         let parts = Parts {
             access: access.clone(),
             lake,

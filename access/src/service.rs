@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::authenticate::{CachedKey, CachedToken};
 use crate::cache::GenerationCache;
 use crate::changes::RecentChanges;
+use crate::oidc::Providers;
 use crate::password::Hasher;
 use crate::seal::Seal;
 use crate::send::Post;
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     pub hasher: Hasher,
     pub seal: Seal,
     pub post: Post,
+    pub providers: Providers,
     pub mint: TokenMint,
     pub recent: RecentChanges,
     pub tokens: GenerationCache<[u8; 32], Arc<CachedToken>>,
@@ -63,6 +65,7 @@ impl Access {
         let (keys, seal) = keys.await??;
         let inner = Arc::new(Inner {
             seal,
+            providers: Providers::new(&settings.providers)?,
             post: Post::new(&settings.mail, &settings.sms)?,
             hasher: Hasher::new(&settings.hashing).await?,
             mint: TokenMint::new(keys, &settings),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub use database::{DatabaseAddress, DatabaseSettings};
 
+use crate::oidc::ProviderSettings;
 pub use crate::password::PasswordRules;
 use crate::send::{MailSettings, SmsSettings};
 
@@ -39,6 +40,8 @@ pub struct AccessSettings {
     pub mail: MailSettings,
     /// How text messages leave.
     pub sms: SmsSettings,
+    /// Providers to log in through.
+    pub providers: Vec<ProviderSettings>,
     /// How long a deleted account can be brought back by hand before it is removed for good.
     pub keep_deleted: Duration,
     /// Cost and concurrency of password hashing.
@@ -71,6 +74,7 @@ impl AccessSettings {
             public_url: "http://127.0.0.1:8080".to_owned(),
             mail: MailSettings::Outbox(folder.join("outbox")),
             sms: SmsSettings::Log,
+            providers: Vec::new(),
             keep_deleted: Duration::from_secs(30 * 24 * 60 * 60),
             hashing: HashSettings::default(),
             token_cache_entries: 20_000,

@@ -88,7 +88,19 @@ where
         .at("/.well-known/jwks.json", poem::get(jwks(&parts.access)));
     let api = Arc::new(service.into_endpoint());
     let route = route.nest("/api/v1", Arc::clone(&api)).nest("/api", api);
-    let route = route.data(parts.access).around(move |route, request| {
+    let limits = settings.auth.limits()?;
+    let route = route
+        .around(move |route, request| {
+            let limits = limits.clone();
+            async move {
+                match limits {
+                    Some(limits) => limits.call(route.as_ref(), request).await,
+                    None => route.call(request).await,
+                }
+            }
+        })
+        .data(parts.access);
+    let route = route.around(move |route, request| {
         let methods = Arc::clone(&methods);
         async move { route.call(request).await.map_err(|error| methods.name_in(error)) }
     });

@@ -11,6 +11,7 @@ mod crash;
 mod demo;
 mod epochs;
 mod kafka;
+mod matrix;
 mod openapi;
 mod process;
 mod replay;

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_same_password_matches_and_the_hash_is_argon2id() {
+    async fn security_06_only_the_same_password_matches_and_the_hash_is_argon2id() {
         let hasher = Hasher::new(&HashSettings::default()).await.unwrap();
         let stored = hasher.hash(secret("Tr0ub4dor&3")).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn beyond_the_waiting_line_the_answer_is_busy() {
+    async fn security_07_beyond_the_waiting_line_the_answer_is_busy() {
         let settings = HashSettings { parallel: 1, max_waiting: 2, ..cheap() };
         let hasher = Arc::new(Hasher::new(&settings).await.unwrap());
         let running = hasher.permits.clone().acquire_owned().await.unwrap();

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn common_passwords_are_refused_with_their_usual_decorations() {
+    fn security_05_common_passwords_are_refused_with_their_usual_decorations() {
         for common in ["password", "Password1!", "P@ssw0rd123", "Dragon2024!", "Letmein#1", "iloveyou", "Football99!"] {
             breaks(common, "tried first");
         }

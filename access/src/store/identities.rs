@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::engine::{Row, Tx, args};
+use super::sessions::revoke_live;
 use super::users::{insert, lock};
 use super::{Identity, NewUserRow, Store, User};
 use crate::time::now_us;
@@ -15,7 +16,6 @@ pub(super) enum WayIn {
     Identity,
 }
 
-#[expect(dead_code, reason = "log-in by other providers is being added")]
 impl Store {
     /// The log-in that an issuer names so.
     pub(crate) async fn find_identity(&self, issuer: &str, subject: &str) -> Result<Option<Identity>, AccessError> {
@@ -55,25 +55,27 @@ impl Store {
         Ok(user)
     }
 
-    /// Removes the log-ins of one provider; false when there was none. [`AccessError::LastWayIn`] when nothing else
-    /// would be left.
+    /// Removes the log-ins of one provider and revokes every session but one; none when there was no log-in, else what
+    /// was revoked. [`AccessError::LastWayIn`] when nothing else would be left.
     pub(crate) async fn unlink_identity(
         &self,
         user: Uuid,
         provider: &str,
+        keep: Option<Uuid>,
         event: &AuditEvent,
-    ) -> Result<bool, AccessError> {
+    ) -> Result<Option<Vec<Uuid>>, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, user).await?;
         let sql = "SELECT id FROM identities WHERE user_id = ? AND provider = ?";
         if tx.rows(sql, args![user, provider]).await?.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         keep_a_way_in(&mut tx, user, WayIn::Identity).await?;
         tx.execute("DELETE FROM identities WHERE user_id = ? AND provider = ?", args![user, provider]).await?;
+        let revoked = revoke_live(&mut tx, user, "unlinked", keep).await?;
         tx.audit(event);
         tx.commit().await?;
-        Ok(true)
+        Ok(Some(revoked))
     }
 
     /// Notes that an identity was used.

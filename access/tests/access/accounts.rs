@@ -85,7 +85,7 @@ async fn a_new_role_holds_without_a_new_log_in_and_in_other_processes_after_they
 }
 
 #[tokio::test]
-async fn two_parallel_demotions_leave_one_admin() {
+async fn security_57_two_parallel_demotions_leave_one_admin() {
     let instance = Instance::start().await;
     let (a, b) = (instance.user("admin_a", Role::Admin).await, instance.user("admin_b", Role::Admin).await);
     let origin = Origin::default();
@@ -108,7 +108,7 @@ async fn a_reset_password_ends_all_sessions() {
 }
 
 #[tokio::test]
-async fn secrets_stand_nowhere_in_the_database_files() {
+async fn security_81_secrets_stand_nowhere_in_the_database_files() {
     use secrecy::ExposeSecret;
     if crate::support::server().is_some() {
         return; // Its files are the server's.

@@ -128,7 +128,7 @@ async fn security_60_a_deleted_account_stops_at_once_and_a_purge_leaves_nothing_
 }
 
 #[tokio::test]
-async fn consent_keeps_every_step_with_its_version() {
+async fn security_84_consent_keeps_every_step_with_its_version() {
     let instance = Instance::start().await;
     let pair = instance.register("maria_77").await;
     let caller = who(&instance.access, &pair).await.unwrap();

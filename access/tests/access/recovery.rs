@@ -166,3 +166,46 @@ async fn an_imported_bcrypt_password_logs_in_once_and_is_argon2id_then() {
     assert!(user.nickname.unwrap().starts_with("$argon2id$"));
     assert!(instance.login("maria_77", PASSWORD).await.is_ok());
 }
+
+#[tokio::test]
+async fn security_41_a_new_address_needs_the_password_and_both_addresses_hear_of_it() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let change = |password: Option<&str>| ProfileChange {
+        email: Some("new@example.org".to_owned()),
+        current_password: password.map(secret),
+        version: pair.user.version,
+        ..ProfileChange::default()
+    };
+    let access = &instance.access;
+    let without = access.update_own_account(&caller, change(None), &Origin::default()).await;
+    assert!(matches!(without, Err(AccessError::Invalid(_))));
+    let wrong = access.update_own_account(&caller, change(Some("wrong")), &Origin::default()).await;
+    assert!(matches!(wrong, Err(AccessError::InvalidCredentials)));
+    let user = access.update_own_account(&caller, change(Some(PASSWORD)), &Origin::default()).await.unwrap();
+    assert_eq!((user.email.as_deref(), user.is_verified), (Some("new@example.org"), false));
+    assert!(instance.mail_with("was changed to another one").await.contains("To: maria_77@example.org"));
+    instance.mailed_token("Confirm your e-mail address", "new@example.org").await;
+}
+
+#[tokio::test]
+async fn security_01_a_password_of_more_than_a_kilobyte_is_refused_before_it_is_hashed() {
+    let instance = Instance::start().await;
+    let long = secret(&"Ab1!x".repeat(300));
+    let refused = instance.access.login("maria_77", long.clone(), &Origin::default()).await;
+    assert!(matches!(refused, Err(AccessError::Invalid(_))));
+    let strength = instance.access.password_strength(&long, &[]);
+    assert_eq!((strength.score, strength.broken.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn security_27_every_log_in_is_a_session_of_its_own() {
+    let instance = Instance::start().await;
+    let first = instance.register("maria_77").await;
+    let second = instance.login("maria_77", PASSWORD).await.unwrap();
+    let session = async |pair: &TokenPair| who(&instance.access, pair).await.unwrap().session();
+    assert_ne!(session(&first).await, session(&second).await);
+    let refreshed = instance.refresh(&second).await.unwrap();
+    assert_eq!(session(&refreshed).await, session(&second).await);
+}

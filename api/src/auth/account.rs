@@ -1,9 +1,7 @@
 //! Registering, and the caller's own account.
 
-use std::sync::Arc;
-
 use karat_access::{Access, NewAccount, Permission, ProfileChange, Registration};
-use karat_http::{Answer, ApiError, Authenticated, JsonBody, WindowLimiter, client_ip, error_answers, ok, origin};
+use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};
 use serde::Deserialize;
@@ -61,12 +59,11 @@ pub enum Registered {
 #[derive(Clone)]
 pub struct AccountApi {
     access: Access,
-    registrations: Arc<WindowLimiter>,
 }
 
 impl AccountApi {
-    pub(super) fn new(access: Access, registrations: Arc<WindowLimiter>) -> Self {
-        Self { access, registrations }
+    pub(super) fn new(access: Access) -> Self {
+        Self { access }
     }
 
     async fn read(&self, caller: &Authenticated) -> Result<Answer<UserView>, ApiError> {
@@ -96,7 +93,6 @@ impl AccountApi {
     /// the same whether the address is known.
     #[oai(path = "/auth/register", method = "post", operation_id = "register")]
     async fn register(&self, request: &Request, body: JsonBody<RegisterRequest>) -> Result<Registered, RegisterError> {
-        self.registrations.check(client_ip(request))?;
         let JsonBody(body) = body;
         let (username, email, full_name) = (body.username, body.email, body.full_name);
         let account = NewAccount { username, email, password: body.password.into(), full_name };

@@ -84,7 +84,8 @@ fn is_own(request: &Request, origin: &str) -> bool {
     host.is_some() && origin_host == host
 }
 
-fn find(request: &Request, name: &str) -> Option<String> {
+/// The value of a cookie.
+pub(super) fn find(request: &Request, name: &str) -> Option<String> {
     let cookies = request.headers().get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(found, _)| *found == name).map(|(_, value)| value.to_owned())

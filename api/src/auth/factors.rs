@@ -1,9 +1,7 @@
 //! The second factor, telephone numbers, consent.
 
-use std::sync::Arc;
-
 use karat_access::{Access, Permission};
-use karat_http::{Answer, ApiError, Authenticated, JsonBody, WindowLimiter, client_ip, error_answers, ok, origin};
+use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::{Object, OpenApi};
 use secrecy::ExposeSecret;
@@ -118,12 +116,11 @@ pub struct ConsentStepView {
 #[derive(Clone)]
 pub struct FactorApi {
     access: Access,
-    codes: Arc<WindowLimiter>,
 }
 
 impl FactorApi {
-    pub(super) fn new(access: Access, codes: Arc<WindowLimiter>) -> Self {
-        Self { access, codes }
+    pub(super) fn new(access: Access) -> Self {
+        Self { access }
     }
 
     async fn consent_view(&self, caller: &Authenticated) -> Result<ConsentView, ApiError> {
@@ -191,7 +188,6 @@ impl FactorApi {
     /// Ask for a code to a telephone
     #[oai(path = "/auth/phone/request", method = "post", operation_id = "request_phone_code")]
     async fn request_code(&self, request: &Request, body: JsonBody<PhoneRequest>) -> Result<Answer<bool>, PhoneError> {
-        self.codes.check(client_ip(request))?;
         self.access.request_phone_code(&body.0.phone, &origin(request)).await?;
         Ok(ok(true, "a code is on its way"))
     }
@@ -205,7 +201,6 @@ impl FactorApi {
         request: &Request,
         body: JsonBody<PhoneCodeRequest>,
     ) -> Result<Answer<LoginView>, PhoneError> {
-        self.codes.check(client_ip(request))?;
         let outcome = self.access.login_by_phone(&body.phone, &body.code, &origin(request)).await?;
         Ok(ok(outcome.into(), "the code was right"))
     }

@@ -1,9 +1,7 @@
 //! Passwords that are forgotten or changed, and addresses that are confirmed.
 
-use std::sync::Arc;
-
 use karat_access::{Access, Permission};
-use karat_http::{Answer, Authenticated, JsonBody, WindowLimiter, client_ip, error_answers, ok, origin};
+use karat_http::{Answer, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
@@ -84,12 +82,11 @@ pub struct StrengthView {
 #[derive(Clone)]
 pub struct RecoveryApi {
     access: Access,
-    links: Arc<WindowLimiter>,
 }
 
 impl RecoveryApi {
-    pub(super) fn new(access: Access, links: Arc<WindowLimiter>) -> Self {
-        Self { access, links }
+    pub(super) fn new(access: Access) -> Self {
+        Self { access }
     }
 }
 
@@ -100,7 +97,6 @@ impl RecoveryApi {
     /// The answer is the same whether the address is known. The link works once, for 15 minutes.
     #[oai(path = "/reset-password", method = "post", operation_id = "request_password_reset")]
     async fn request_reset(&self, request: &Request, body: JsonBody<EmailRequest>) -> Result<Answer<bool>, LinkError> {
-        self.links.check(client_ip(request))?;
         self.access.request_password_reset(&body.email, &origin(request)).await?;
         Ok(ok(true, "if an account has this address, a message is on its way"))
     }
@@ -110,7 +106,6 @@ impl RecoveryApi {
     /// Ends every session of the account. It does not log in.
     #[oai(path = "/reset-password/confirm", method = "post", operation_id = "confirm_password_reset")]
     async fn confirm_reset(&self, request: &Request, body: JsonBody<ResetRequest>) -> Result<Answer<bool>, LinkError> {
-        self.links.check(client_ip(request))?;
         let JsonBody(body) = body;
         let (token, password) = (body.token.into(), body.new_password.into());
         self.access.confirm_password_reset(&token, password, &origin(request)).await?;
@@ -137,7 +132,6 @@ impl RecoveryApi {
     /// Confirm an e-mail address by a link
     #[oai(path = "/verify-email", method = "post", operation_id = "verify_email")]
     async fn verify_email(&self, request: &Request, body: JsonBody<LinkRequest>) -> Result<Answer<bool>, LinkError> {
-        self.links.check(client_ip(request))?;
         self.access.verify_email(&body.0.token.into(), &origin(request)).await?;
         Ok(ok(true, "the address is confirmed"))
     }
@@ -152,12 +146,7 @@ impl RecoveryApi {
 
     /// Judge a password
     #[oai(path = "/password-strength", method = "post", operation_id = "password_strength")]
-    async fn strength(
-        &self,
-        request: &Request,
-        body: JsonBody<StrengthRequest>,
-    ) -> Result<Answer<StrengthView>, StrengthError> {
-        self.links.check(client_ip(request))?;
+    async fn strength(&self, body: JsonBody<StrengthRequest>) -> Result<Answer<StrengthView>, StrengthError> {
         let JsonBody(body) = body;
         let words = [body.username.as_deref(), body.email.as_deref()];
         let words: Vec<&str> = words.into_iter().flatten().collect();

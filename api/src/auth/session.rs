@@ -1,9 +1,7 @@
 //! Log-in, refresh, log-out, the caller's sessions.
 
-use std::sync::Arc;
-
 use karat_access::{Access, LoginOutcome, Permission};
-use karat_http::{Answer, ApiError, Authenticated, JsonBody, WindowLimiter, client_ip, error_answers, ok, origin};
+use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::payload::Response;
 use poem_openapi::{Object, OpenApi, param::Path};
@@ -62,13 +60,12 @@ pub struct SessionView {
 #[derive(Clone)]
 pub struct SessionApi {
     access: Access,
-    logins: Arc<WindowLimiter>,
     origins: Origins,
 }
 
 impl SessionApi {
-    pub(super) fn new(access: Access, logins: Arc<WindowLimiter>, origins: Origins) -> Self {
-        Self { access, logins, origins }
+    pub(super) fn new(access: Access, origins: Origins) -> Self {
+        Self { access, origins }
     }
 
     fn life(&self, remember: Option<bool>) -> Life {
@@ -115,7 +112,6 @@ impl SessionApi {
         request: &Request,
         body: JsonBody<LoginRequest>,
     ) -> Result<Response<Answer<LoginView>>, LoginError> {
-        self.logins.check(client_ip(request))?;
         let JsonBody(body) = body;
         let name = match (body.username, body.email) {
             (Some(name), None) | (None, Some(name)) => name,

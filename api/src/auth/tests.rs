@@ -3,7 +3,7 @@
 use karat_access::{Access, AccessSettings, Actor, HashSettings, NewUser, Origin, Role};
 use karat_http::harden;
 use poem::http::Method;
-use poem::{Endpoint, EndpointExt, Request, Response, Route};
+use poem::{Endpoint, EndpointExt, IntoResponse, Request, Response, Route};
 use poem_openapi::OpenApiService;
 use serde_json::{Value, json};
 
@@ -35,6 +35,16 @@ impl App {
         let access = Access::open(access_settings).await.unwrap();
         let service = OpenApiService::new(auth_apis(&access, &settings), "test", "1");
         let routes = Route::new().at("/.well-known/jwks.json", jwks(&access)).nest("/api/v1", service);
+        let limits = settings.limits().unwrap();
+        let routes = routes.around(move |routes, request| {
+            let limits = limits.clone();
+            async move {
+                match limits {
+                    Some(limits) => limits.call(routes.as_ref(), request).await,
+                    None => routes.call(request).await.map(IntoResponse::into_response),
+                }
+            }
+        });
         let endpoint = Box::new(poem::endpoint::ToDynEndpoint(harden(routes.data(access.clone()))));
         Self { _folder: folder, access, endpoint }
     }
@@ -121,7 +131,7 @@ async fn each_broken_password_rule_is_a_line_of_details() {
 }
 
 #[tokio::test]
-async fn fields_that_nobody_may_set_are_refused() {
+async fn security_55_fields_that_nobody_may_set_are_refused() {
     let app = App::start().await;
     for field in ["role", "id", "is_verified", "is_admin", "created_at", "level", "exp"] {
         let mut body = json!({"username": "maria_77", "password": PASSWORD});
@@ -132,7 +142,7 @@ async fn fields_that_nobody_may_set_are_refused() {
 }
 
 #[tokio::test]
-async fn an_unknown_user_and_a_wrong_password_get_the_same_answer() {
+async fn security_10_an_unknown_user_and_a_wrong_password_get_the_same_answer() {
     let app = App::start().await;
     app.register("maria_77").await;
     let wrong = app.post("/api/v1/auth/login", json!({"username": "maria_77", "password": "wrong"})).await;
@@ -239,7 +249,7 @@ async fn an_api_key_is_shown_once_works_by_its_scopes_and_cannot_manage() {
 }
 
 #[tokio::test]
-async fn anothers_key_is_not_found() {
+async fn security_54_anothers_key_is_not_found() {
     let app = App::start().await;
     let (owner, stranger) = (app.register("maria_77").await, app.register("pedro_12").await);
     let body = json!({"name": "nightly", "scopes": ["read"]});
@@ -291,7 +301,7 @@ async fn the_public_keys_are_published_without_private_parts() {
 }
 
 #[tokio::test]
-async fn a_role_given_at_the_command_line_holds_for_tokens_already_out() {
+async fn security_26_a_role_given_at_the_command_line_holds_for_tokens_already_out() {
     let app = App::start().await;
     let tokens = app.register("maria_77").await;
     let new = NewUser {
@@ -307,7 +317,10 @@ async fn a_role_given_at_the_command_line_holds_for_tokens_already_out() {
 }
 
 /// Who calls these has no credential yet, or proves something else.
-const PUBLIC: [&str; 10] = [
+const PUBLIC: [&str; 13] = [
+    "/avatars/{name}",
+    "/auth/oauth/{provider}/authorize",
+    "/auth/oauth/{provider}/callback",
     "/auth/register",
     "/auth/login",
     "/auth/login/mfa",
@@ -336,7 +349,7 @@ async fn every_operation_has_an_id_and_its_error_answers() {
             assert_eq!(operation.get("security").is_none(), is_public, "{method} {path}");
         }
     }
-    assert_eq!(operations, 43);
+    assert_eq!(operations, 51);
 }
 
 async fn admin(app: &App, name: &str, role: Role) -> Reply {
@@ -466,4 +479,35 @@ async fn consent_is_given_read_and_taken_back() {
     assert_eq!(consent(Method::POST, Some(json!({"version": "2026-01"}))).await.text("/data/status"), "granted");
     let revoked = consent(Method::DELETE, None).await;
     assert_eq!((revoked.text("/data/status"), revoked.text("/data/history/1/version")), ("revoked", "2026-01"));
+}
+
+#[tokio::test]
+async fn a_picture_is_set_served_under_its_name_replaced_and_removed() {
+    let pictures = tempfile::tempdir().unwrap();
+    let avatars = Some(super::AvatarSettings { folder: pictures.path().to_owned(), scanner: None });
+    let app = App::start_with(AuthSettings { avatars, ..AuthSettings::without_limits() }).await;
+    let tokens = app.register("maria_77").await;
+    let send = async |method: Method, media: &str, body: Vec<u8>| {
+        let request = Request::builder().method(method).uri_str("/api/v1/users/avatar").content_type(media);
+        let request = request.header("authorization", format!("Bearer {}", tokens.access_token()));
+        let mut response = app.endpoint.get_response(request.body(body)).await;
+        let text = response.take_body().into_string().await.unwrap();
+        (response.status().as_u16(), serde_json::from_str::<Value>(&text).unwrap())
+    };
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(20, 20).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let png = png.into_inner();
+    assert_eq!(send(Method::POST, "image/svg+xml", png.clone()).await.0, 415);
+    let (status, set) = send(Method::POST, "image/png", png.clone()).await;
+    assert_eq!(status, 200, "{set}");
+    let url = set["data"]["avatar_url"].as_str().unwrap().to_owned();
+    let read = async |url: &str| app.endpoint.get_response(Request::builder().uri_str(url).finish()).await;
+    let picture = read(&url).await;
+    assert_eq!(picture.headers()["content-type"], "image/jpeg");
+    assert_eq!(picture.headers()["x-content-type-options"], "nosniff");
+    let (_, replaced) = send(Method::POST, "image/png", png).await;
+    assert_ne!(replaced["data"]["avatar_url"], url);
+    assert_eq!(read(&url).await.status().as_u16(), 404);
+    assert_eq!(send(Method::DELETE, "image/png", Vec::new()).await.0, 200);
+    assert_eq!(std::fs::read_dir(pictures.path()).unwrap().count(), 0);
 }
