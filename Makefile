@@ -27,12 +27,22 @@ chaos: ## Random faults under load for MINUTES=2, from SEED if given; prints a t
 	KARAT_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),KARAT_SEED=$(SEED)) \
 	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact chaos::chaos
 
-test-services: ## Starts a real Kafka, runs the log's contract and the end-to-end suite on it, stops it
-	@trap 'dev/kafka.sh stop' EXIT; \
+test-services: ## Starts real services, runs on them what can run on them, stops them
+	@trap 'dev/kafka.sh stop; dev/services.sh stop' EXIT; \
 	broker=$$(dev/kafka.sh start); \
 	export "$$broker"; \
 	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}" >&2; \
-	$(CARGO) test --workspace --locked --test contract --test end_to_end
+	$(CARGO) test --workspace --locked --test contract --test end_to_end; \
+	services=$$(dev/services.sh start); \
+	export $$services; \
+	postgres=$${KARAT_TEST_POSTGRES:?services.sh gave no address} mysql=$${KARAT_TEST_MYSQL:?services.sh gave no address}; \
+	unset KARAT_TEST_POSTGRES KARAT_TEST_MYSQL; \
+	echo "testing limits on Redis, mail and providers" >&2; \
+	$(CARGO) test --workspace --locked --test http --test access; \
+	echo "testing the accounts on PostgreSQL" >&2; \
+	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --test access; \
+	echo "testing the accounts on MariaDB" >&2; \
+	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --test access
 
 check-demo: ## Runs the demo, verifies its tables, compares them and the summaries with delta-rs, Polars and DuckDB
 	$(CARGO) build --workspace --bin karat --locked
@@ -60,6 +70,7 @@ read-tables: ## Compares the tables in LAKE=data/lake between delta-rs, Polars a
 check-buckets: ## Compares the summaries of the instance at URL, whose tables are in LAKE, with DuckDB (needs KARAT_KEY)
 	dev/check-buckets.sh $(URL) $(LAKE)
 
-clean-dev: ## Stops the test broker and removes what the scripts in dev/ fetched
+clean-dev: ## Stops the test services and removes what the scripts in dev/ fetched
 	dev/kafka.sh stop
+	dev/services.sh stop
 	rm -rf -- "$(DEV_DIR)"

@@ -32,7 +32,7 @@ is_running() { kill -0 "$pid" 2>/dev/null; }
 is_ready() { grep -q 'Ctrl-C' "$work/out" 2>/dev/null; }
 
 data=$work/data
-"$karat" up --demo --data-dir "$data" --listen 127.0.0.1:0 >"$work/out" 2>"$work/log" </dev/null &
+"$karat" up --demo --without-limits --data-dir "$data" --listen 127.0.0.1:0 >"$work/out" 2>"$work/log" </dev/null &
 pid=$!
 end=$((SECONDS + deadline_s))
 until is_ready; do

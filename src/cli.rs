@@ -1,9 +1,13 @@
 //! The command line: nouns and verbs.
 
+mod access;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use access::{AccessArgs, secret};
 
 use crate::commands::publish::PublishArgs;
 
@@ -90,6 +94,24 @@ pub enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Bring the accounts database up to date.
+    #[command(
+        after_help = "Examples:\n  karat migrate\n  karat migrate --database postgres://karat:secret@db/karat --format json"
+    )]
+    Migrate {
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Check the accounts: database, schema, and the chain of the audit log.
+    #[command(after_help = "Examples:\n  karat doctor\n  karat doctor --format json")]
+    Doctor {
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
     /// Print the OpenAPI document.
     #[command(after_help = "Examples:\n  karat openapi > openapi.json\n  karat openapi | less")]
     Openapi,
@@ -115,6 +137,13 @@ pub struct InstanceArgs {
     /// Location of the lake when it is not `lake` in the data folder.
     #[arg(long, env = "KARAT_LAKE")]
     pub lake: Option<String>,
+    /// The accounts database, postgres://, mysql:// or mariadb://; SQLite in the data folder when absent. @FILE reads
+    /// the address from a file.
+    #[arg(long, env = "KARAT_DATABASE", hide_env_values = true)]
+    pub database: Option<String>,
+    /// Connections of this process to the database server.
+    #[arg(long, env = "KARAT_DATABASE_CONNECTIONS", default_value_t = 16)]
+    pub database_connections: u32,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -127,6 +156,8 @@ pub struct ServeArgs {
     /// Lifts the limits on log-in and registration, for load tests.
     #[arg(long, hide = true)]
     pub without_limits: bool,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -1,6 +1,7 @@
 //! The commands, one file each; roles are in [`crate::roles`].
 
 mod accounts;
+mod doctor;
 mod openapi;
 pub mod publish;
 mod query;
@@ -34,6 +35,8 @@ pub async fn run(arguments: Cli) -> Result<ExitCode> {
         Command::Query { sql, instance, format } => query::run(&sql, &instance, format).await,
         Command::User(command) => accounts::user(command).await,
         Command::Key(command) => accounts::key(command).await,
+        Command::Migrate { instance, format } => doctor::migrate(&instance, format).await,
+        Command::Doctor { instance, format } => doctor::run(&instance, format).await,
         Command::Openapi => openapi::run().await,
         Command::Version => {
             print(&format!("karat {}", env!("CARGO_PKG_VERSION")));

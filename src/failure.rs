@@ -53,7 +53,6 @@ failed_by!(
     karat_lake::Error,
     karat_lake::datafusion::error::DataFusionError,
     karat_lake::arrow::error::ArrowError,
-    karat_access::AccessError,
     karat_http::ApiError,
     serde_json::Error,
     std::io::Error,
@@ -65,6 +64,17 @@ impl From<karat_eventlog::Error> for Failure {
         let code = match &error {
             karat_eventlog::Error::Unavailable { .. } => UNREACHABLE,
             karat_eventlog::Error::Setting { .. } => CONFIGURATION,
+            _ => FAILED,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<karat_access::AccessError> for Failure {
+    fn from(error: karat_access::AccessError) -> Self {
+        let code = match &error {
+            karat_access::AccessError::Unreachable { .. } => UNREACHABLE,
+            karat_access::AccessError::Keys { .. } => CONFIGURATION,
             _ => FAILED,
         };
         Self::new(code, error)

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use karat_access::{AccessSettings, DatabaseSettings};
 use karat_eventlog::{
     EventLog,
     embedded::EmbeddedLog,
@@ -88,6 +89,17 @@ impl Instance {
         use std::os::unix::fs::DirBuilderExt;
         let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.data);
         created.map_err(|error| Failure::configuration(format!("data folder `{}`: {error}", self.data.display())))
+    }
+
+    /// Where the accounts are and how they work here.
+    pub fn access(&self) -> Result<AccessSettings> {
+        let mut settings = AccessSettings::in_folder(&self.data);
+        if let Some(text) = &self.arguments.database {
+            let address = crate::cli::secret(text)?.parse().map_err(Failure::configuration)?;
+            settings.database = DatabaseSettings::at(address);
+        }
+        settings.database.max_connections = self.arguments.database_connections.max(1);
+        Ok(settings)
     }
 
     pub fn lake(&self) -> Result<Lake> {

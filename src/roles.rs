@@ -8,10 +8,10 @@ mod notices;
 
 use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
-use karat_access::{Access, AccessSettings};
+use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
-    auth::AuthSettings,
+    auth::{AuthSettings, AvatarSettings},
     replays::ReplaysApi,
     serving::freshness::Objective,
     snapshot::{Snapshots, follow},
@@ -169,10 +169,12 @@ struct Server {
 impl Server {
     async fn new(instance: &Instance, arguments: &ServeArgs, log: &Arc<dyn EventLog>, door: Door) -> Result<Self> {
         let lake = instance.lake()?;
-        let access = Access::open(AccessSettings::in_folder(&instance.data)).await?;
         let listener = TcpListener::bind(arguments.listen)
             .map_err(|error| Failure::configuration(format!("cannot listen on `{}`: {error}", arguments.listen)))?;
         let url = format!("http://{}", listener.local_addr()?);
+        let mut accounts = instance.access()?;
+        arguments.access.apply(&mut accounts, &url)?;
+        let access = Access::open(accounts).await?;
         let secret = instance_secret(instance)?;
         let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
@@ -190,8 +192,13 @@ impl Server {
         let served = instance.pipelines.pipelines.iter().find(|pipeline| pipeline.name == SERVED_PIPELINE);
         settings.serving.objectives = served.map(Objective::of).unwrap_or_default();
         if arguments.without_limits {
-            settings.auth = AuthSettings { login_limit: None, register_limit: None };
+            settings.auth = AuthSettings::without_limits();
         }
+        settings.auth.redis = arguments.access.redis()?;
+        let (folder, scanner) = (instance.data.join("avatars"), arguments.access.scanner.clone());
+        settings.auth.avatars = Some(AvatarSettings { folder, scanner });
+        settings.auth.origins = arguments.access.origins()?;
+        arguments.access.harden(&mut settings.harden)?;
         let parts = Parts {
             access: access.clone(),
             lake,

@@ -5,9 +5,9 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::password::{MAX_PASSWORD_BYTES, broken_rules};
-use crate::store::{NewUserRow, User};
+use crate::store::{NewUserRow, User, UserFilter};
 use crate::time::now_us;
-use crate::{Access, AccessError, Action, Actor, AuditEvent, Email, Origin, Role, TokenPair, Username};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Email, Origin, PasswordRules, Role, TokenPair, Username};
 
 /// What a person gives to register.
 #[derive(Debug, Clone)]
@@ -35,26 +35,77 @@ pub struct NewUser {
     pub role: Role,
 }
 
+/// What a registration came to.
+#[derive(Debug)]
+pub enum Registration {
+    /// The account is there and logged in.
+    Tokens(Box<TokenPair>),
+    /// A message was sent to the address; whether there is a new account, only its owner learns.
+    VerificationSent,
+}
+
 impl Access {
-    /// Registers an account with the role `user` and logs it in.
+    /// Registers an account with the role `user`. It is logged in, unless its address must be confirmed first: then
+    /// the answer, and its time, are the same whether the address is known.
     ///
     /// # Errors
     /// [`AccessError::RegistrationClosed`]; [`AccessError::Invalid`] with every broken rule; [`AccessError::Taken`];
     /// [`AccessError::Busy`].
-    pub async fn register(&self, account: NewAccount, origin: &Origin) -> Result<TokenPair, AccessError> {
+    pub async fn register(&self, account: NewAccount, origin: &Origin) -> Result<Registration, AccessError> {
         if !self.inner.settings.registration_open {
             return Err(AccessError::RegistrationClosed);
         }
         let id = Uuid::now_v7();
         let (username, email) = parse_names(id, account.username.as_deref(), account.email.as_deref());
-        let full_name = account.full_name.as_deref().map(parse_full_name).transpose();
+        let full_name = account.full_name.as_deref().map(|text| parse_full_name("full_name", text)).transpose();
         let full_name = full_name.map_err(|line| vec![line]);
-        let (username, email, full_name) = collect(username, email, full_name, &account.password)?;
-        let actor = Actor::User(id);
-        let row = NewUserRow { id, username, email, password_hash: None, full_name, role: Role::User, at: now_us() };
-        let event = AuditEvent::success(actor, Action::Register, id, origin);
+        let rules = self.inner.settings.password_rules;
+        let (username, email, full_name) = collect(rules, username, email, full_name, &account.password)?;
+        let must_verify = self.inner.settings.email_verification;
+        if must_verify && email.is_none() {
+            return Err(AccessError::Invalid(vec!["`email`: is needed, because it is confirmed first".to_owned()]));
+        }
+        let row = NewUserRow {
+            id,
+            username,
+            email,
+            password_hash: None,
+            full_name,
+            role: Role::User,
+            phone: None,
+            is_verified: false,
+            at: now_us(),
+        };
+        let event = AuditEvent::success(Actor::User(id), Action::Register, id, origin);
+        if must_verify {
+            return self.register_unverified(row, account.password, event).await;
+        }
         let user = self.add_user(row, account.password, event).await?;
-        self.start_session(user, Action::Login, origin).await
+        self.send_verification(&user).await?;
+        Ok(Registration::Tokens(Box::new(self.start_session(user, Action::Login, origin).await?)))
+    }
+
+    /// Hashes in any case, and tells only the owner of the address what became of it.
+    async fn register_unverified(
+        &self,
+        row: NewUserRow,
+        password: SecretString,
+        event: AuditEvent,
+    ) -> Result<Registration, AccessError> {
+        let password_hash = Some(self.inner.hasher.hash(password).await?);
+        let email = row.email.clone();
+        match self.inner.store.create_user(&NewUserRow { password_hash, ..row }, &event).await {
+            Ok(user) => self.send_verification(&user).await?,
+            Err(AccessError::Taken { field: "email" }) => {
+                if let Some(email) = email {
+                    let text = "Hello,\n\nsomebody tried to register with this address, which has an account already. \
+                                If it was you, log in, or reset your password.\n";
+                    self.mail(email.as_str(), "You have an account already", text);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Registration::VerificationSent)
     }
 
     /// Creates an account on behalf of `actor`. It is not logged in.
@@ -64,8 +115,19 @@ impl Access {
     pub async fn create_user(&self, new: NewUser, actor: Actor, origin: &Origin) -> Result<User, AccessError> {
         let id = Uuid::now_v7();
         let (username, email) = parse_names(id, Some(&new.username), new.email.as_deref());
-        let (username, email, full_name) = collect(username, email, Ok(None), &new.password)?;
-        let row = NewUserRow { id, username, email, password_hash: None, full_name, role: new.role, at: now_us() };
+        let rules = self.inner.settings.password_rules;
+        let (username, email, full_name) = collect(rules, username, email, Ok(None), &new.password)?;
+        let row = NewUserRow {
+            id,
+            username,
+            email,
+            password_hash: None,
+            full_name,
+            role: new.role,
+            phone: None,
+            is_verified: false,
+            at: now_us(),
+        };
         let event =
             AuditEvent::success(actor, Action::UserCreate, id, origin).with_details(json!({"role": new.role.name()}));
         self.add_user(row, new.password, event).await
@@ -94,10 +156,10 @@ impl Access {
         origin: &Origin,
     ) -> Result<(), AccessError> {
         let user = self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
-        check_password(&password, &context_of(&user.username, user.email.as_deref()))?;
+        self.check_new_password(&password, &user.username, user.email.as_deref())?;
         let hash = self.inner.hasher.hash(password).await?;
         let event = AuditEvent::success(actor, Action::PasswordReset, id, origin);
-        let revoked = self.inner.store.reset_password(id, &hash, &event).await?;
+        let revoked = self.inner.store.set_password(id, &hash, None, &event).await?;
         self.note_revoked(&revoked);
         Ok(())
     }
@@ -123,7 +185,7 @@ impl Access {
     /// # Errors
     /// [`AccessError::Store`].
     pub async fn list_users(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<User>, AccessError> {
-        self.inner.store.list_users(after, limit).await
+        self.inner.store.list_users(&UserFilter { after, ..UserFilter::default() }, limit).await
     }
 
     async fn add_user(&self, row: NewUserRow, password: SecretString, event: AuditEvent) -> Result<User, AccessError> {
@@ -161,6 +223,7 @@ fn parse_names(id: Uuid, username: Option<&str>, email: Option<&str>) -> (Parsed
 
 /// All broken rules of all fields together, or the fields.
 fn collect(
+    rules: PasswordRules,
     username: Parsed<Username>,
     email: Parsed<Option<Email>>,
     full_name: Parsed<Option<String>>,
@@ -168,7 +231,7 @@ fn collect(
 ) -> Result<(Username, Option<Email>, Option<String>), AccessError> {
     let name = username.as_ref().map(Username::as_str).unwrap_or_default();
     let address = email.as_ref().ok().and_then(Option::as_ref).map(Email::as_str);
-    let password = check_password(password, &context_of(name, address));
+    let password = check_password(rules, password, &context_of(name, address));
     match (username, email, full_name, password) {
         (Ok(username), Ok(email), Ok(full_name), Ok(())) => Ok((username, email, full_name)),
         (username, email, full_name, password) => {
@@ -183,27 +246,31 @@ fn collect(
     }
 }
 
-fn parse_full_name(text: &str) -> Result<String, String> {
+pub(crate) fn parse_full_name(field: &str, text: &str) -> Result<String, String> {
     let text = text.trim();
     if (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
         return Ok(text.to_owned());
     }
-    Err("`full_name`: must be 1 to 100 characters without control characters".to_owned())
+    Err(format!("`{field}`: must be 1 to 100 characters without control characters"))
 }
 
-fn context_of(username: &str, email: Option<&str>) -> Vec<String> {
+pub(crate) fn context_of(username: &str, email: Option<&str>) -> Vec<String> {
     let local = email.and_then(|email| email.split('@').next());
     [Some(username), email, local].into_iter().flatten().map(str::to_owned).collect()
 }
 
 /// Refuses oversized passwords before anything reads them, then applies the rules.
-fn check_password(password: &SecretString, context: &[String]) -> Result<(), AccessError> {
+pub(crate) fn check_password(
+    rules: PasswordRules,
+    password: &SecretString,
+    context: &[String],
+) -> Result<(), AccessError> {
     let text = password.expose_secret();
     if text.len() > MAX_PASSWORD_BYTES {
         return Err(AccessError::Invalid(vec![too_long()]));
     }
     let context: Vec<&str> = context.iter().map(String::as_str).collect();
-    let broken = broken_rules(text, &context);
+    let broken = broken_rules(rules, text, &context);
     if broken.is_empty() { Ok(()) } else { Err(AccessError::Invalid(broken)) }
 }
 

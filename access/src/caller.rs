@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn an_admins_key_cannot_manage_anything() {
+    fn security_59_an_admins_key_cannot_manage_anything() {
         let caller = key_caller(Role::Admin, &["publish:*", "publish_for_others", "read"]);
         let allowed: Vec<_> = Permission::ALL.into_iter().filter(|p| caller.has(*p)).collect();
         use Permission as P;

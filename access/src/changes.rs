@@ -107,7 +107,7 @@ impl RecentChanges {
         Ok(())
     }
 
-    fn user_gone(&self, user: Uuid) {
+    pub(crate) fn user_gone(&self, user: Uuid) {
         let standing = Standing { role: Role::User, is_active: false, noted_at: now_us() };
         self.users.write().insert(user, standing);
     }

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, Invalid, Taken, NotFound,
-//!          LastAdmin, RegistrationClosed, TooManyRefreshes
+//!          LastAdmin, LastWayIn, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
+//!          CodeRefused, Unconfigured
 //! load     Busy
-//! internal Store, Migrate, Corrupt, Keys, Hash, Task
+//! internal Unreachable, Delivery, Store, Migrate, Corrupt, Keys, Hash, Task
 //! ```
 
 use std::path::PathBuf;
@@ -63,6 +64,46 @@ pub enum AccessError {
     /// The change would leave no active admin.
     #[error("the last admin cannot lose the role")]
     LastAdmin,
+    /// The change would leave an account that nobody can log in to.
+    #[error("the last way in cannot be removed")]
+    LastWayIn,
+    /// The account was changed since the caller read it.
+    #[error("the account is at version {version}")]
+    Outdated {
+        /// The version that it is at now.
+        version: i64,
+    },
+    /// Too many attempts failed. Nobody is locked out: after the wait, the next one counts.
+    #[error("too many attempts failed")]
+    TooManyAttempts {
+        /// When the next attempt is looked at.
+        retry_after: Duration,
+    },
+    /// A code or link is wrong, used or too old; which of them is not told.
+    #[error("the code does not hold")]
+    CodeRefused,
+    /// This instance is not set up for what was asked.
+    #[error("{what} is not set up here")]
+    Unconfigured {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A message could not be handed over.
+    #[error("sending {what}: {reason}")]
+    Delivery {
+        /// `e-mail` or `SMS`.
+        what: &'static str,
+        /// What the other side said.
+        reason: String,
+    },
+    /// The database cannot be reached or refuses the connection.
+    #[error("accounts database `{address}` cannot be reached: {reason}")]
+    Unreachable {
+        /// Its address, without the password.
+        address: String,
+        /// What the driver said.
+        reason: String,
+    },
     /// Registration is switched off.
     #[error("registration is closed")]
     RegistrationClosed,
@@ -141,9 +182,16 @@ impl AccessError {
             | Self::Taken { .. }
             | Self::NotFound { .. }
             | Self::LastAdmin
+            | Self::LastWayIn
+            | Self::Outdated { .. }
+            | Self::TooManyAttempts { .. }
+            | Self::CodeRefused
+            | Self::Unconfigured { .. }
             | Self::RegistrationClosed => ErrorDomain::Caller,
             Self::Busy | Self::Store(sqlx::Error::PoolTimedOut) => ErrorDomain::Load,
             Self::Store(_)
+            | Self::Unreachable { .. }
+            | Self::Delivery { .. }
             | Self::Migrate(_)
             | Self::Corrupt { .. }
             | Self::Keys { .. }

@@ -67,6 +67,31 @@ impl Email {
     }
 }
 
+/// A telephone number in E.164: `+` and 8 to 15 digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phone(String);
+
+impl Phone {
+    /// Parses a number; spaces, dots and hyphens between digits are dropped.
+    ///
+    /// # Errors
+    /// The broken rule, as a line for `details`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let plain: String = text.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
+        let digits = plain.strip_prefix('+').unwrap_or_default();
+        let fits = (8..=15).contains(&digits.len()) && !digits.starts_with('0') && text.len() <= 40;
+        if fits && digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Ok(Self(plain));
+        }
+        Err("`phone`: must be an international number such as `+34600123456`".to_owned())
+    }
+
+    /// In E.164.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Display for Username {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -112,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_could_reach_somebody_else_are_refused() {
+    fn security_39_and_68_addresses_that_could_reach_somebody_else_are_refused() {
         for good in ["a@b.co", "first.last+tag@mail.example.org", "x@xn--bcher-kva.example"] {
             assert!(Email::parse(good).is_ok(), "{good}");
         }
@@ -138,5 +163,22 @@ mod tests {
             assert!(Email::parse(bad).is_err(), "{bad:?}");
         }
         assert!(Email::parse(&format!("{}@example.org", "x".repeat(250))).is_err());
+    }
+
+    #[test]
+    fn numbers_are_international_and_kept_without_decoration() {
+        assert_eq!(Phone::parse("+34 600-123.456").unwrap().as_str(), "+34600123456");
+        for bad in [
+            "",
+            "600123456",
+            "+0600123456",
+            "+34600",
+            "+34600123456789012",
+            "+34600123456,+1",
+            "+34600\n123456",
+            "+٣٤٦٠٠١٢٣٤٥٦",
+        ] {
+            assert!(Phone::parse(bad).is_err(), "{bad:?}");
+        }
     }
 }

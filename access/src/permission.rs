@@ -112,6 +112,15 @@ impl Role {
         }
     }
 
+    /// How much a role can do, for comparing two of them. Nobody gives a role above the own one.
+    pub(crate) fn rank(self) -> u8 {
+        match self {
+            Self::User => 0,
+            Self::Moderator | Self::Operator => 1,
+            Self::Admin => 2,
+        }
+    }
+
     /// The name in the database, in tokens and on the command line.
     pub fn name(self) -> &'static str {
         match self {

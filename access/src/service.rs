@@ -12,8 +12,11 @@ use uuid::Uuid;
 use crate::authenticate::{CachedKey, CachedToken};
 use crate::cache::GenerationCache;
 use crate::changes::RecentChanges;
+use crate::oidc::Providers;
 use crate::password::Hasher;
-use crate::store::Store;
+use crate::seal::Seal;
+use crate::send::Post;
+use crate::store::{Schema, Store};
 use crate::time::{as_us, now_us};
 use crate::token::{SigningKeys, TokenMint};
 use crate::{AccessError, AccessSettings, AuditEvent};
@@ -32,6 +35,9 @@ pub(crate) struct Inner {
     pub settings: AccessSettings,
     pub store: Store,
     pub hasher: Hasher,
+    pub seal: Seal,
+    pub post: Post,
+    pub providers: Providers,
     pub mint: TokenMint,
     pub recent: RecentChanges,
     pub tokens: GenerationCache<[u8; 32], Arc<CachedToken>>,
@@ -53,8 +59,14 @@ impl Access {
     pub async fn open(settings: AccessSettings) -> Result<Self, AccessError> {
         let store = Store::open(&settings).await?;
         let folder = settings.keys_dir.clone();
-        let keys = tokio::task::spawn_blocking(move || SigningKeys::load_or_create(&folder)).await??;
+        let keys = tokio::task::spawn_blocking(move || {
+            Ok::<_, AccessError>((SigningKeys::load_or_create(&folder)?, Seal::load_or_create(&folder)?))
+        });
+        let (keys, seal) = keys.await??;
         let inner = Arc::new(Inner {
+            seal,
+            providers: Providers::new(&settings.providers)?,
+            post: Post::new(&settings.mail, &settings.sms)?,
             hasher: Hasher::new(&settings.hashing).await?,
             mint: TokenMint::new(keys, &settings),
             recent: RecentChanges::load(&store, settings.access_token_ttl).await?,
@@ -80,12 +92,28 @@ impl Access {
         &self.inner.settings
     }
 
+    /// What the database holds: its engine, columns and applied migrations.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn schema(&self) -> Result<Schema, AccessError> {
+        self.inner.store.schema().await
+    }
+
     /// Writes what is only in memory (last-used times of API keys). Call it before the process ends.
     ///
     /// # Errors
     /// [`AccessError::Store`].
     pub async fn flush(&self) -> Result<(), AccessError> {
         self.inner.write_last_used().await
+    }
+
+    /// Removes what ended long ago, deleted accounts included, now instead of at the next turn of the background task.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn purge(&self) -> Result<(), AccessError> {
+        self.inner.purge().await
     }
 
     /// Looks for changes by other processes now instead of at the next turn of the background task.
@@ -128,6 +156,9 @@ impl Inner {
 
     async fn purge(&self) -> Result<(), AccessError> {
         self.recent.forget_old();
+        for user in self.store.purge_users(now_us() - as_us(self.settings.keep_deleted)).await? {
+            tracing::info!(%user, "a deleted account was removed for good; erase its events with `karat erase`");
+        }
         self.store.purge_before(now_us() - as_us(KEEP_ENDED)).await
     }
 }

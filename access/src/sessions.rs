@@ -6,9 +6,11 @@ use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
 use crate::accounts::too_long;
+use crate::mfa::LoginOutcome;
 use crate::password::MAX_PASSWORD_BYTES;
 use crate::secret::{random_hex, sha256_hex};
 use crate::store::{NewSessionRow, Rotation, RotationRequest, User};
+use crate::throttle::PASSWORD;
 use crate::time::{as_us, now_us};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
 
@@ -26,24 +28,40 @@ pub struct TokenPair {
 }
 
 impl Access {
-    /// Logs in by username or address. Unknown names, wrong passwords and disabled accounts take the same time and
-    /// give the same error.
+    /// Logs in by username or address. Unknown names, wrong passwords, disabled accounts, accounts without a password
+    /// and addresses that were not confirmed take the same time and give the same error.
     ///
     /// # Errors
-    /// [`AccessError::InvalidCredentials`]; [`AccessError::Busy`].
-    pub async fn login(&self, name: &str, password: SecretString, origin: &Origin) -> Result<TokenPair, AccessError> {
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::TooManyAttempts`]; [`AccessError::Busy`].
+    pub async fn login(
+        &self,
+        name: &str,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<LoginOutcome, AccessError> {
         if password.expose_secret().len() > MAX_PASSWORD_BYTES {
             return Err(AccessError::Invalid(vec![too_long()]));
         }
         let found = self.inner.store.find_login(name).await?;
         let (user, hash) = found.map_or((None, None), |login| (Some(login.user), login.password_hash));
-        let verdict = self.inner.hasher.verify(password.clone(), hash.clone()).await?;
+        let attempt = self.login_attempt_name(name, user.as_ref(), origin).await?;
+        // Counted before it is checked: parallel guesses cannot pass together.
+        self.begin_attempt(&attempt, PASSWORD).await?;
+        let verdict = match self.inner.hasher.verify(password.clone(), hash.clone()).await {
+            // Nothing was checked, so nothing failed.
+            Err(AccessError::Busy) => {
+                self.inner.store.return_attempt(&attempt).await?;
+                return Err(AccessError::Busy);
+            }
+            verdict => verdict?,
+        };
         match user {
-            Some(user) if verdict.matches && user.is_active => {
+            Some(user) if verdict.matches && user.is_active && self.is_admitted(&user) => {
+                self.inner.store.clear_attempts(&attempt).await?;
                 if let (true, Some(old)) = (verdict.is_outdated, hash) {
                     self.rehash(user.id, &old, password).await?;
                 }
-                self.start_session(user, Action::Login, origin).await
+                self.finish_login(user, Action::Login, origin).await
             }
             user => {
                 let target = user.map(|user| user.id);
@@ -51,6 +69,10 @@ impl Access {
                 Err(AccessError::InvalidCredentials)
             }
         }
+    }
+
+    fn is_admitted(&self, user: &User) -> bool {
+        !self.inner.settings.email_verification || user.is_verified || user.email.is_none()
     }
 
     /// Exchanges a refresh token for a new pair. A token that was used before revokes its whole session.
@@ -66,7 +88,7 @@ impl Access {
             per_hour: self.inner.settings.refreshes_per_hour,
         };
         match self.inner.store.rotate(&request, origin).await? {
-            Rotation::Rotated { session, user } => self.pair(user, session, next),
+            Rotation::Rotated { session, user } => self.pair(*user, session, next),
             Rotation::Reused { session } => {
                 self.note_revoked(&[session]);
                 tracing::warn!(%session, "a used refresh token was presented; its session is revoked");

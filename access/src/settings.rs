@@ -1,13 +1,21 @@
 //! Settings of this crate, as plain values. Nothing here reads a file or the environment.
 
+mod database;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use database::{DatabaseAddress, DatabaseSettings};
+
+use crate::oidc::ProviderSettings;
+pub use crate::password::PasswordRules;
+use crate::send::{MailSettings, SmsSettings};
 
 /// Where accounts are kept and how long things last.
 #[derive(Debug, Clone)]
 pub struct AccessSettings {
-    /// The SQLite database file; created when absent.
-    pub database: PathBuf,
+    /// The accounts database.
+    pub database: DatabaseSettings,
     /// The folder of the signing keys; created, readable by its owner only, when absent.
     pub keys_dir: PathBuf,
     /// `iss` of the tokens.
@@ -22,6 +30,20 @@ pub struct AccessSettings {
     pub refreshes_per_hour: Option<u32>,
     /// Whether anybody may register an account.
     pub registration_open: bool,
+    /// Whether an account must show that its e-mail address is its own before it can log in.
+    pub email_verification: bool,
+    /// Which rules passwords keep.
+    pub password_rules: PasswordRules,
+    /// Where people reach this instance: what links in messages begin with, whatever a request says.
+    pub public_url: String,
+    /// How e-mail leaves.
+    pub mail: MailSettings,
+    /// How text messages leave.
+    pub sms: SmsSettings,
+    /// Providers to log in through.
+    pub providers: Vec<ProviderSettings>,
+    /// How long a deleted account can be brought back by hand before it is removed for good.
+    pub keep_deleted: Duration,
     /// Cost and concurrency of password hashing.
     pub hashing: HashSettings,
     /// Verified access tokens held in memory.
@@ -39,7 +61,7 @@ impl AccessSettings {
     /// The defaults, with the database and the keys inside `folder`.
     pub fn in_folder(folder: &Path) -> Self {
         Self {
-            database: folder.join("accounts.db"),
+            database: DatabaseSettings::at(DatabaseAddress::Sqlite(folder.join("accounts.db"))),
             keys_dir: folder.join("keys"),
             issuer: "karat".to_owned(),
             audience: "karat".to_owned(),
@@ -47,6 +69,13 @@ impl AccessSettings {
             session_ttl: Duration::from_secs(30 * 24 * 60 * 60),
             refreshes_per_hour: Some(20),
             registration_open: true,
+            email_verification: false,
+            password_rules: PasswordRules::default(),
+            public_url: "http://127.0.0.1:8080".to_owned(),
+            mail: MailSettings::Outbox(folder.join("outbox")),
+            sms: SmsSettings::Log,
+            providers: Vec::new(),
+            keep_deleted: Duration::from_secs(30 * 24 * 60 * 60),
             hashing: HashSettings::default(),
             token_cache_entries: 20_000,
             key_cache_entries: 10_000,

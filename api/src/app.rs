@@ -16,7 +16,7 @@ use poem_openapi::{OpenApi, OpenApiService, ServerObject};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    auth::{AccountApi, ApiKeyApi, AuthSettings, SessionApi, auth_apis, jwks},
+    auth::{AuthApis, AuthSettings, auth_apis, jwks},
     health::{self, ReadyCheck},
     lag::Lag,
     routes::{JobsApi, RunsApi, SummaryApi, SyncStatusApi, data_apis},
@@ -60,7 +60,7 @@ pub struct Parts {
     pub checks: Vec<ReadyCheck>,
 }
 
-type Apis<E> = ((SummaryApi, SyncStatusApi, RunsApi, JobsApi), (AccountApi, SessionApi, ApiKeyApi), E);
+type Apis<E> = ((SummaryApi, SyncStatusApi, RunsApi, JobsApi), AuthApis, E);
 
 /// Every route, hardened. `extra` are operations of other crates for the same prefix; `()` for none.
 ///
@@ -88,7 +88,19 @@ where
         .at("/.well-known/jwks.json", poem::get(jwks(&parts.access)));
     let api = Arc::new(service.into_endpoint());
     let route = route.nest("/api/v1", Arc::clone(&api)).nest("/api", api);
-    let route = route.data(parts.access).around(move |route, request| {
+    let limits = settings.auth.limits()?;
+    let route = route
+        .around(move |route, request| {
+            let limits = limits.clone();
+            async move {
+                match limits {
+                    Some(limits) => limits.call(route.as_ref(), request).await,
+                    None => route.call(request).await,
+                }
+            }
+        })
+        .data(parts.access);
+    let route = route.around(move |route, request| {
         let methods = Arc::clone(&methods);
         async move { route.call(request).await.map_err(|error| methods.name_in(error)) }
     });

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use karat_access::{AccessError, ErrorDomain, TokenFault};
+use poem::http::StatusCode;
 
 use crate::ApiError;
 
@@ -35,12 +36,33 @@ impl From<AccessError> for ApiError {
             }
             AccessError::NotFound { what } => Self::not_found(format!("there is no such {what}")),
             AccessError::LastAdmin => Self::conflict("last_admin", "the last admin cannot lose the role"),
+            AccessError::LastWayIn => Self::conflict(
+                "last_way_in",
+                "nobody could log in to the account any more: set a password or link another way first",
+            ),
+            AccessError::Outdated { version } => {
+                Self::conflict("outdated_version", "the account was changed since it was read: read it again")
+                    .detail(format!("`version`: is {version} now"))
+            }
+            AccessError::TooManyAttempts { retry_after } => Self::too_many_requests(retry_after),
+            AccessError::CodeRefused => {
+                Self::unauthorized("invalid_code", "the code or link is wrong, used or too old: ask for a new one")
+            }
+            AccessError::Unconfigured { what } => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "not_configured", format!("{what} is not set up here"))
+            }
+            failed @ AccessError::Delivery { what, .. } => {
+                Self::unavailable("delivery_failed", format!("the {what} could not be sent: try again later"))
+                    .retry_after(Duration::from_secs(60))
+                    .caused_by(failed)
+            }
             AccessError::RegistrationClosed => {
                 Self::forbidden("registration is closed here: ask an admin for an account")
             }
             AccessError::Busy => busy(),
             overload @ AccessError::Store(_) if overload.domain() == ErrorDomain::Load => busy().caused_by(overload),
             internal @ (AccessError::Store(_)
+            | AccessError::Unreachable { .. }
             | AccessError::Migrate(_)
             | AccessError::Corrupt { .. }
             | AccessError::Keys { .. }

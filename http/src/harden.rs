@@ -9,12 +9,13 @@ use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use futures::FutureExt;
-use poem::http::{HeaderValue, Method, header};
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Result};
 use tracing::Instrument;
 
+use crate::client_ip::ClientAddress;
 use crate::context::{self, RequestContext};
-use crate::{ApiError, body, headers, linger::Rest, render, translate};
+use crate::{ApiError, Origins, TrustedProxies, body, cors, headers, limit, linger::Rest, render, translate};
 
 /// What [`harden_with`] needs to know.
 #[derive(Debug, Clone)]
@@ -23,11 +24,23 @@ pub struct HardenSettings {
     pub max_body_bytes: u64,
     /// True when TLS ends in front of this process, so that `Strict-Transport-Security` is sent on plain connections.
     pub behind_tls: bool,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Origins of pages on other hosts that may call.
+    pub origins: Origins,
+    /// Names in `Host` that are answered, without ports; every name when empty.
+    pub allowed_hosts: Vec<String>,
 }
 
 impl Default for HardenSettings {
     fn default() -> Self {
-        Self { max_body_bytes: 64 * 1024 * 1024, behind_tls: false }
+        Self {
+            max_body_bytes: 64 * 1024 * 1024,
+            behind_tls: false,
+            trusted_proxies: TrustedProxies::default(),
+            origins: Origins::default(),
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 
@@ -64,13 +77,27 @@ struct Hardened<E> {
 impl<E: Endpoint> Endpoint for Hardened<E> {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> Result<Response> {
+    async fn call(&self, mut request: Request) -> Result<Response> {
+        let client = self.settings.trusted_proxies.client_of(&request);
+        request.set_data(ClientAddress(client));
+        let origin = cors::allowed_origin(&self.settings.origins, &request);
         let started = Instant::now();
         let context = RequestContext::from_headers(request.headers());
         let method = request.method().clone();
         let over_tls = self.settings.behind_tls || request.scheme().as_str() == "https";
         let span = tracing::info_span!(target: "karat_http::access", "request", request_id = &*context.request_id);
-        let mut response = context::within(context.clone(), self.answer(request)).instrument(span).await;
+        let answered = async {
+            if !self.is_for_us(&request) {
+                let message = "this host name is not answered here";
+                return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", message).into_response();
+            }
+            match cors::preflight(&request, origin.as_ref()) {
+                Some(response) => response,
+                None => self.answer(request).await,
+            }
+        };
+        let mut response = context::within(context.clone(), answered).instrument(span).await;
+        cors::add(response.headers_mut(), origin.as_ref());
         headers::add_common(response.headers_mut(), &context, over_tls);
         log(&method, &response, started, &context);
         Ok(response)
@@ -78,6 +105,17 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
 }
 
 impl<E: Endpoint> Hardened<E> {
+    fn is_for_us(&self, request: &Request) -> bool {
+        if self.settings.allowed_hosts.is_empty() {
+            return true;
+        }
+        let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+        let host = host.or_else(|| request.uri().host()).unwrap_or_default();
+        // An IPv6 address has colons of its own, inside brackets.
+        let name = if host.ends_with(']') { host } else { host.rsplit_once(':').map_or(host, |(name, _)| name) };
+        self.settings.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    }
+
     async fn answer(&self, mut request: Request) -> Response {
         let rest = Rest::of(&mut request);
         let response = self.answer_at_once(request).await;
@@ -113,7 +151,9 @@ fn conform(response: Response, is_head: bool) -> Response {
         return response;
     }
     let mut rendered = translate::from_status(status).into_response();
-    for name in [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::CONTENT_RANGE] {
+    let quota = ["ratelimit", "ratelimit-policy"].map(HeaderName::from_static);
+    let kept = [header::ALLOW, header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::CONTENT_RANGE];
+    for name in kept.into_iter().chain(quota) {
         if let Some(value) = response.headers().get(&name) {
             rendered.headers_mut().insert(name, value.clone());
         }
@@ -127,7 +167,11 @@ fn from_error(error: poem::Error) -> Response {
         return conform(error.into_response(), false);
     }
     let (pattern, allowed) = (error.data::<PathPattern>().cloned(), error.data::<AllowedMethods>().cloned());
+    let quota = error.data::<limit::QuotaHeaders>().cloned();
     let mut response = render::error_response(&translate::to_api_error(error), &context::current());
+    if let Some(quota) = quota {
+        limit::put(&mut response, quota);
+    }
     if let Some(pattern) = pattern {
         response.set_data(pattern);
     }

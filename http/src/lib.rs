@@ -8,6 +8,7 @@
 //! * [`Envelope`] is the success form; [`error_answers!`] documents the error answers of an operation.
 //! * [`JsonBody`] and [`read_body`] read request bodies under a limit, also after decompression.
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
+//! * [`Limits`] counts requests by client, user or key, here or in Redis.
 //! * [`serve`] runs the application with header, idle and shutdown deadlines.
 
 mod access_error;
@@ -16,13 +17,15 @@ mod body;
 mod caller;
 mod client_ip;
 mod context;
+mod cors;
 mod envelope;
 mod error;
 mod harden;
 mod headers;
 mod json_body;
-mod limiter;
+mod limit;
 mod linger;
+mod origins;
 mod render;
 mod serve;
 mod translate;
@@ -30,13 +33,14 @@ mod translate;
 pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
 pub use caller::{Authenticated, authenticate, origin};
-pub use client_ip::client_ip;
+pub use client_ip::{TrustedProxies, client_ip};
 pub use context::request_id;
 pub use envelope::{Answer, Created, Envelope, created, ok, timestamp};
 pub use error::ApiError;
 pub use harden::{AllowedMethods, HardenSettings, harden, harden_with};
 pub use json_body::JsonBody;
-pub use limiter::{WindowLimit, WindowLimiter};
+pub use limit::{LimitSettings, Limits, Quota, RouteRule, SharedCounts, Taken};
+pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
 

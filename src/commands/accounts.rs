@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use karat_access::{Access, AccessSettings, Actor, NewApiKey, NewUser, Origin, Role, Scopes};
+use karat_access::{Access, Actor, NewApiKey, NewUser, Origin, Role, Scopes};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
@@ -82,10 +82,10 @@ async fn list(access: &Access, format: Format) -> Result<()> {
     Ok(())
 }
 
-async fn open(arguments: &InstanceArgs) -> Result<Access> {
+pub(super) async fn open(arguments: &InstanceArgs) -> Result<Access> {
     let instance = Instance::new(arguments)?;
     instance.create_folder()?;
-    Ok(Access::open(AccessSettings::in_folder(&instance.data)).await?)
+    Ok(Access::open(instance.access()?).await?)
 }
 
 async fn find(access: &Access, username: &str) -> Result<uuid::Uuid> {

@@ -17,7 +17,7 @@ pub struct Client {
 
 static PROVIDER: Once = Once::new();
 
-fn http() -> reqwest::Client {
+pub fn http() -> reqwest::Client {
     PROVIDER.call_once(|| drop(rustls::crypto::aws_lc_rs::default_provider().install_default()));
     reqwest::Client::new()
 }

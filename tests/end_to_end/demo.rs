@@ -59,7 +59,7 @@ impl Watch {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_serves_the_recorded_figures_through_replay_and_repeats() {
     let folder = Folder::new();
-    let mut karat = folder.start("karat", &["up", "--demo", "--listen", "127.0.0.1:0"]);
+    let mut karat = folder.start("karat", &["up", "--demo", "--without-limits", "--listen", "127.0.0.1:0"]);
     let (password, key) = printed(&karat.says("Ctrl-C").await);
     let url = karat.url().await;
     let demo = Client::log_in(&url, "demo", &password).await;

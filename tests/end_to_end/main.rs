@@ -14,6 +14,7 @@ mod demo;
 mod epochs;
 mod judged;
 mod kafka;
+mod matrix;
 mod openapi;
 mod process;
 mod replay;

@@ -45,6 +45,7 @@ impl Hasher {
     /// Hashes a password with a fresh salt, as a PHC string.
     pub(crate) async fn hash(&self, password: SecretString) -> Result<String, AccessError> {
         let argon2 = self.argon2.clone();
+        let password = normal(&password);
         self.run(move || hash(&argon2, password.expose_secret().as_bytes())).await?
     }
 
@@ -55,6 +56,7 @@ impl Hasher {
         stored: Option<SecretString>,
     ) -> Result<Verdict, AccessError> {
         let argon2 = self.argon2.clone();
+        let password = normal(&password);
         let is_known = stored.is_some();
         let stored = stored.unwrap_or_else(|| SecretString::from(self.dummy.clone()));
         let verdict = self.run(move || verify(&argon2, &password, stored.expose_secret())).await??;
@@ -103,7 +105,20 @@ fn hash(argon2: &Argon2<'_>, password: &[u8]) -> Result<String, AccessError> {
     Ok(hash.to_string())
 }
 
+/// One spelling for characters that can be written in several ways (NFC), so that a password is the same on every
+/// keyboard. Fixed for ever: another choice would lock people out.
+fn normal(password: &SecretString) -> SecretString {
+    use unicode_normalization::UnicodeNormalization;
+    password.expose_secret().nfc().collect::<String>().into()
+}
+
 fn verify(argon2: &Argon2<'_>, password: &SecretString, stored: &str) -> Result<Verdict, AccessError> {
+    // Imported from an older system: it logs in once and is hashed anew.
+    if stored.starts_with("$2") {
+        let matches = bcrypt::verify(password.expose_secret(), stored)
+            .map_err(|e| AccessError::Hash(format!("stored hash: {e}")))?;
+        return Ok(Verdict { matches, is_outdated: true });
+    }
     let stored = PasswordHash::new(stored).map_err(|e| AccessError::Hash(format!("stored hash: {e}")))?;
     let matches = argon2.verify_password(password.expose_secret().as_bytes(), &stored).is_ok();
     let costs = |p: &Params| (p.m_cost(), p.t_cost(), p.p_cost());
@@ -124,13 +139,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_same_password_matches_and_the_hash_is_argon2id() {
+    async fn security_06_only_the_same_password_matches_and_the_hash_is_argon2id() {
         let hasher = Hasher::new(&HashSettings::default()).await.unwrap();
         let stored = hasher.hash(secret("Tr0ub4dor&3")).await.unwrap();
         assert!(stored.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{stored}");
         let verdict = hasher.verify(secret("Tr0ub4dor&3"), Some(secret(&stored))).await.unwrap();
         assert_eq!(verdict, Verdict { matches: true, is_outdated: false });
         assert!(!hasher.verify(secret("Tr0ub4dor&3 "), Some(secret(&stored))).await.unwrap().matches);
+    }
+
+    #[tokio::test]
+    async fn security_03_and_04_every_byte_counts_and_spellings_of_one_character_are_one() {
+        let hasher = Hasher::new(&cheap()).await.unwrap();
+        let long = format!("{}é{}", "x".repeat(72), "y".repeat(300));
+        let stored = hasher.hash(secret(&long)).await.unwrap();
+        let matches = async |text: &str| hasher.verify(secret(text), Some(secret(&stored))).await.unwrap().matches;
+        assert!(matches(&long).await);
+        assert!(matches(&long.replace('é', "e\u{301}")).await);
+        for changed in
+            [long.replace('é', "e"), format!("{}z", &long[..long.len() - 1]), format!("{long} "), long.to_uppercase()]
+        {
+            assert!(!matches(&changed).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_imported_bcrypt_hash_matches_and_is_outdated() {
+        let hasher = Hasher::new(&cheap()).await.unwrap();
+        let stored = bcrypt::hash_with_salt("nine-Blue-7-boats", 4, *b"sixteen bytes ok").unwrap().to_string();
+        let verdict = hasher.verify(secret("nine-Blue-7-boats"), Some(secret(&stored))).await.unwrap();
+        assert_eq!(verdict, Verdict { matches: true, is_outdated: true });
+        assert!(!hasher.verify(secret("other"), Some(secret(&stored))).await.unwrap().matches);
     }
 
     #[tokio::test]
@@ -148,7 +187,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn beyond_the_waiting_line_the_answer_is_busy() {
+    async fn security_07_beyond_the_waiting_line_the_answer_is_busy() {
         let settings = HashSettings { parallel: 1, max_waiting: 2, ..cheap() };
         let hasher = Arc::new(Hasher::new(&settings).await.unwrap());
         let running = hasher.permits.clone().acquire_owned().await.unwrap();

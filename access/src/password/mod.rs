@@ -5,4 +5,5 @@ mod hasher;
 mod rules;
 
 pub(crate) use hasher::Hasher;
-pub(crate) use rules::{MAX_PASSWORD_BYTES, broken_rules};
+pub use rules::PasswordRules;
+pub(crate) use rules::{MAX_PASSWORD_BYTES, broken_rules, strength};

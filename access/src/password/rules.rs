@@ -5,7 +5,20 @@ use super::common::is_common;
 /// A longer password is refused before anything looks at it.
 pub(crate) const MAX_PASSWORD_BYTES: usize = 1024;
 
+/// Which rules passwords keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PasswordRules {
+    /// 8 to 128 characters with upper and lower case, a digit and a special character; no common ones, sequences,
+    /// repeats or names.
+    #[default]
+    Composed,
+    /// As NIST SP 800-63B-4 has it: 15 to 128 characters of any kind; no common ones and no names.
+    Long,
+}
+
 const MIN_CHARS: usize = 8;
+/// 800-63B-4, 3.1.1.2, for passwords that are the only factor.
+const MIN_LONG_CHARS: usize = 15;
 const MAX_CHARS: usize = 128;
 /// Neighbours on a keyboard row or in the alphabet, in either direction, that count as a sequence.
 const SEQUENCE_CHARS: usize = 4;
@@ -18,7 +31,51 @@ const ROWS: [&str; 5] = ["abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuio
 
 /// The rules that a password breaks, one line each; empty when it may be used. `context` holds the words that it
 /// must not contain: the username, the address, the address's local part.
-pub(crate) fn broken_rules(password: &str, context: &[&str]) -> Vec<String> {
+pub(crate) fn broken_rules(rules: PasswordRules, password: &str, context: &[&str]) -> Vec<String> {
+    let broken = match rules {
+        PasswordRules::Composed => broken_composed(password, context),
+        PasswordRules::Long => broken_long(password, context),
+    };
+    broken.into_iter().map(|text| format!("`password`: {text}")).collect()
+}
+
+const COMMON: &str = "is one of the passwords that are tried first, or a simple variation of one";
+const CONTEXT: &str = "must not contain the username, the e-mail address or `karat`";
+
+fn broken_long(password: &str, context: &[&str]) -> Vec<&'static str> {
+    let lower = password.to_lowercase();
+    let rules = [
+        ((MIN_LONG_CHARS..=MAX_CHARS).contains(&password.chars().count()), "must be 15 to 128 characters long"),
+        (!is_common(&lower), COMMON),
+        (!contains_context(&lower, context), CONTEXT),
+    ];
+    rules.into_iter().filter(|(kept, _)| !kept).map(|(_, text)| text).collect()
+}
+
+/// How hard a password is to guess: 0 for one that may not be used, up to 4.
+pub(crate) fn strength(password: &str, has_broken_rules: bool) -> u8 {
+    if has_broken_rules {
+        return 0;
+    }
+    let kinds: [fn(char) -> bool; 4] =
+        [char::is_uppercase, char::is_lowercase, |c| c.is_ascii_digit(), |c| !c.is_alphanumeric()];
+    let pool: f64 =
+        kinds.iter().zip([26.0, 26.0, 10.0, 33.0]).filter(|(is, _)| password.chars().any(**is)).map(|(_, n)| n).sum();
+    let mut different: Vec<char> = password.chars().collect();
+    different.sort_unstable();
+    different.dedup();
+    // What repeats adds little to what has to be guessed.
+    let chars = (password.chars().count() + different.len()) / 2;
+    let bits = pool.max(1.0).log2() * f64::from(u32::try_from(chars).unwrap_or(u32::MAX));
+    match bits {
+        bits if bits < 55.0 => 1,
+        bits if bits < 70.0 => 2,
+        bits if bits < 90.0 => 3,
+        _ => 4,
+    }
+}
+
+fn broken_composed(password: &str, context: &[&str]) -> Vec<&'static str> {
     let chars = password.chars().count();
     let lower = password.to_lowercase();
     let rules = [
@@ -27,13 +84,12 @@ pub(crate) fn broken_rules(password: &str, context: &[&str]) -> Vec<String> {
         (password.chars().any(char::is_lowercase), "must contain a lower-case letter"),
         (password.chars().any(|c| c.is_ascii_digit()), "must contain a digit"),
         (password.chars().any(|c| !c.is_alphanumeric()), "must contain a special character"),
-        (!is_common(&lower), "is one of the passwords that are tried first, or a simple variation of one"),
+        (!is_common(&lower), COMMON),
         (!has_sequence(&lower), "must not contain a sequence such as `abcd`, `4321` or `qwer`"),
         (!has_repeat(&lower), "must not repeat a character three times in a row, or one group throughout"),
-        (!contains_context(&lower, context), "must not contain the username, the e-mail address or `karat`"),
+        (!contains_context(&lower, context), CONTEXT),
     ];
-    let broken = rules.into_iter().filter(|(kept, _)| !kept);
-    broken.map(|(_, text)| format!("`password`: {text}")).collect()
+    rules.into_iter().filter(|(kept, _)| !kept).map(|(_, text)| text).collect()
 }
 
 fn has_sequence(lower: &str) -> bool {
@@ -63,7 +119,7 @@ mod tests {
     use super::*;
 
     fn rules(password: &str) -> Vec<String> {
-        broken_rules(password, &["maria_77", "m.lopez@example.org", "m.lopez"])
+        broken_rules(PasswordRules::Composed, password, &["maria_77", "m.lopez@example.org", "m.lopez"])
     }
 
     fn breaks(password: &str, part: &str) {
@@ -98,9 +154,27 @@ mod tests {
     }
 
     #[test]
-    fn common_passwords_are_refused_with_their_usual_decorations() {
+    fn security_05_common_passwords_are_refused_with_their_usual_decorations() {
         for common in ["password", "Password1!", "P@ssw0rd123", "Dragon2024!", "Letmein#1", "iloveyou", "Football99!"] {
             breaks(common, "tried first");
         }
+    }
+
+    #[test]
+    fn security_02_long_rules_ask_for_no_kinds_of_characters() {
+        let long = |password: &str| broken_rules(PasswordRules::Long, password, &["maria_77"]);
+        for good in ["fifteenletterss", "many boats on a river", "🐙🐙🐳🐳🐋🐋🐠🐠🐡🐡🦈🦈🦀🦀🦞"]
+        {
+            assert_eq!(long(good), Vec::<String>::new(), "{good}");
+        }
+        assert!(long("fourteen chars")[0].contains("15 to 128"));
+        assert!(long("maria_77 has many boats")[0].contains("username"));
+    }
+
+    #[test]
+    fn strength_grows_with_what_has_to_be_guessed() {
+        assert_eq!(strength("abc", true), 0);
+        let scores = ["Ab1!xyw8", "nine-Blue-7", "nine-Blue-7-boats-river"].map(|password| strength(password, false));
+        assert!(scores[0] < scores[1] && scores[1] < scores[2], "{scores:?}");
     }
 }

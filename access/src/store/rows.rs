@@ -28,6 +28,12 @@ pub struct User {
     pub is_active: bool,
     /// True when the address was verified.
     pub is_verified: bool,
+    /// The telephone number in E.164, verified.
+    pub phone: Option<String>,
+    /// `none`, `granted` or `revoked`.
+    pub consent_status: String,
+    /// The version of the text that the status is about.
+    pub consent_version: Option<String>,
     /// Microseconds since 1970, UTC.
     pub created_at_us: i64,
     /// Microseconds since 1970, UTC.
@@ -43,7 +49,123 @@ pub(crate) struct NewUserRow {
     pub password_hash: Option<String>,
     pub full_name: Option<String>,
     pub role: Role,
+    pub phone: Option<String>,
+    pub is_verified: bool,
     pub at: i64,
+}
+
+/// What a person may change about the own account. `None` leaves a field as it is.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct UserChange {
+    pub username: Option<Username>,
+    /// A new address is not verified.
+    pub email: Option<Email>,
+    /// `Some(None)` removes it.
+    pub nickname: Option<Option<String>>,
+    pub full_name: Option<Option<String>>,
+    /// The version that the change was made to.
+    pub version: i64,
+}
+
+/// A session as its owner sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// UUID v7.
+    pub id: Uuid,
+    /// Whose it is.
+    pub user: Uuid,
+    /// Microseconds since 1970, UTC.
+    pub created_at_us: i64,
+    /// Microseconds since 1970, UTC.
+    pub last_used_at_us: i64,
+    /// Microseconds since 1970, UTC.
+    pub expires_at_us: i64,
+    /// Address at log-in.
+    pub ip: Option<String>,
+    /// Program at log-in.
+    pub user_agent: Option<String>,
+}
+
+/// Which users are asked for.
+#[derive(Debug, Clone, Default)]
+pub struct UserFilter {
+    /// Part of the username or the address, without case.
+    pub search: Option<String>,
+    /// With this role.
+    pub role: Option<Role>,
+    /// Enabled or disabled.
+    pub is_active: Option<bool>,
+    /// After this one in order of creation.
+    pub after: Option<Uuid>,
+}
+
+/// A code that works once, before it is sent.
+pub(crate) struct NewCodeRow {
+    pub id: Uuid,
+    pub purpose: &'static str,
+    pub user: Option<Uuid>,
+    /// What it is bound to: an address, a number, a session.
+    pub address: String,
+    pub code_hash: String,
+    pub tries: i64,
+    pub at: i64,
+    pub expires_at: i64,
+}
+
+/// What presenting a code came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CodeUse {
+    /// It was right and is used up now.
+    Accepted { user: Option<Uuid>, address: String },
+    /// Unknown, ended, used, or wrong once too often.
+    Refused,
+}
+
+/// An attempt that may fail, counted before it is made.
+pub(crate) enum Attempt {
+    Allowed,
+    /// Too many failed; this many microseconds to wait.
+    Wait {
+        micros: i64,
+    },
+}
+
+/// A log-in at another provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// UUID v7.
+    pub id: Uuid,
+    /// Whose it is.
+    pub user: Uuid,
+    /// Name of the provider in the settings.
+    pub provider: String,
+    /// Who says so.
+    pub issuer: String,
+    /// The person there.
+    pub subject: String,
+    /// The address that the provider named.
+    pub email: Option<String>,
+    /// Microseconds since 1970, UTC.
+    pub created_at_us: i64,
+}
+
+pub(crate) struct Factor {
+    pub secret: String,
+    pub last_step: i64,
+    pub is_confirmed: bool,
+}
+
+/// One thing that was agreed to or taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consent {
+    /// `granted` or `revoked`.
+    pub status: String,
+    /// Version of the text.
+    pub version: String,
+    /// Where it was given: `web`, `api` and so on.
+    pub source: String,
+    /// Microseconds since 1970, UTC.
+    pub at_us: i64,
 }
 
 pub(crate) struct StoredLogin {
@@ -70,7 +192,7 @@ pub(crate) struct RotationRequest {
 
 pub(crate) enum Rotation {
     /// The new token stands; the old one is used up.
-    Rotated { session: Uuid, user: User },
+    Rotated { session: Uuid, user: Box<User> },
     /// The old token had been used before: its session is revoked now.
     Reused { session: Uuid },
     /// Unknown, ended or revoked, or the account is disabled.

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn algorithm_confusion_is_refused() {
+    fn security_19_algorithm_confusion_is_refused() {
         let mint = mint();
         let claims = claims_with(|_| {});
         let body = URL_SAFE_NO_PAD.encode(claims.to_string());
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_another_key_or_with_a_key_of_their_own_are_refused() {
+    fn security_19_tokens_of_another_key_or_with_a_key_of_their_own_are_refused() {
         let mint = mint();
         let claims = claims_with(|_| {});
         let refuse = |change: fn(&mut Header)| {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_cut_or_padded_tokens_are_refused() {
+    fn security_22_changed_cut_or_padded_tokens_are_refused() {
         let mint = mint();
         let token = good(&mint);
         for cut in 1..token.len() {
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_of_another_type_time_or_service_are_refused() {
+    fn security_20_and_21_claims_of_another_type_time_or_service_are_refused() {
         let mint = mint();
         assert!(mint.verify(&signed(&mint, &claims_with(|_| {}))).is_ok());
         type Change = fn(&mut Value);

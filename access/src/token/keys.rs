@@ -162,13 +162,17 @@ mod tests {
     }
 
     #[test]
-    fn a_second_key_signs_and_the_first_still_verifies() {
+    fn security_31_a_second_key_signs_the_first_still_verifies_and_a_removed_one_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let first = SigningKeys::load_or_create(dir.path()).unwrap();
         create_key(dir.path()).unwrap();
         let both = SigningKeys::load_or_create(dir.path()).unwrap();
         assert_ne!(first.kid, both.kid);
         assert!(both.verifying.contains_key(&first.kid));
+        assert_eq!(both.jwks()["keys"].as_array().unwrap().len(), 2);
+        fs::remove_file(dir.path().join(format!("{}.pem", first.kid))).unwrap();
+        let after = SigningKeys::load_or_create(dir.path()).unwrap();
+        assert!(!after.verifying.contains_key(&first.kid) && after.kid == both.kid);
     }
 
     #[test]

@@ -81,7 +81,7 @@ async fn an_owner_can_only_revoke_own_keys() {
 }
 
 #[tokio::test]
-async fn keys_of_an_owner_who_loses_a_role_lose_it_too() {
+async fn security_59_keys_of_an_owner_who_loses_a_role_lose_it_too() {
     let instance = Instance::start().await;
     let owner = instance.user("loader_1", Role::Operator).await;
     let issued = issue(&instance, &owner, &["publish:*", "publish_for_others", "read"]).await;

@@ -4,5 +4,13 @@
 
 mod accounts;
 mod api_keys;
+mod audit;
+mod factors;
+mod mail;
+mod oidc;
+mod people;
+mod recovery;
+mod schema;
 mod sessions;
+mod sms;
 mod support;

@@ -8,7 +8,7 @@ fn is_revoked<T>(result: Result<T, AccessError>) -> bool {
 }
 
 #[tokio::test]
-async fn a_refresh_token_works_once_and_using_it_again_ends_the_family() {
+async fn security_23_a_refresh_token_works_once_and_using_it_again_ends_the_family() {
     let instance = Instance::start().await;
     let first = instance.register("maria_77").await;
     let second = instance.refresh(&first).await.unwrap();
@@ -33,7 +33,7 @@ async fn other_log_ins_of_the_same_person_survive_a_reuse() {
 }
 
 #[tokio::test]
-async fn of_many_parallel_refreshes_exactly_one_gets_a_child() {
+async fn security_24_of_many_parallel_refreshes_exactly_one_gets_a_child() {
     let instance = Instance::start().await;
     let other = instance.second_process().await;
     let pair = instance.register("maria_77").await;
@@ -56,7 +56,7 @@ async fn of_many_parallel_refreshes_exactly_one_gets_a_child() {
 }
 
 #[tokio::test]
-async fn log_out_stops_the_access_token_at_once_and_elsewhere_after_catching_up() {
+async fn security_26_log_out_stops_the_access_token_at_once_and_elsewhere_after_catching_up() {
     let instance = Instance::start().await;
     let other = instance.second_process().await;
     let pair = instance.register("maria_77").await;

@@ -1,62 +1,167 @@
 //! Registering, and the caller's own account.
 
-use std::sync::Arc;
-
-use karat_access::{Access, NewAccount, Permission};
-use karat_http::{
-    Answer, ApiError, Authenticated, Created, JsonBody, WindowLimiter, client_ip, created, error_answers, ok, origin,
-};
+use karat_access::{Access, NewAccount, Permission, ProfileChange, Registration};
+use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
-use poem_openapi::OpenApi;
+use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};
+use serde::Deserialize;
 
 use super::AuthTag;
-use super::views::{RegisterRequest, TokensView, UserView};
+use super::views::{LoginView, RegisterRequest, UserView};
 
 error_answers! {
     /// Errors of `POST /auth/register`.
     pub RegisterError: 400, 403, 409, 413, 415, 422, 429, 503;
-    /// Errors of `GET /auth/me`.
+    /// Errors of reading the own account.
     pub ReadAccountError: 401, 403, 404;
+    /// Errors of changing the own account.
+    pub ChangeAccountError: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503;
+}
+
+/// What a person changes about the own account. A field that is left out stays as it is, an empty text removes it.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileRequest {
+    /// 3 to 30 of letters A to Z, digits and `_`; unique without case.
+    pub username: Option<String>,
+    /// A new address needs `current_password` and has to be confirmed again.
+    pub email: Option<String>,
+    /// What others call this person.
+    pub nickname: Option<String>,
+    /// The person's name.
+    pub full_name: Option<String>,
+    /// Needed for a new address.
+    pub current_password: Option<String>,
+    /// The version of the account that was read: 409 when it was changed meanwhile.
+    pub version: i64,
+}
+
+/// The password, for what must not be done with a stolen token.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PasswordRequest {
+    /// The present password.
+    pub password: String,
+}
+
+/// What a registration answers.
+#[derive(ApiResponse)]
+pub enum Registered {
+    /// The account is there and logged in.
+    #[oai(status = 201)]
+    Created(Json<karat_http::Envelope<LoginView>>),
+    /// A message was sent to the address, which has to be confirmed first.
+    #[oai(status = 202)]
+    Accepted(Json<karat_http::Envelope<LoginView>>),
 }
 
 /// Operations on accounts.
 #[derive(Clone)]
 pub struct AccountApi {
     access: Access,
-    registrations: Arc<WindowLimiter>,
 }
 
 impl AccountApi {
-    pub(super) fn new(access: Access, registrations: Arc<WindowLimiter>) -> Self {
-        Self { access, registrations }
-    }
-}
-
-#[OpenApi(prefix_path = "/auth", tag = "AuthTag::Accounts")]
-impl AccountApi {
-    /// Register an account
-    ///
-    /// Answers with tokens: the new account is logged in.
-    #[oai(path = "/register", method = "post", operation_id = "register")]
-    async fn register(
-        &self,
-        request: &Request,
-        body: JsonBody<RegisterRequest>,
-    ) -> Result<Created<TokensView>, RegisterError> {
-        self.registrations.check(client_ip(request))?;
-        let JsonBody(body) = body;
-        let (username, email, full_name) = (body.username, body.email, body.full_name);
-        let account = NewAccount { username, email, password: body.password.into(), full_name };
-        let pair = self.access.register(account, &origin(request)).await?;
-        Ok(created(pair.into(), "the account was created"))
+    pub(super) fn new(access: Access) -> Self {
+        Self { access }
     }
 
-    /// Read the caller's account
-    #[oai(path = "/me", method = "get", operation_id = "read_own_account")]
-    async fn me(&self, caller: Authenticated) -> Result<Answer<UserView>, ReadAccountError> {
+    async fn read(&self, caller: &Authenticated) -> Result<Answer<UserView>, ApiError> {
         caller.require(Permission::ManageOwnAccount)?;
         let user = self.access.find_user(caller.id).await?;
         let user = user.ok_or_else(|| ApiError::not_found("the account was deleted"))?;
         Ok(ok(user.into(), "the caller's account"))
+    }
+
+    async fn change(
+        &self,
+        request: &Request,
+        caller: &Authenticated,
+        body: ProfileRequest,
+    ) -> Result<Answer<UserView>, ApiError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let user = self.access.update_own_account(caller, body.into(), &origin(request)).await?;
+        Ok(ok(user.into(), "the account was changed"))
+    }
+}
+
+#[OpenApi(tag = "AuthTag::Accounts")]
+impl AccountApi {
+    /// Register an account
+    ///
+    /// Answers with tokens: the new account is logged in. Where addresses are confirmed first, the answer is 202 and
+    /// the same whether the address is known.
+    #[oai(path = "/auth/register", method = "post", operation_id = "register")]
+    async fn register(&self, request: &Request, body: JsonBody<RegisterRequest>) -> Result<Registered, RegisterError> {
+        let JsonBody(body) = body;
+        let (username, email, full_name) = (body.username, body.email, body.full_name);
+        let account = NewAccount { username, email, password: body.password.into(), full_name };
+        let registration = self.access.register(account, &origin(request)).await?;
+        Ok(match registration {
+            tokens @ Registration::Tokens(_) => Registered::Created(ok(tokens.into(), "the account was created")),
+            sent => Registered::Accepted(ok(sent.into(), "look into your mail: a message was sent to the address")),
+        })
+    }
+
+    /// Read the caller's account
+    #[oai(path = "/auth/me", method = "get", operation_id = "read_own_account")]
+    async fn me(&self, caller: Authenticated) -> Result<Answer<UserView>, ReadAccountError> {
+        Ok(self.read(&caller).await?)
+    }
+
+    /// Change the caller's account
+    #[oai(path = "/auth/me", method = "put", operation_id = "change_own_account")]
+    async fn change_me(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<ProfileRequest>,
+    ) -> Result<Answer<UserView>, ChangeAccountError> {
+        Ok(self.change(request, &caller, body.0).await?)
+    }
+
+    /// Read the caller's account
+    #[oai(path = "/users/me", method = "get", operation_id = "read_own_user")]
+    async fn user_me(&self, caller: Authenticated) -> Result<Answer<UserView>, ReadAccountError> {
+        Ok(self.read(&caller).await?)
+    }
+
+    /// Change the caller's account
+    #[oai(path = "/users/me", method = "put", operation_id = "change_own_user")]
+    async fn change_user_me(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<ProfileRequest>,
+    ) -> Result<Answer<UserView>, ChangeAccountError> {
+        Ok(self.change(request, &caller, body.0).await?)
+    }
+
+    /// Delete the caller's account
+    ///
+    /// Needs the password. Everything stops working at once; the account is removed for good some weeks later.
+    #[oai(path = "/users/me", method = "delete", operation_id = "delete_own_user")]
+    async fn delete_user_me(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<PasswordRequest>,
+    ) -> Result<Answer<String>, ChangeAccountError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        self.access.delete_own_account(&caller, body.0.password.into(), &origin(request)).await?;
+        Ok(ok(caller.id.to_string(), "the account was deleted"))
+    }
+}
+
+impl From<ProfileRequest> for ProfileChange {
+    fn from(body: ProfileRequest) -> Self {
+        Self {
+            username: body.username,
+            email: body.email,
+            nickname: body.nickname,
+            full_name: body.full_name,
+            current_password: body.current_password.map(Into::into),
+            version: body.version,
+        }
     }
 }

@@ -5,49 +5,90 @@
 
 mod account;
 mod api_keys;
+mod avatars;
+mod cookie;
+mod factors;
 mod jwks;
+mod oauth;
+mod people;
+mod people_views;
+mod quotas;
+mod recovery;
 mod session;
 #[cfg(test)]
 mod tests;
 mod views;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use karat_access::Access;
-use karat_http::{WindowLimit, WindowLimiter};
+use karat_http::{ApiError, LimitSettings, Limits, Origins, SharedCounts};
 use poem_openapi::Tags;
+use secrecy::SecretString;
 
 pub use account::AccountApi;
 pub use api_keys::ApiKeyApi;
+pub use avatars::{AvatarApi, AvatarSettings};
+pub use factors::FactorApi;
 pub use jwks::jwks;
+pub use oauth::OauthApi;
+pub use people::PeopleApi;
+pub use quotas::default_quotas;
+pub use recovery::RecoveryApi;
 pub use session::SessionApi;
-pub use views::{ApiKeyView, IssuedKeyView, TokensView, UserView};
+pub use views::{ApiKeyView, IssuedKeyView, LoginView, TokensView, UserView};
 
-/// Limits by client network on routes that anybody may call; `None` lifts one.
+/// How the account routes work here.
 #[derive(Debug, Clone)]
 pub struct AuthSettings {
-    /// Tries to log in.
-    pub login_limit: Option<WindowLimit>,
-    /// Registrations.
-    pub register_limit: Option<WindowLimit>,
+    /// Quotas of every route; `None` lifts them.
+    pub limits: Option<LimitSettings>,
+    /// Address of a Redis server, so that several processes share their counts.
+    pub redis: Option<SecretString>,
+    /// Origins of pages on other hosts that may use the cookie of a log-in.
+    pub origins: Origins,
+    /// Where pictures are kept; without it the routes say so.
+    pub avatars: Option<AvatarSettings>,
 }
 
 impl Default for AuthSettings {
     fn default() -> Self {
-        let limit = |requests, minutes: u64| Some(WindowLimit { requests, window: Duration::from_secs(60 * minutes) });
-        Self { login_limit: limit(10, 15), register_limit: limit(5, 60) }
+        Self { limits: Some(default_quotas()), ..Self::without_limits() }
     }
 }
 
+impl AuthSettings {
+    /// Without limits, for tests and measurements.
+    pub fn without_limits() -> Self {
+        Self { limits: None, redis: None, origins: Origins::default(), avatars: None }
+    }
+
+    /// The limits to put in front of the routes.
+    ///
+    /// # Errors
+    /// When the address of Redis is none.
+    pub fn limits(&self) -> Result<Option<Arc<Limits>>, ApiError> {
+        let Some(settings) = &self.limits else { return Ok(None) };
+        let shared = self.redis.as_ref().map(SharedCounts::new).transpose()?;
+        Ok(Some(Limits::new(settings.clone(), shared)))
+    }
+}
+
+/// The account operations in two parts: a tuple of operations holds few.
+pub type AuthApis = ((AccountApi, SessionApi, ApiKeyApi), (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi));
+
 /// The account operations, to be mounted under the API's prefix beside the others.
-pub fn auth_apis(access: &Access, settings: &AuthSettings) -> (AccountApi, SessionApi, ApiKeyApi) {
-    let registrations = Arc::new(WindowLimiter::new(settings.register_limit));
-    let logins = Arc::new(WindowLimiter::new(settings.login_limit));
+pub fn auth_apis(access: &Access, settings: &AuthSettings) -> AuthApis {
+    let sessions = SessionApi::new(access.clone(), settings.origins.clone());
     (
-        AccountApi::new(access.clone(), registrations),
-        SessionApi::new(access.clone(), logins),
-        ApiKeyApi::new(access.clone()),
+        (AccountApi::new(access.clone()), sessions, ApiKeyApi::new(access.clone())),
+        (
+            RecoveryApi::new(access.clone()),
+            FactorApi::new(access.clone()),
+            PeopleApi::new(access.clone()),
+            OauthApi::new(access.clone()),
+            AvatarApi::new(access.clone(), settings.avatars.clone()),
+        ),
     )
 }
 
@@ -57,4 +98,6 @@ pub(crate) enum AuthTag {
     Accounts,
     /// API keys for programs.
     ApiKeys,
+    /// Other people's accounts and the audit log.
+    People,
 }

@@ -1,34 +1,102 @@
-//! Log-in, refresh, log-out.
+//! Log-in, refresh, log-out, the caller's sessions.
 
-use std::sync::Arc;
-
-use karat_access::Access;
-use karat_http::{Answer, ApiError, Authenticated, JsonBody, WindowLimiter, client_ip, error_answers, ok, origin};
+use karat_access::{Access, LoginOutcome, Permission};
+use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
-use poem_openapi::OpenApi;
+use poem_openapi::payload::Response;
+use poem_openapi::{Object, OpenApi, param::Path};
+use serde::Deserialize;
+use uuid::Uuid;
 
-use super::AuthTag;
-use super::views::{LoggedOut, LoginRequest, RefreshRequest, TokensView};
+use super::cookie::{self, Life};
+use super::views::{LoggedOut, LoginRequest, LoginView, RefreshRequest, TokensView, rfc3339};
+use super::{AuthTag, Origins};
 
 error_answers! {
     /// Errors of `POST /auth/login`.
     pub LoginError: 400, 401, 413, 415, 422, 429, 503;
     /// Errors of `POST /auth/refresh`.
-    pub RefreshError: 400, 401, 413, 415, 422, 429, 503;
+    pub RefreshError: 400, 401, 403, 413, 415, 422, 429, 503;
     /// Errors of the log-out routes.
-    pub LogoutError: 401, 404, 503;
+    pub LogoutError: 401, 403, 404, 503;
+    /// Errors of `GET /auth/sessions`.
+    pub SessionsError: 401, 403;
+}
+
+/// The second step of a log-in.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MfaLoginRequest {
+    /// From the first step.
+    pub mfa_token: String,
+    /// Six digits of the authenticator, or a recovery code.
+    pub code: String,
+    /// As in the first step.
+    pub use_cookie: Option<bool>,
+    /// As in the first step.
+    pub remember_me: Option<bool>,
+}
+
+/// One log-in of the caller.
+#[derive(Debug, Object)]
+pub struct SessionView {
+    /// UUID v7.
+    pub id: String,
+    /// RFC 3339 in UTC.
+    pub created_at: String,
+    /// RFC 3339 in UTC.
+    pub last_used_at: String,
+    /// RFC 3339 in UTC.
+    pub expires_at: String,
+    /// Address at log-in.
+    pub ip: Option<String>,
+    /// Program at log-in.
+    pub user_agent: Option<String>,
+    /// True for the session of this call.
+    pub is_current: bool,
 }
 
 /// Operations on sessions.
 #[derive(Clone)]
 pub struct SessionApi {
     access: Access,
-    logins: Arc<WindowLimiter>,
+    origins: Origins,
 }
 
 impl SessionApi {
-    pub(super) fn new(access: Access, logins: Arc<WindowLimiter>) -> Self {
-        Self { access, logins }
+    pub(super) fn new(access: Access, origins: Origins) -> Self {
+        Self { access, origins }
+    }
+
+    fn life(&self, remember: Option<bool>) -> Life {
+        match remember {
+            Some(true) => Life::Seconds(self.access.settings().session_ttl.as_secs()),
+            _ => Life::Browser,
+        }
+    }
+
+    fn answer(
+        &self,
+        outcome: LoginOutcome,
+        use_cookie: Option<bool>,
+        remember: Option<bool>,
+    ) -> Response<Answer<LoginView>> {
+        let pair = match outcome {
+            LoginOutcome::Tokens(pair) => pair,
+            step @ LoginOutcome::MfaRequired { .. } => {
+                return Response::new(ok(step.into(), "the second factor is needed"));
+            }
+        };
+        let mut tokens = TokensView::from(*pair);
+        if use_cookie != Some(true) {
+            return Response::new(ok(tokens.into(), "logged in"));
+        }
+        let hidden = cookie::hide(&mut tokens);
+        let answer = Response::new(ok(tokens.into(), "logged in"));
+        match hidden {
+            Some(token) => cookie::put(answer, &token, self.life(remember)),
+            None => answer,
+        }
     }
 }
 
@@ -36,49 +104,118 @@ impl SessionApi {
 impl SessionApi {
     /// Log in
     ///
-    /// By username or e-mail address. Unknown names and wrong passwords get the same answer.
+    /// By username or e-mail address. Unknown names and wrong passwords get the same answer. With a second factor the
+    /// answer has `mfa_required` and no tokens.
     #[oai(path = "/login", method = "post", operation_id = "login")]
-    async fn login(&self, request: &Request, body: JsonBody<LoginRequest>) -> Result<Answer<TokensView>, LoginError> {
-        self.logins.check(client_ip(request))?;
+    async fn login(
+        &self,
+        request: &Request,
+        body: JsonBody<LoginRequest>,
+    ) -> Result<Response<Answer<LoginView>>, LoginError> {
         let JsonBody(body) = body;
         let name = match (body.username, body.email) {
             (Some(name), None) | (None, Some(name)) => name,
             _ => Err(ApiError::validation(vec!["give either `username` or `email`".to_owned()]))?,
         };
-        let pair = self.access.login(&name, body.password.into(), &origin(request)).await?;
-        Ok(ok(pair.into(), "logged in"))
+        let outcome = self.access.login(&name, body.password.into(), &origin(request)).await?;
+        Ok(self.answer(outcome, body.use_cookie, body.remember_me))
+    }
+
+    /// Log in: the second step
+    #[oai(path = "/login/mfa", method = "post", operation_id = "login_with_factor")]
+    async fn login_mfa(
+        &self,
+        request: &Request,
+        body: JsonBody<MfaLoginRequest>,
+    ) -> Result<Response<Answer<LoginView>>, LoginError> {
+        let JsonBody(body) = body;
+        let pair = self.access.login_with_factor(&body.mfa_token.into(), &body.code, &origin(request)).await?;
+        Ok(self.answer(LoginOutcome::Tokens(Box::new(pair)), body.use_cookie, body.remember_me))
     }
 
     /// Exchange a refresh token
     ///
-    /// The token that was sent is used up. Sending it again ends its session.
+    /// The token that was sent is used up. Sending it again ends its session. Without `refresh_token` the cookie of a
+    /// browser counts, together with `X-CSRF-Token`.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh")]
     async fn refresh(
         &self,
         request: &Request,
         body: JsonBody<RefreshRequest>,
-    ) -> Result<Answer<TokensView>, RefreshError> {
+    ) -> Result<Response<Answer<TokensView>>, RefreshError> {
         let JsonBody(body) = body;
-        let pair = self.access.refresh(&body.refresh_token.into(), &origin(request)).await?;
-        Ok(ok(pair.into(), "refreshed"))
+        if let Some(token) = body.refresh_token {
+            let pair = self.access.refresh(&token.into(), &origin(request)).await?;
+            return Ok(Response::new(ok(pair.into(), "refreshed")));
+        }
+        let token = cookie::take(request, |origin| self.origins.contains(origin))?;
+        let mut tokens = TokensView::from(self.access.refresh(&token, &origin(request)).await?);
+        let hidden = cookie::hide(&mut tokens);
+        let answer = Response::new(ok(tokens, "refreshed"));
+        Ok(match hidden {
+            // The family's end stays where it was, so a cookie that is kept longer does no harm.
+            Some(token) => cookie::put(answer, &token, self.life(Some(true))),
+            None => answer,
+        })
     }
 
     /// End the caller's session
     ///
     /// Its access tokens stop working at once.
     #[oai(path = "/logout", method = "post", operation_id = "logout")]
-    async fn logout(&self, request: &Request, caller: Authenticated) -> Result<Answer<LoggedOut>, LogoutError> {
+    async fn logout(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+    ) -> Result<Response<Answer<LoggedOut>>, LogoutError> {
         self.access.logout(&caller, &origin(request)).await?;
-        Ok(ok(LoggedOut { sessions_ended: 1 }, "logged out"))
+        Ok(cookie::clear(Response::new(ok(LoggedOut { sessions_ended: 1 }, "logged out"))))
     }
 
     /// End every session of the caller
     #[oai(path = "/logout-all", method = "post", operation_id = "logout_all")]
-    async fn logout_all(&self, request: &Request, caller: Authenticated) -> Result<Answer<LoggedOut>, LogoutError> {
+    async fn logout_all(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+    ) -> Result<Response<Answer<LoggedOut>>, LogoutError> {
         if caller.session().is_none() {
             Err(ApiError::not_found("an API key has no session"))?;
         }
         let ended = self.access.logout_all(&caller, &origin(request)).await?;
-        Ok(ok(LoggedOut { sessions_ended: ended as u64 }, "logged out everywhere"))
+        let answer = ok(LoggedOut { sessions_ended: ended as u64 }, "logged out everywhere");
+        Ok(cookie::clear(Response::new(answer)))
+    }
+
+    /// List the caller's sessions
+    #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
+    async fn sessions(&self, caller: Authenticated) -> Result<Answer<Vec<SessionView>>, SessionsError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let sessions = self.access.list_sessions(caller.id).await?;
+        let views = sessions.into_iter().map(|session| SessionView {
+            is_current: caller.session() == Some(session.id),
+            id: session.id.to_string(),
+            created_at: rfc3339(session.created_at_us),
+            last_used_at: rfc3339(session.last_used_at_us),
+            expires_at: rfc3339(session.expires_at_us),
+            ip: session.ip,
+            user_agent: session.user_agent,
+        });
+        Ok(ok(views.collect(), "the caller's sessions, newest first"))
+    }
+
+    /// End one of the caller's sessions
+    #[oai(path = "/sessions/:id", method = "delete", operation_id = "end_session")]
+    async fn end_session(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        /// From the list of sessions.
+        id: Path<String>,
+    ) -> Result<Answer<LoggedOut>, LogoutError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let session = Uuid::parse_str(&id).map_err(|_| ApiError::not_found("there is no such session"))?;
+        self.access.end_session(session, caller.id, &caller, &origin(request)).await?;
+        Ok(ok(LoggedOut { sessions_ended: 1 }, "the session was ended"))
     }
 }

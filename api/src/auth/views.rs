@@ -1,7 +1,7 @@
 //! Request and answer bodies of the account routes.
 
 use chrono::{DateTime, SecondsFormat};
-use karat_access::{ApiKey, IssuedKey, TokenPair, User};
+use karat_access::{ApiKey, IssuedKey, LoginOutcome, Registration, TokenPair, User};
 use poem_openapi::Object;
 use poem_openapi::types::Example;
 use secrecy::ExposeSecret;
@@ -33,6 +33,10 @@ pub struct LoginRequest {
     pub email: Option<String>,
     /// The password.
     pub password: String,
+    /// For browsers: the refresh token is put into a cookie that scripts cannot read, and is left out of the answer.
+    pub use_cookie: Option<bool>,
+    /// With `use_cookie`: the cookie outlives the browser's session.
+    pub remember_me: Option<bool>,
 }
 
 /// A refresh token. It works once.
@@ -40,8 +44,8 @@ pub struct LoginRequest {
 #[serde(deny_unknown_fields)]
 #[oai(example)]
 pub struct RefreshRequest {
-    /// The token from the last log-in or refresh.
-    pub refresh_token: String,
+    /// The token from the last log-in or refresh. Without it the cookie counts, and `X-CSRF-Token` is needed.
+    pub refresh_token: Option<String>,
 }
 
 /// What is needed to make an API key.
@@ -78,6 +82,12 @@ pub struct UserView {
     pub is_active: bool,
     /// True when the address was verified.
     pub is_verified: bool,
+    /// The verified telephone number in E.164.
+    pub phone: Option<String>,
+    /// `none`, `granted` or `revoked`.
+    pub consent_status: String,
+    /// The version of the text that the status is about.
+    pub consent_version: Option<String>,
     /// RFC 3339 in UTC.
     pub created_at: String,
     /// RFC 3339 in UTC.
@@ -88,17 +98,44 @@ pub struct UserView {
 
 /// Tokens and the account that they are for.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct TokensView {
     /// The JWT for `Authorization: Bearer`.
     pub access_token: String,
-    /// For the next refresh; works once.
-    pub refresh_token: String,
+    /// For the next refresh; works once. Absent when it is in the cookie.
+    pub refresh_token: Option<String>,
+    /// With the cookie: what to send as `X-CSRF-Token`.
+    pub csrf_token: Option<String>,
     /// Always `bearer`.
     pub token_type: String,
     /// Seconds until the access token expires.
     pub expires_in: u64,
     /// The account.
     pub user: UserView,
+}
+
+/// What a log-in or a registration came to: tokens, or what is still needed.
+#[derive(Debug, Default, Object)]
+#[oai(skip_serializing_if_is_none)]
+pub struct LoginView {
+    /// The JWT for `Authorization: Bearer`.
+    pub access_token: Option<String>,
+    /// For the next refresh; works once. Absent when it is in the cookie.
+    pub refresh_token: Option<String>,
+    /// With the cookie: what to send as `X-CSRF-Token`.
+    pub csrf_token: Option<String>,
+    /// Always `bearer`, with tokens.
+    pub token_type: Option<String>,
+    /// Seconds until the access token expires, or until `mfa_token` does.
+    pub expires_in: Option<u64>,
+    /// The account, with tokens.
+    pub user: Option<UserView>,
+    /// True when the second factor is asked for: send it with `mfa_token` to `/auth/login/mfa`.
+    pub mfa_required: Option<bool>,
+    /// Reaches nothing but the second step.
+    pub mfa_token: Option<String>,
+    /// True when a message was sent to the address, which must be confirmed first.
+    pub verification_required: Option<bool>,
 }
 
 /// An API key without its secret.
@@ -150,6 +187,9 @@ impl From<User> for UserView {
             avatar_url: user.avatar_url,
             is_active: user.is_active,
             is_verified: user.is_verified,
+            phone: user.phone,
+            consent_status: user.consent_status,
+            consent_version: user.consent_version,
             created_at: rfc3339(user.created_at_us),
             updated_at: rfc3339(user.updated_at_us),
             version: user.version,
@@ -161,10 +201,48 @@ impl From<TokenPair> for TokensView {
     fn from(pair: TokenPair) -> Self {
         Self {
             access_token: pair.access_token.expose_secret().to_owned(),
-            refresh_token: pair.refresh_token.expose_secret().to_owned(),
+            refresh_token: Some(pair.refresh_token.expose_secret().to_owned()),
+            csrf_token: None,
             token_type: "bearer".to_owned(),
             expires_in: pair.expires_in_s,
             user: pair.user.into(),
+        }
+    }
+}
+
+impl From<TokensView> for LoginView {
+    fn from(tokens: TokensView) -> Self {
+        Self {
+            access_token: Some(tokens.access_token),
+            refresh_token: tokens.refresh_token,
+            csrf_token: tokens.csrf_token,
+            token_type: Some(tokens.token_type),
+            expires_in: Some(tokens.expires_in),
+            user: Some(tokens.user),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<Registration> for LoginView {
+    fn from(registration: Registration) -> Self {
+        match registration {
+            Registration::Tokens(pair) => TokensView::from(*pair).into(),
+            Registration::VerificationSent => Self { verification_required: Some(true), ..Self::default() },
+        }
+    }
+}
+
+impl From<LoginOutcome> for LoginView {
+    fn from(outcome: LoginOutcome) -> Self {
+        match outcome {
+            LoginOutcome::Tokens(pair) => TokensView::from(*pair).into(),
+            LoginOutcome::MfaRequired { ticket, expires_in } => Self {
+                mfa_required: Some(true),
+                mfa_token: Some(ticket.expose_secret().to_owned()),
+                expires_in: Some(expires_in.as_secs()),
+                ..Self::default()
+            },
         }
     }
 }
@@ -203,13 +281,19 @@ impl Example for RegisterRequest {
 
 impl Example for LoginRequest {
     fn example() -> Self {
-        Self { username: Some("maria_77".to_owned()), email: None, password: "nine-Blue-7-boats".to_owned() }
+        Self {
+            username: Some("maria_77".to_owned()),
+            email: None,
+            password: "nine-Blue-7-boats".to_owned(),
+            use_cookie: None,
+            remember_me: None,
+        }
     }
 }
 
 impl Example for RefreshRequest {
     fn example() -> Self {
-        Self { refresh_token: "5d0c7e3f".repeat(8) }
+        Self { refresh_token: Some("5d0c7e3f".repeat(8)) }
     }
 }
 
@@ -223,7 +307,7 @@ impl Example for NewApiKeyRequest {
     }
 }
 
-fn rfc3339(micros: i64) -> String {
+pub(super) fn rfc3339(micros: i64) -> String {
     let time = DateTime::from_timestamp_micros(micros).unwrap_or_default();
     time.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -4,4 +4,5 @@
 
 mod answers;
 mod bodies;
+mod limits;
 mod serving;

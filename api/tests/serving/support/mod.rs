@@ -70,7 +70,7 @@ impl TestApp {
         let snapshots = Snapshots::new(lake.clone(), "etl_runs").unwrap();
         let (poke, log_ends) = (Poke::default(), Arc::<LogEnds>::default());
         tokio::spawn(follow(Arc::clone(&snapshots), Arc::clone(&poke)));
-        let auth = AuthSettings { login_limit: None, register_limit: None };
+        let auth = AuthSettings::without_limits();
         let mut settings = ApiSettings { auth, ..ApiSettings::default() };
         change(&mut settings);
         let parts = Parts {

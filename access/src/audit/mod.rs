@@ -1,7 +1,12 @@
 //! Security events, as the audit log keeps them. Rows are only ever added; the database itself refuses the rest.
 
+pub(crate) mod chain;
+mod log;
+
 use serde_json::Value;
 use uuid::Uuid;
+
+pub use log::{AuditFilter, AuditRow, ChainBreak, ChainReport};
 
 use crate::{Caller, CallerKind, Origin};
 
@@ -12,6 +17,8 @@ pub enum Actor {
     Anonymous,
     /// A person at the command line, who owns the data folder.
     Shell,
+    /// Upkeep that nobody asked for at the moment.
+    System,
     /// A user with a session.
     User(Uuid),
     /// An API key.
@@ -24,13 +31,38 @@ pub enum Actor {
 pub enum Action {
     Register,
     Login,
+    LoginMfa,
     Refresh,
     RefreshReuse,
     Logout,
     LogoutAll,
+    SessionRevoke,
     UserCreate,
+    UserUpdate,
+    UserDeactivate,
+    UserActivate,
+    UserDelete,
+    UserPurge,
     RoleSet,
+    PasswordChange,
     PasswordReset,
+    PasswordResetRequest,
+    EmailVerify,
+    EmailVerifyRequest,
+    PhoneCodeRequest,
+    PhoneLink,
+    PhoneUnlink,
+    OauthLogin,
+    OauthLink,
+    OauthUnlink,
+    MfaEnroll,
+    MfaConfirm,
+    MfaRemove,
+    RecoveryCodeUse,
+    ConsentGrant,
+    ConsentRevoke,
+    AvatarSet,
+    AvatarRemove,
     ApiKeyCreate,
     ApiKeyRevoke,
 }
@@ -72,6 +104,11 @@ impl AuditEvent {
         Self { actor, action, target, outcome, origin: origin.clone(), details: None }
     }
 
+    /// A refusal of somebody who is known.
+    pub(crate) fn refused(actor: Actor, action: Action, target: Option<Uuid>, origin: &Origin) -> Self {
+        Self { actor, action, target, outcome: Outcome::Denied, origin: origin.clone(), details: None }
+    }
+
     pub(crate) fn with_details(mut self, details: Value) -> Self {
         self.details = Some(details);
         self
@@ -92,6 +129,7 @@ impl Actor {
         match self {
             Self::Anonymous => ("anonymous", None),
             Self::Shell => ("shell", None),
+            Self::System => ("system", None),
             Self::User(id) => ("user", Some(id)),
             Self::ApiKey(id) => ("api_key", Some(id)),
         }
@@ -104,13 +142,38 @@ impl Action {
         match self {
             Self::Register => "register",
             Self::Login => "login",
+            Self::LoginMfa => "login_mfa",
             Self::Refresh => "refresh",
             Self::RefreshReuse => "refresh_reuse",
             Self::Logout => "logout",
             Self::LogoutAll => "logout_all",
+            Self::SessionRevoke => "session_revoke",
             Self::UserCreate => "user_create",
+            Self::UserUpdate => "user_update",
+            Self::UserDeactivate => "user_deactivate",
+            Self::UserActivate => "user_activate",
+            Self::UserDelete => "user_delete",
+            Self::UserPurge => "user_purge",
             Self::RoleSet => "role_set",
+            Self::PasswordChange => "password_change",
             Self::PasswordReset => "password_reset",
+            Self::PasswordResetRequest => "password_reset_request",
+            Self::EmailVerify => "email_verify",
+            Self::EmailVerifyRequest => "email_verify_request",
+            Self::PhoneCodeRequest => "phone_code_request",
+            Self::PhoneLink => "phone_link",
+            Self::PhoneUnlink => "phone_unlink",
+            Self::OauthLogin => "oauth_login",
+            Self::OauthLink => "oauth_link",
+            Self::OauthUnlink => "oauth_unlink",
+            Self::MfaEnroll => "mfa_enroll",
+            Self::MfaConfirm => "mfa_confirm",
+            Self::MfaRemove => "mfa_remove",
+            Self::RecoveryCodeUse => "recovery_code_use",
+            Self::ConsentGrant => "consent_grant",
+            Self::ConsentRevoke => "consent_revoke",
+            Self::AvatarSet => "avatar_set",
+            Self::AvatarRemove => "avatar_remove",
             Self::ApiKeyCreate => "api_key_create",
             Self::ApiKeyRevoke => "api_key_revoke",
         }

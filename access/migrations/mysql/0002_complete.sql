@@ -1,0 +1,92 @@
+-- Everything else that accounts need: log-ins by others, codes, second factors, consent, attempts, and a hash chain
+-- over the audit log.
+
+-- Log-ins at another provider. What names one is (issuer, subject), never an address.
+CREATE TABLE identities (
+    id VARCHAR(36) NOT NULL PRIMARY KEY,
+    user_id VARCHAR(36) NOT NULL,
+    provider VARCHAR(40) NOT NULL,
+    issuer VARCHAR(255) NOT NULL,
+    subject VARCHAR(255) NOT NULL,
+    email VARCHAR(254),
+    created_at BIGINT NOT NULL,
+    last_used_at BIGINT NOT NULL,
+    UNIQUE (issuer, subject),
+    FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE INDEX identities_by_user ON identities (user_id);
+
+-- Codes and tokens that work once. At most one a purpose and address is alive: a new one replaces it.
+CREATE TABLE one_time_codes (
+    id VARCHAR(36) NOT NULL PRIMARY KEY,
+    purpose VARCHAR(40) NOT NULL,
+    user_id VARCHAR(36),
+    address VARCHAR(254) NOT NULL,
+    code_hash VARCHAR(64) NOT NULL,
+    tries_left BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    used_at BIGINT,
+    FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE INDEX one_time_codes_by_address ON one_time_codes (purpose, address, created_at);
+CREATE INDEX one_time_codes_by_hash ON one_time_codes (code_hash);
+CREATE INDEX one_time_codes_by_end ON one_time_codes (expires_at);
+
+-- The secret is sealed with the key beside the signing keys. `last_step` is the newest time step that was used.
+CREATE TABLE mfa_factors (
+    id VARCHAR(36) NOT NULL PRIMARY KEY,
+    user_id VARCHAR(36) NOT NULL UNIQUE,
+    kind VARCHAR(20) NOT NULL,
+    secret VARCHAR(500) NOT NULL,
+    last_step BIGINT NOT NULL DEFAULT 0,
+    created_at BIGINT NOT NULL,
+    confirmed_at BIGINT,
+    FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+CREATE TABLE recovery_codes (
+    code_hash VARCHAR(64) NOT NULL PRIMARY KEY,
+    user_id VARCHAR(36) NOT NULL,
+    used_at BIGINT,
+    FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE INDEX recovery_codes_by_user ON recovery_codes (user_id);
+
+-- What was agreed to and taken back, and when. Rows are only ever added while the account lives.
+CREATE TABLE consents (
+    id VARCHAR(36) NOT NULL PRIMARY KEY,
+    user_id VARCHAR(36) NOT NULL,
+    status VARCHAR(20) NOT NULL,
+    version VARCHAR(50) NOT NULL,
+    source VARCHAR(100) NOT NULL,
+    at BIGINT NOT NULL,
+    ip VARCHAR(45),
+    FOREIGN KEY (user_id) REFERENCES users (id) ON DELETE CASCADE
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE INDEX consents_by_user ON consents (user_id, at);
+
+-- Failed attempts, counted before the attempt is checked, so that parallel ones cannot pass together.
+CREATE TABLE attempts (
+    name VARCHAR(200) NOT NULL PRIMARY KEY,
+    failures BIGINT NOT NULL,
+    next_at BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+CREATE INDEX attempts_by_end ON attempts (expires_at);
+
+-- One row: the newest link of the chain. Locking it is also what puts commits in the order of their numbers.
+CREATE TABLE audit_head (
+    id BIGINT NOT NULL PRIMARY KEY,
+    seq BIGINT NOT NULL,
+    hash VARCHAR(64) NOT NULL,
+    first_seq BIGINT NOT NULL
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+INSERT INTO audit_head (id, seq, hash, first_seq)
+SELECT 1, coalesce(max(seq), 0), '', coalesce(max(seq), 0) + 1 FROM audit_log;
+
+-- Rows from before the chain have no hash.
+ALTER TABLE audit_log ADD COLUMN hash VARCHAR(64) NOT NULL DEFAULT '';
+CREATE INDEX audit_log_by_actor ON audit_log (actor_id);
+CREATE INDEX users_by_state ON users (deleted_at);
+CREATE INDEX sessions_by_ip ON sessions (user_id, ip);

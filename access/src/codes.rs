@@ -1,0 +1,116 @@
+//! Codes and links that work once: making them and their messages.
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::secret::{random_digits, random_hex, sha256_hex};
+use crate::send::Mail;
+use crate::store::{NewCodeRow, User};
+use crate::time::{as_us, now_us};
+use crate::{Access, AccessError};
+
+/// How long links and numbers in messages work.
+pub(crate) const LINK_LIFE: Duration = Duration::from_secs(15 * 60);
+pub(crate) const NUMBER_LIFE: Duration = Duration::from_secs(10 * 60);
+const VERIFY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Wrong tries that a short code survives, the right one included.
+const NUMBER_TRIES: i64 = 5;
+
+pub(crate) const RESET: &str = "reset";
+pub(crate) const VERIFY: &str = "verify";
+pub(crate) const MFA: &str = "mfa";
+pub(crate) const PHONE: &str = "phone";
+
+impl Access {
+    /// A long token for a purpose; older ones for the same address die.
+    pub(crate) async fn issue_token(
+        &self,
+        purpose: &'static str,
+        user: Uuid,
+        address: &str,
+        life: Duration,
+    ) -> Result<SecretString, AccessError> {
+        let token = random_hex::<32>()?;
+        let at = now_us();
+        let row = NewCodeRow {
+            id: Uuid::now_v7(),
+            purpose,
+            user: Some(user),
+            address: address.to_owned(),
+            code_hash: sha256_hex(&token),
+            tries: 1,
+            at,
+            expires_at: at + as_us(life),
+        };
+        self.inner.store.create_code(&row).await?;
+        Ok(token.into())
+    }
+
+    /// A code of six digits, bound to a number and a purpose.
+    pub(crate) async fn issue_number(&self, purpose: &'static str, address: &str) -> Result<String, AccessError> {
+        let code = random_digits(6)?;
+        let at = now_us();
+        let row = NewCodeRow {
+            id: Uuid::now_v7(),
+            purpose,
+            user: None,
+            address: address.to_owned(),
+            code_hash: number_hash(purpose, address, &code),
+            tries: NUMBER_TRIES,
+            at,
+            expires_at: at + as_us(NUMBER_LIFE),
+        };
+        self.inner.store.create_code(&row).await?;
+        Ok(code)
+    }
+
+    /// Sends the link that shows that an address is the account's own.
+    pub(crate) async fn send_verification(&self, user: &User) -> Result<(), AccessError> {
+        let Some(email) = &user.email else { return Ok(()) };
+        let key = email.to_ascii_lowercase();
+        let token = self.issue_token(VERIFY, user.id, &key, VERIFY_LIFE).await?;
+        let link = self.link("verify-email", &token);
+        self.mail(
+            email,
+            "Confirm your e-mail address",
+            &format!(
+                "Hello {},\n\nplease confirm that this address is yours:\n\n{link}\n\nThe link works once, for 24 hours. \
+                 If you did not ask for it, do nothing.\n",
+                user.username
+            ),
+        );
+        Ok(())
+    }
+
+    /// Tells the owner of an account, at its stored address, that something about it changed.
+    pub(crate) fn notify(&self, user: &User, what: &str) {
+        if let Some(email) = &user.email {
+            let text = format!(
+                "Hello {},\n\n{what}\n\nIf it was not you, reset your password at {} and end your sessions.\n",
+                user.username, self.inner.settings.public_url
+            );
+            self.mail(email, "Your account was changed", &text);
+        }
+    }
+
+    pub(crate) fn mail(&self, to: &str, subject: &'static str, text: &str) {
+        self.inner.post.mail(Mail { to: to.to_owned(), subject, text: text.to_owned().into() });
+    }
+
+    /// A link to this instance, whatever the request called it. The token stands behind `#`, which browsers keep to
+    /// themselves: it reaches no log and no `Referer`.
+    pub(crate) fn link(&self, page: &str, token: &SecretString) -> String {
+        use secrecy::ExposeSecret;
+        let base = self.inner.settings.public_url.trim_end_matches('/');
+        format!("{base}/{page}#token={}", token.expose_secret())
+    }
+}
+
+/// Six digits could be tried out against a plain hash; bound to their purpose and number, at least not by a table.
+/// What protects them is that they live for minutes and die after five tries.
+pub(crate) fn number_hash(purpose: &str, address: &str, code: &str) -> String {
+    sha256_hex(&json!([purpose, address, code]).to_string())
+}

@@ -1,0 +1,196 @@
+//! The second factor: six digits of an authenticator (RFC 6238), and recovery codes for when it is lost.
+//!
+//! A code works once: its time step is used up, also for codes of earlier steps, even in parallel. Wrong codes are
+//! counted apart from wrong passwords, so that neither can block the other.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use totp_rs::{Builder, Secret, Totp};
+use uuid::Uuid;
+
+use crate::codes::MFA;
+use crate::secret::{random_bytes, random_hex, sha256_hex};
+use crate::sessions::TokenPair;
+use crate::store::CodeUse;
+use crate::throttle::FACTOR;
+use crate::time::{as_s, now_us};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, User};
+
+/// How long the second step of a log-in may take.
+const TICKET_LIFE: Duration = Duration::from_secs(5 * 60);
+const RECOVERY_CODES: usize = 10;
+
+/// What a log-in came to.
+#[derive(Debug)]
+pub enum LoginOutcome {
+    /// Logged in.
+    Tokens(Box<TokenPair>),
+    /// The password was right and the second factor is asked for. The ticket reaches nothing but that step.
+    MfaRequired {
+        /// For [`Access::login_with_factor`].
+        ticket: SecretString,
+        /// Its life.
+        expires_in: Duration,
+    },
+}
+
+/// A factor that is being set up. This is the only time that the secret is known.
+#[derive(Debug)]
+pub struct Enrolment {
+    /// In base 32, to type in.
+    pub secret: SecretString,
+    /// `otpauth://` address for a QR code.
+    pub uri: SecretString,
+}
+
+impl Access {
+    /// Begins to set up a factor for the caller, after the password was given again.
+    ///
+    /// # Errors
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::Taken`] when there is a confirmed one.
+    pub async fn enroll_totp(
+        &self,
+        caller: &Caller,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<Enrolment, AccessError> {
+        let user = self.require_password(caller, password, origin).await?;
+        let secret = Secret::from(random_bytes::<20>()?);
+        let base32 = secret.to_base32();
+        let sealed = self.inner.seal.seal(user.id, base32.as_bytes())?;
+        let event = AuditEvent::success(caller.into(), Action::MfaEnroll, user.id, origin);
+        if !self.inner.store.enroll_factor(user.id, &sealed, &event).await? {
+            return Err(AccessError::Taken { field: "second factor" });
+        }
+        let uri = format!("otpauth://totp/Karat:{}?secret={base32}&issuer=Karat", user.username);
+        Ok(Enrolment { secret: base32.into(), uri: uri.into() })
+    }
+
+    /// Confirms the factor by a first code; answers the recovery codes, which are shown this once.
+    ///
+    /// # Errors
+    /// [`AccessError::CodeRefused`]; [`AccessError::NotFound`] without one to confirm; [`AccessError::TooManyAttempts`].
+    pub async fn confirm_totp(
+        &self,
+        caller: &Caller,
+        code: &str,
+        origin: &Origin,
+    ) -> Result<Vec<SecretString>, AccessError> {
+        let factor = self.inner.store.find_factor(caller.id).await?.filter(|factor| !factor.is_confirmed);
+        let factor = factor.ok_or(AccessError::NotFound { what: "factor to confirm" })?;
+        let name = format!("mfa:{}", caller.id);
+        self.begin_attempt(&name, FACTOR).await?;
+        let step = self.matching_step(caller.id, &factor.secret, code)?.ok_or(AccessError::CodeRefused)?;
+        let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
+        let hashes: Vec<_> = codes.iter().map(|code| recovery_hash(caller.id, code)).collect();
+        let event = AuditEvent::success(caller.into(), Action::MfaConfirm, caller.id, origin);
+        if !self.inner.store.confirm_factor(caller.id, step, &hashes, &event).await? {
+            return Err(AccessError::NotFound { what: "factor to confirm" });
+        }
+        self.inner.store.clear_attempts(&name).await?;
+        if let Some(user) = self.find_user(caller.id).await? {
+            self.notify(&user, "A second factor was set up for your account.");
+        }
+        Ok(codes.into_iter().map(Into::into).collect())
+    }
+
+    /// Removes the caller's factor, after the password was given again.
+    ///
+    /// # Errors
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::NotFound`] without one.
+    pub async fn remove_totp(
+        &self,
+        caller: &Caller,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<(), AccessError> {
+        let user = self.require_password(caller, password, origin).await?;
+        let event = AuditEvent::success(caller.into(), Action::MfaRemove, user.id, origin);
+        if !self.inner.store.remove_factor(user.id, &event).await? {
+            return Err(AccessError::NotFound { what: "second factor" });
+        }
+        self.notify(&user, "The second factor of your account was removed.");
+        Ok(())
+    }
+
+    /// The second step of a log-in: a code of the authenticator or a recovery code.
+    ///
+    /// # Errors
+    /// [`AccessError::CodeRefused`] when the ticket or the code does not hold; [`AccessError::TooManyAttempts`].
+    pub async fn login_with_factor(
+        &self,
+        ticket: &SecretString,
+        code: &str,
+        origin: &Origin,
+    ) -> Result<TokenPair, AccessError> {
+        let ticket = sha256_hex(ticket.expose_secret());
+        let id = self.inner.store.find_token(MFA, &ticket).await?.ok_or(AccessError::CodeRefused)?;
+        let name = format!("mfa:{id}");
+        self.begin_attempt(&name, FACTOR).await?;
+        if !self.check_factor(id, code, origin).await? {
+            self.audit_refusal(AuditEvent::denied(Action::LoginMfa, Some(id), origin)).await;
+            return Err(AccessError::CodeRefused);
+        }
+        if self.inner.store.use_token(MFA, &ticket).await? == CodeUse::Refused {
+            return Err(AccessError::CodeRefused);
+        }
+        self.inner.store.clear_attempts(&name).await?;
+        let user = self.find_user(id).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
+        self.start_session(user, Action::LoginMfa, origin).await
+    }
+
+    /// Tokens for a user who proved one factor, or a ticket when there is a second one.
+    pub(crate) async fn finish_login(
+        &self,
+        user: User,
+        action: Action,
+        origin: &Origin,
+    ) -> Result<LoginOutcome, AccessError> {
+        let factor = self.inner.store.find_factor(user.id).await?;
+        if !factor.is_some_and(|factor| factor.is_confirmed) {
+            return Ok(LoginOutcome::Tokens(Box::new(self.start_session(user, action, origin).await?)));
+        }
+        // A ticket each: of two log-ins at a time neither ends the other.
+        let ticket = self.issue_token(MFA, user.id, &random_hex::<16>()?, TICKET_LIFE).await?;
+        Ok(LoginOutcome::MfaRequired { ticket, expires_in: TICKET_LIFE })
+    }
+
+    async fn check_factor(&self, user: Uuid, code: &str, origin: &Origin) -> Result<bool, AccessError> {
+        let Some(factor) = self.inner.store.find_factor(user).await?.filter(|factor| factor.is_confirmed) else {
+            return Ok(false);
+        };
+        if code.len() > 64 {
+            return Ok(false);
+        }
+        if let Some(step) = self.matching_step(user, &factor.secret, code)? {
+            return Ok(step > factor.last_step && self.inner.store.use_step(user, step).await?);
+        }
+        let event = AuditEvent::success(Actor::User(user), Action::RecoveryCodeUse, user, origin);
+        self.inner.store.use_recovery_code(user, &recovery_hash(user, &code.to_ascii_lowercase()), &event).await
+    }
+
+    /// The time step that a code is right for: the present one, the one before or the one after.
+    fn matching_step(&self, user: Uuid, sealed: &str, code: &str) -> Result<Option<i64>, AccessError> {
+        let base32 = self.inner.seal.open(user, sealed)?;
+        let step = totp(&base32)?.check(code.trim(), as_s(now_us()));
+        Ok(step.and_then(|step| i64::try_from(step).ok()))
+    }
+}
+
+fn totp(base32: &[u8]) -> Result<Totp, AccessError> {
+    let wrong = || AccessError::Corrupt { column: "mfa_factors.secret", found: "no secret in base 32".to_owned() };
+    let text = std::str::from_utf8(base32).map_err(|_| wrong())?;
+    let secret = Secret::try_from_base32(text).map_err(|_| wrong())?;
+    Builder::new().with_secret(secret).build().map_err(|_| wrong())
+}
+
+/// Eighty bits in groups of five.
+fn recovery_code() -> Result<String, AccessError> {
+    let hex = random_hex::<10>()?;
+    Ok([&hex[..5], &hex[5..10], &hex[10..15], &hex[15..]].join("-"))
+}
+
+fn recovery_hash(user: Uuid, code: &str) -> String {
+    sha256_hex(&format!("{user}:{}", code.trim().replace('-', "")))
+}

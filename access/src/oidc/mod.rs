@@ -1,0 +1,252 @@
+//! Logging in through other providers: OpenID Connect, and OAuth 2 for those that have nothing better.
+//!
+//! The authorization code flow with PKCE (S256), state and nonce. What belongs to one attempt (state, nonce, verifier)
+//! is sealed into a cookie of the browser that began it, so that a callback in another browser comes to nothing; the
+//! state is in the database too and works once. A person is known by (issuer, subject), never by an address, and an
+//! account that exists is only joined by its owner, logged in.
+
+mod fetch;
+mod id_token;
+mod provider;
+
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub(crate) use provider::Providers;
+pub use provider::{ProviderKind, ProviderSettings};
+
+use crate::mfa::LoginOutcome;
+use crate::phone::new_row;
+use crate::secret::{random_hex, sha256, sha256_hex};
+use crate::store::{CodeUse, Identity, NewCodeRow, NewUserRow, User};
+use crate::time::{as_us, now_us};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin};
+use provider::Person;
+
+/// How long a person may take at the provider.
+pub const FLOW_LIFE: Duration = Duration::from_secs(10 * 60);
+const PURPOSE: &str = "oauth";
+
+/// Where to send the browser, and what to put into its cookie.
+#[derive(Debug)]
+pub struct Redirect {
+    /// The provider's page.
+    pub url: String,
+    /// For a cookie of this browser that scripts cannot read; without it the callback is refused.
+    pub cookie: SecretString,
+}
+
+/// What a callback brought.
+#[derive(Debug)]
+pub struct Callback {
+    /// Name of the provider in the path.
+    pub provider: String,
+    /// `code`.
+    pub code: SecretString,
+    /// `state`.
+    pub state: String,
+    /// `iss` (RFC 9207), when the provider sends it.
+    pub iss: Option<String>,
+    /// The cookie of the browser.
+    pub cookie: SecretString,
+}
+
+/// What a callback came to.
+#[derive(Debug)]
+pub enum CallbackOutcome {
+    /// A log-in.
+    Login(Box<LoginOutcome>),
+    /// The log-in there was added to the account that asked for it.
+    Linked,
+}
+
+/// One attempt, sealed into the cookie.
+#[derive(Serialize, Deserialize)]
+struct Flow {
+    provider: String,
+    state: String,
+    nonce: String,
+    verifier: String,
+    link: Option<Uuid>,
+    ends_at: i64,
+}
+
+impl Access {
+    /// Names of the providers that are set up.
+    pub fn provider_names(&self) -> Vec<String> {
+        self.inner.providers.names()
+    }
+
+    /// Begins a log-in at a provider.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`] for a provider that is not set up; [`AccessError::Delivery`] when it does not answer.
+    pub async fn begin_oauth_login(&self, provider: &str) -> Result<Redirect, AccessError> {
+        self.begin_flow(provider, None).await
+    }
+
+    /// Begins to add a log-in at a provider to the caller's account, after the password was given again, where the
+    /// account has one.
+    ///
+    /// # Errors
+    /// As [`Access::begin_oauth_login`]; [`AccessError::InvalidCredentials`].
+    pub async fn begin_oauth_link(
+        &self,
+        caller: &Caller,
+        provider: &str,
+        password: Option<SecretString>,
+        origin: &Origin,
+    ) -> Result<Redirect, AccessError> {
+        let login = self.inner.store.find_login_of(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        if login.password_hash.is_some() {
+            let password = password.ok_or(AccessError::InvalidCredentials)?;
+            self.require_password(caller, password, origin).await?;
+        }
+        self.begin_flow(provider, Some(caller.id)).await
+    }
+
+    /// Finishes what was begun: the browser is back from the provider.
+    ///
+    /// # Errors
+    /// [`AccessError::CodeRefused`] when anything of it does not hold; [`AccessError::Taken`] when the log-in there, or
+    /// its address, belongs to another account; [`AccessError::RegistrationClosed`].
+    pub async fn finish_oauth(&self, callback: Callback, origin: &Origin) -> Result<CallbackOutcome, AccessError> {
+        let flow = self.open_flow(&callback)?;
+        // Used up before anything is asked of the provider: a second callback finds nothing.
+        if self.inner.store.use_token(PURPOSE, &sha256_hex(&flow.state)).await? == CodeUse::Refused {
+            return Err(AccessError::CodeRefused);
+        }
+        let provider = self.inner.providers.find(&flow.provider)?;
+        let redirect = self.callback_url(&flow.provider);
+        let person =
+            provider.person(&callback.code, &flow.verifier, &flow.nonce, callback.iss.as_deref(), &redirect).await?;
+        let known = self.inner.store.find_identity(&person.issuer, &person.subject).await?;
+        match (flow.link, known) {
+            (Some(user), Some(identity)) if identity.user != user => Err(AccessError::Taken { field: "identity" }),
+            (Some(_), Some(_)) => Ok(CallbackOutcome::Linked),
+            (Some(user), None) => self.link_person(user, &flow.provider, person, origin).await,
+            (None, Some(identity)) => {
+                let user = self.find_user(identity.user).await?.filter(|user| user.is_active);
+                let user = user.ok_or(AccessError::CodeRefused)?;
+                self.inner.store.touch_identity(identity.id).await?;
+                Ok(CallbackOutcome::Login(Box::new(self.finish_login(user, Action::OauthLogin, origin).await?)))
+            }
+            (None, None) => {
+                let user = self.register_person(&flow.provider, person, origin).await?;
+                Ok(CallbackOutcome::Login(Box::new(self.finish_login(user, Action::OauthLogin, origin).await?)))
+            }
+        }
+    }
+
+    /// Removes the caller's log-ins at a provider and ends every other session of the account.
+    ///
+    /// # Errors
+    /// [`AccessError::LastWayIn`]; [`AccessError::NotFound`].
+    pub async fn unlink_oauth(&self, caller: &Caller, provider: &str, origin: &Origin) -> Result<(), AccessError> {
+        let event = AuditEvent::success(caller.into(), Action::OauthUnlink, caller.id, origin)
+            .with_details(serde_json::json!({"provider": provider}));
+        let revoked = self.inner.store.unlink_identity(caller.id, provider, caller.session(), &event).await?;
+        let revoked = revoked.ok_or(AccessError::NotFound { what: "log-in at this provider" })?;
+        self.note_revoked(&revoked);
+        if let Some(user) = self.find_user(caller.id).await? {
+            self.notify(&user, "A log-in at another provider was removed from your account.");
+        }
+        Ok(())
+    }
+
+    /// The caller's log-ins at other providers.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn list_identities(&self, user: Uuid) -> Result<Vec<Identity>, AccessError> {
+        self.inner.store.list_identities(user).await
+    }
+
+    async fn begin_flow(&self, provider: &str, link: Option<Uuid>) -> Result<Redirect, AccessError> {
+        let found = self.inner.providers.find(provider)?;
+        let (state, nonce, verifier) = (random_hex::<32>()?, random_hex::<16>()?, random_hex::<32>()?);
+        let at = now_us();
+        let row = NewCodeRow {
+            id: Uuid::now_v7(),
+            purpose: PURPOSE,
+            user: link,
+            // Bound to itself: beginning again in another tab ends nothing.
+            address: sha256_hex(&state),
+            code_hash: sha256_hex(&state),
+            tries: 1,
+            at,
+            expires_at: at + as_us(FLOW_LIFE),
+        };
+        let challenge = URL_SAFE_NO_PAD.encode(sha256(&verifier));
+        let url = found.authorize_url(&self.callback_url(provider), &state, &nonce, &challenge).await?;
+        self.inner.store.create_code(&row).await?;
+        let provider = provider.to_owned();
+        let flow = Flow { provider, state, nonce, verifier, link, ends_at: row.expires_at };
+        let text = serde_json::to_vec(&flow).map_err(|e| AccessError::Hash(e.to_string()))?;
+        Ok(Redirect { url, cookie: self.inner.seal.seal(Uuid::nil(), &text)?.into() })
+    }
+
+    /// The attempt that this browser began, if the callback is about it.
+    fn open_flow(&self, callback: &Callback) -> Result<Flow, AccessError> {
+        let opened = self.inner.seal.open(Uuid::nil(), callback.cookie.expose_secret());
+        let flow = opened.ok().and_then(|text| serde_json::from_slice::<Flow>(&text).ok());
+        let is_same = |flow: &Flow| {
+            verify_slices_are_equal(flow.state.as_bytes(), callback.state.as_bytes()).is_ok()
+                && flow.provider == callback.provider
+                && flow.ends_at > now_us()
+        };
+        flow.filter(is_same).ok_or(AccessError::CodeRefused)
+    }
+
+    fn callback_url(&self, provider: &str) -> String {
+        format!("{}/api/v1/auth/oauth/{provider}/callback", self.inner.settings.public_url.trim_end_matches('/'))
+    }
+
+    async fn link_person(
+        &self,
+        user: Uuid,
+        provider: &str,
+        person: Person,
+        origin: &Origin,
+    ) -> Result<CallbackOutcome, AccessError> {
+        let account = self.find_user(user).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
+        let event = AuditEvent::success(Actor::User(user), Action::OauthLink, user, origin)
+            .with_details(serde_json::json!({"provider": provider}));
+        self.inner.store.link_identity(&identity(user, provider, &person), &event).await?;
+        self.notify(&account, "A log-in at another provider was added to your account.");
+        Ok(CallbackOutcome::Linked)
+    }
+
+    /// An account for a person who has none. One with the same address is not joined, whoever confirmed what: its
+    /// owner logs in and links.
+    async fn register_person(&self, provider: &str, person: Person, origin: &Origin) -> Result<User, AccessError> {
+        if !self.inner.settings.registration_open {
+            return Err(AccessError::RegistrationClosed);
+        }
+        let email = person.email.as_deref().filter(|_| person.email_verified).and_then(|text| Email::parse(text).ok());
+        let is_verified = email.is_some();
+        let row = NewUserRow { email, is_verified, ..new_row()? };
+        let identity = identity(row.id, provider, &person);
+        let event = AuditEvent::success(Actor::User(row.id), Action::Register, row.id, origin)
+            .with_details(serde_json::json!({"provider": provider}));
+        self.inner.store.create_user_with_identity(&row, &identity, &event).await
+    }
+}
+
+fn identity(user: Uuid, provider: &str, person: &Person) -> Identity {
+    Identity {
+        id: Uuid::now_v7(),
+        user,
+        provider: provider.to_owned(),
+        issuer: person.issuer.clone(),
+        subject: person.subject.clone(),
+        email: person.email.clone().filter(|email| email.len() <= 254),
+        created_at_us: now_us(),
+    }
+}

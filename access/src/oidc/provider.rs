@@ -1,0 +1,264 @@
+//! The providers of this instance, and what each is asked.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::jwk::JwkSet;
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::fetch::{Fetch, refused};
+use super::id_token::{self, Expected};
+use crate::AccessError;
+
+/// How long what a provider says about itself is believed.
+const BELIEVED: Duration = Duration::from_secs(10 * 60);
+/// An unknown key is looked for again at most this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// One provider.
+#[derive(Debug, Clone)]
+pub struct ProviderSettings {
+    /// Its name in the routes: letters, digits and hyphens.
+    pub name: String,
+    /// How it works.
+    pub kind: ProviderKind,
+    /// Our name there.
+    pub client_id: String,
+    /// Our password there.
+    pub client_secret: SecretString,
+}
+
+/// How a provider works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// OpenID Connect: everything else is found at the issuer.
+    Oidc {
+        /// Its address, exactly as its tokens name it.
+        issuer: String,
+    },
+    /// GitHub, which speaks OAuth 2 only.
+    GitHub {
+        /// `https://github.com`.
+        site: String,
+        /// `https://api.github.com`.
+        api: String,
+    },
+}
+
+impl ProviderKind {
+    /// The providers that are known by name.
+    pub fn named(name: &str) -> Option<Self> {
+        let oidc = |issuer: &str| Some(Self::Oidc { issuer: issuer.to_owned() });
+        match name {
+            "google" => oidc("https://accounts.google.com"),
+            "apple" => oidc("https://appleid.apple.com"),
+            "facebook" => oidc("https://www.facebook.com"),
+            "github" => {
+                Some(Self::GitHub { site: "https://github.com".to_owned(), api: "https://api.github.com".to_owned() })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Who a provider says it is.
+pub(super) struct Person {
+    pub issuer: String,
+    pub subject: String,
+    pub email: Option<String>,
+    pub email_verified: bool,
+}
+
+pub(crate) struct Providers(HashMap<String, Arc<Provider>>);
+
+pub(super) struct Provider {
+    settings: ProviderSettings,
+    fetch: Fetch,
+    found: Mutex<Option<Arc<Found>>>,
+}
+
+/// What a provider says about itself, with its keys.
+struct Found {
+    about: Discovery,
+    keys: JwkSet,
+    at: Instant,
+}
+
+#[derive(Clone, Deserialize)]
+struct Discovery {
+    issuer: String,
+    authorization_endpoint: String,
+    token_endpoint: String,
+    jwks_uri: String,
+    #[serde(default)]
+    token_endpoint_auth_methods_supported: Vec<String>,
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+#[derive(Deserialize)]
+struct Tokens {
+    access_token: String,
+    id_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct GitHubUser {
+    id: u64,
+}
+
+#[derive(Deserialize)]
+struct GitHubEmail {
+    email: String,
+    primary: bool,
+    verified: bool,
+}
+
+impl Providers {
+    pub(crate) fn new(settings: &[ProviderSettings]) -> Result<Self, AccessError> {
+        if settings.is_empty() {
+            return Ok(Self(HashMap::new()));
+        }
+        let fetch = Fetch::new()?;
+        let provider = |settings: &ProviderSettings| {
+            let provider = Provider { settings: settings.clone(), fetch: fetch.clone(), found: Mutex::new(None) };
+            (settings.name.clone(), Arc::new(provider))
+        };
+        Ok(Self(settings.iter().map(provider).collect()))
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.0.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    pub(super) fn find(&self, name: &str) -> Result<Arc<Provider>, AccessError> {
+        self.0.get(name).cloned().ok_or(AccessError::NotFound { what: "provider" })
+    }
+}
+
+impl Provider {
+    pub(super) async fn authorize_url(
+        &self,
+        redirect: &str,
+        state: &str,
+        nonce: &str,
+        challenge: &str,
+    ) -> Result<String, AccessError> {
+        let (endpoint, scope) = match &self.settings.kind {
+            ProviderKind::Oidc { .. } => {
+                (self.found(BELIEVED).await?.about.authorization_endpoint.clone(), "openid email")
+            }
+            ProviderKind::GitHub { site, .. } => (format!("{site}/login/oauth/authorize"), "read:user user:email"),
+        };
+        let mut url = url::Url::parse(&endpoint).map_err(|_| refused("an address that is none"))?;
+        url.query_pairs_mut()
+            .append_pair("response_type", "code")
+            .append_pair("client_id", &self.settings.client_id)
+            .append_pair("redirect_uri", redirect)
+            .append_pair("scope", scope)
+            .append_pair("state", state)
+            .append_pair("nonce", nonce)
+            .append_pair("code_challenge", challenge)
+            .append_pair("code_challenge_method", "S256");
+        Ok(url.into())
+    }
+
+    /// Exchanges the code and asks who it is.
+    pub(super) async fn person(
+        &self,
+        code: &SecretString,
+        verifier: &str,
+        nonce: &str,
+        iss: Option<&str>,
+        redirect: &str,
+    ) -> Result<Person, AccessError> {
+        match &self.settings.kind {
+            ProviderKind::Oidc { issuer } => {
+                let found = self.found(BELIEVED).await?;
+                // RFC 9207: an answer of another provider than the one that was asked.
+                let is_missing = iss.is_none() && found.about.authorization_response_iss_parameter_supported;
+                if is_missing || iss.is_some_and(|iss| iss != issuer) {
+                    return Err(AccessError::CodeRefused);
+                }
+                let tokens = self.exchange(&found.about.token_endpoint, code, verifier, redirect, &found.about).await?;
+                let token = tokens.id_token.ok_or_else(|| refused("no ID token"))?;
+                let found = if id_token::has_key(&found.keys, &token) { found } else { self.found(LOOK_AGAIN).await? };
+                let expected = Expected { issuer, client_id: &self.settings.client_id, nonce };
+                let claims = id_token::check(&found.keys, &token, &expected)?;
+                Ok(Person {
+                    issuer: issuer.clone(),
+                    subject: claims.sub,
+                    email_verified: claims.email_verified.is_some_and(|truth| truth.is_true()),
+                    email: claims.email,
+                })
+            }
+            ProviderKind::GitHub { site, api } => {
+                let about = Discovery {
+                    issuer: site.clone(),
+                    authorization_endpoint: String::new(),
+                    token_endpoint: format!("{site}/login/oauth/access_token"),
+                    jwks_uri: String::new(),
+                    token_endpoint_auth_methods_supported: vec!["client_secret_post".to_owned()],
+                    authorization_response_iss_parameter_supported: false,
+                };
+                let tokens = self.exchange(&about.token_endpoint, code, verifier, redirect, &about).await?;
+                let user: GitHubUser = self.fetch.get(&format!("{api}/user"), Some(&tokens.access_token)).await?;
+                let emails: Vec<GitHubEmail> =
+                    self.fetch.get(&format!("{api}/user/emails"), Some(&tokens.access_token)).await?;
+                let email = emails.into_iter().find(|email| email.primary);
+                Ok(Person {
+                    issuer: site.clone(),
+                    subject: user.id.to_string(),
+                    email_verified: email.as_ref().is_some_and(|email| email.verified),
+                    email: email.map(|email| email.email),
+                })
+            }
+        }
+    }
+
+    async fn exchange(
+        &self,
+        endpoint: &str,
+        code: &SecretString,
+        verifier: &str,
+        redirect: &str,
+        about: &Discovery,
+    ) -> Result<Tokens, AccessError> {
+        let (id, secret) = (self.settings.client_id.as_str(), self.settings.client_secret.expose_secret());
+        let mut form = vec![
+            ("grant_type", "authorization_code"),
+            ("code", code.expose_secret()),
+            ("redirect_uri", redirect),
+            ("code_verifier", verifier),
+        ];
+        let methods = &about.token_endpoint_auth_methods_supported;
+        // Basic is what a provider takes that says nothing (OpenID Connect Discovery, 3).
+        let basic = methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic");
+        if !basic {
+            form.extend([("client_id", id), ("client_secret", secret)]);
+        }
+        self.fetch.post_form(endpoint, &form, basic.then_some((id, secret))).await
+    }
+
+    /// What the provider says about itself, at most so old.
+    async fn found(&self, at_most: Duration) -> Result<Arc<Found>, AccessError> {
+        let ProviderKind::Oidc { issuer } = &self.settings.kind else { return Err(refused("no discovery")) };
+        if let Some(found) = self.found.lock().clone().filter(|found| found.at.elapsed() < at_most) {
+            return Ok(found);
+        }
+        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let about: Discovery = self.fetch.get(&url, None).await?;
+        if about.issuer != *issuer {
+            return Err(refused("another issuer than the one that was asked"));
+        }
+        let keys = self.fetch.get(&about.jwks_uri, None).await?;
+        let found = Arc::new(Found { about, keys, at: Instant::now() });
+        *self.found.lock() = Some(found.clone());
+        Ok(found)
+    }
+}

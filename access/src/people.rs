@@ -1,0 +1,122 @@
+//! Other people's accounts, for those who may manage them.
+//!
+//! Nobody changes the own role here, gives a role above the own one, or removes the last admin; a moderator can only
+//! disable and enable accounts with the role `user`.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::store::{User, UserFilter};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Permission, Role};
+
+impl Access {
+    /// At most `limit` users in order of creation.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn search_users(&self, filter: &UserFilter, limit: u32) -> Result<Vec<User>, AccessError> {
+        self.inner.store.list_users(filter, limit).await
+    }
+
+    /// Gives another user a role.
+    ///
+    /// # Errors
+    /// [`AccessError::Forbidden`]; [`AccessError::NotFound`]; [`AccessError::LastAdmin`].
+    pub async fn set_role_of(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        role: Role,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        caller.require(Permission::SetRoles)?;
+        if caller.id == id || role.rank() > caller.role.rank() {
+            self.refuse(caller, Action::RoleSet, id, origin).await;
+            return Err(AccessError::Forbidden { permission: Permission::SetRoles });
+        }
+        self.set_role(id, role, caller.into(), origin).await
+    }
+
+    /// Enables or disables another account. Disabling ends its sessions at once.
+    ///
+    /// # Errors
+    /// [`AccessError::Forbidden`]; [`AccessError::NotFound`]; [`AccessError::LastAdmin`].
+    pub async fn set_active_of(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        is_active: bool,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        caller.require(Permission::DeactivateUsers)?;
+        let target = self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        let action = if is_active { Action::UserActivate } else { Action::UserDeactivate };
+        let may = caller.id != id && (caller.has(Permission::ManageUsers) || target.role == Role::User);
+        if !may {
+            self.refuse(caller, action, id, origin).await;
+            return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
+        }
+        let event = AuditEvent::success(caller.into(), action, id, origin);
+        let (user, revoked) = self.inner.store.set_active(id, is_active, &event).await?;
+        self.inner.recent.user_changed(&user);
+        self.note_revoked(&revoked);
+        Ok(user)
+    }
+
+    /// Deletes another account. It can be brought back by hand until the purge removes it for good.
+    ///
+    /// # Errors
+    /// [`AccessError::Forbidden`]; [`AccessError::NotFound`]; [`AccessError::LastAdmin`].
+    pub async fn delete_user(&self, caller: &Caller, id: Uuid, origin: &Origin) -> Result<(), AccessError> {
+        caller.require(Permission::ManageUsers)?;
+        if caller.id == id {
+            // With the password, by the route for the own account.
+            return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
+        }
+        let event = AuditEvent::success(caller.into(), Action::UserDelete, id, origin);
+        let revoked = self.inner.store.delete_user(id, &event).await?;
+        self.note_gone(id, &revoked);
+        Ok(())
+    }
+
+    /// Changes another profile. A new address is not verified.
+    ///
+    /// # Errors
+    /// As [`Access::update_own_account`], and [`AccessError::Forbidden`].
+    pub async fn update_user_of(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        change: crate::ProfileChange,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        caller.require(Permission::ManageUsers)?;
+        let before = self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        let parsed = crate::profile::parse_change(&change)?;
+        let event = AuditEvent::success(caller.into(), Action::UserUpdate, id, origin);
+        let user = self.inner.store.update_user(id, &parsed, &event).await?;
+        if before.email != user.email {
+            self.notify(&before, "The e-mail address of your account was changed by an admin.");
+        }
+        Ok(user)
+    }
+
+    /// Ends every session of another user; answers how many.
+    ///
+    /// # Errors
+    /// [`AccessError::Forbidden`]; [`AccessError::NotFound`].
+    pub async fn end_sessions_of(&self, caller: &Caller, id: Uuid, origin: &Origin) -> Result<usize, AccessError> {
+        caller.require(Permission::ManageUsers)?;
+        self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        let event = AuditEvent::success(caller.into(), Action::LogoutAll, id, origin);
+        let revoked = self.inner.store.revoke_sessions_of(id, &event).await?;
+        self.note_revoked(&revoked);
+        Ok(revoked.len())
+    }
+
+    async fn refuse(&self, caller: &Caller, action: Action, target: Uuid, origin: &Origin) {
+        let event = AuditEvent::refused(Actor::from(caller), action, Some(target), origin)
+            .with_details(json!({"role": caller.role.name()}));
+        self.audit_refusal(event).await;
+    }
+}

@@ -1,0 +1,127 @@
+//! Telephone numbers: logging in by a code, and adding one to an account.
+
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::codes::{NUMBER_LIFE, PHONE, number_hash};
+use crate::mfa::LoginOutcome;
+use crate::send::Sms;
+use crate::store::{CodeUse, NewUserRow, User};
+use crate::throttle::{FACTOR, MESSAGE};
+use crate::time::now_us;
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Phone, Role, Username};
+
+impl Access {
+    /// Sends a code of six digits to a number. The answer is the same whether an account has it.
+    ///
+    /// # Errors
+    /// [`AccessError::Invalid`]; [`AccessError::TooManyAttempts`] after five in an hour; [`AccessError::Unconfigured`].
+    pub async fn request_phone_code(&self, phone: &str, origin: &Origin) -> Result<(), AccessError> {
+        if !self.inner.post.has_sms() {
+            return Err(AccessError::Unconfigured { what: "sending SMS" });
+        }
+        let phone = parse(phone)?;
+        self.begin_attempt(&format!("sms:{}", phone.as_str()), MESSAGE).await?;
+        let code = self.issue_number(PHONE, phone.as_str()).await?;
+        let minutes = NUMBER_LIFE.as_secs() / 60;
+        let text = format!("{code} is your Karat code. It works for {minutes} minutes. Tell it to nobody.");
+        self.inner.post.sms(Sms { to: phone.as_str().to_owned(), text: text.into() });
+        let mut event = AuditEvent::denied(Action::PhoneCodeRequest, None, origin);
+        event.outcome = crate::Outcome::Success;
+        self.audit_refusal(event).await;
+        Ok(())
+    }
+
+    /// Logs in by a code. A number that no account has gets a new one, where registration is open.
+    ///
+    /// # Errors
+    /// [`AccessError::CodeRefused`]; [`AccessError::RegistrationClosed`].
+    pub async fn login_by_phone(&self, phone: &str, code: &str, origin: &Origin) -> Result<LoginOutcome, AccessError> {
+        let phone = parse(phone)?;
+        self.use_phone_code(&phone, code).await?;
+        let user = match self.inner.store.find_user_by_phone(phone.as_str()).await? {
+            Some(user) if user.is_active => user,
+            Some(_) => return Err(AccessError::CodeRefused),
+            None => self.register_phone(&phone, origin).await?,
+        };
+        self.finish_login(user, Action::Login, origin).await
+    }
+
+    /// Adds a number to the caller's account, by a code and the password.
+    ///
+    /// # Errors
+    /// [`AccessError::CodeRefused`]; [`AccessError::InvalidCredentials`]; [`AccessError::Taken`].
+    pub async fn link_phone(
+        &self,
+        caller: &Caller,
+        phone: &str,
+        code: &str,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        let phone = parse(phone)?;
+        let before = self.require_password(caller, password, origin).await?;
+        self.use_phone_code(&phone, code).await?;
+        let event = AuditEvent::success(caller.into(), Action::PhoneLink, caller.id, origin);
+        let user = self.inner.store.set_phone(caller.id, Some(phone.as_str()), &event).await?;
+        self.notify(&before, "A telephone number was added to your account.");
+        Ok(user)
+    }
+
+    /// Removes the number from the caller's account and ends its other sessions.
+    ///
+    /// # Errors
+    /// [`AccessError::LastWayIn`]; [`AccessError::NotFound`] without a number.
+    pub async fn unlink_phone(&self, caller: &Caller, origin: &Origin) -> Result<User, AccessError> {
+        let before = self.find_user(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        if before.phone.is_none() {
+            return Err(AccessError::NotFound { what: "telephone number" });
+        }
+        let event = AuditEvent::success(caller.into(), Action::PhoneUnlink, caller.id, origin);
+        let user = self.inner.store.set_phone(caller.id, None, &event).await?;
+        self.notify(&before, "The telephone number of your account was removed.");
+        Ok(user)
+    }
+
+    async fn use_phone_code(&self, phone: &Phone, code: &str) -> Result<(), AccessError> {
+        let name = format!("phone:{}", phone.as_str());
+        self.begin_attempt(&name, FACTOR).await?;
+        let hash = number_hash(PHONE, phone.as_str(), code.trim());
+        match self.inner.store.use_code(PHONE, phone.as_str(), &hash).await? {
+            CodeUse::Accepted { .. } => self.inner.store.clear_attempts(&name).await,
+            CodeUse::Refused => Err(AccessError::CodeRefused),
+        }
+    }
+
+    async fn register_phone(&self, phone: &Phone, origin: &Origin) -> Result<User, AccessError> {
+        if !self.inner.settings.registration_open {
+            return Err(AccessError::RegistrationClosed);
+        }
+        let row = NewUserRow { phone: Some(phone.as_str().to_owned()), ..new_row()? };
+        let event = AuditEvent::success(Actor::User(row.id), Action::Register, row.id, origin);
+        self.inner.store.create_user(&row, &event).await
+    }
+}
+
+/// A new account without a password, with a made-up name that its owner can change.
+pub(crate) fn new_row() -> Result<NewUserRow, AccessError> {
+    let id = Uuid::now_v7();
+    // From the id's random end. Not from a number or address: a name is public.
+    let username = Username::parse(&format!("user_{}", &id.simple().to_string()[20..]));
+    let username = username.map_err(|line| AccessError::Invalid(vec![line]))?;
+    Ok(NewUserRow {
+        id,
+        username,
+        email: None,
+        password_hash: None,
+        full_name: None,
+        role: Role::User,
+        phone: None,
+        is_verified: false,
+        at: now_us(),
+    })
+}
+
+fn parse(phone: &str) -> Result<Phone, AccessError> {
+    Phone::parse(phone).map_err(|line| AccessError::Invalid(vec![line]))
+}

@@ -1,0 +1,184 @@
+//! The caller's own account: changing the profile, ending it, its sessions, consent.
+
+use secrecy::SecretString;
+use uuid::Uuid;
+
+use crate::accounts::parse_full_name;
+use crate::store::{Consent, Session, User, UserChange};
+use crate::{Access, AccessError, Action, AuditEvent, Caller, Email, Origin, Username};
+
+/// What a person changes about the own account. `None` leaves a field as it is, an empty text removes it.
+#[derive(Debug, Default)]
+pub struct ProfileChange {
+    /// The name.
+    pub username: Option<String>,
+    /// The address; a new one needs `current_password` and is not verified.
+    pub email: Option<String>,
+    /// What others call this person.
+    pub nickname: Option<String>,
+    /// The person's name.
+    pub full_name: Option<String>,
+    /// Needed for a new address.
+    pub current_password: Option<SecretString>,
+    /// The version of the account that was read.
+    pub version: i64,
+}
+
+impl Access {
+    /// Changes the caller's profile.
+    ///
+    /// # Errors
+    /// [`AccessError::Outdated`] when it was changed meanwhile; [`AccessError::Invalid`]; [`AccessError::Taken`];
+    /// [`AccessError::InvalidCredentials`] for a new address without the right password.
+    pub async fn update_own_account(
+        &self,
+        caller: &Caller,
+        change: ProfileChange,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        let before = self.find_user(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        let parsed = parse_change(&change)?;
+        let is_new =
+            |email: &Email| !before.email.as_deref().is_some_and(|old| old.eq_ignore_ascii_case(email.as_str()));
+        let new_email = parsed.email.as_ref().is_some_and(is_new);
+        if new_email {
+            let Some(password) = change.current_password else {
+                let line = "`current_password`: is needed to change the e-mail address";
+                return Err(AccessError::Invalid(vec![line.to_owned()]));
+            };
+            self.require_password(caller, password, origin).await?;
+        }
+        let event = AuditEvent::success(caller.into(), Action::UserUpdate, caller.id, origin);
+        let user = self.inner.store.update_user(caller.id, &parsed, &event).await?;
+        if new_email {
+            self.notify(&before, "The e-mail address of your account was changed to another one.");
+            self.send_verification(&user).await?;
+        }
+        Ok(user)
+    }
+
+    /// Deletes the caller's account, after the password was given again. It can be brought back by hand until the
+    /// purge removes it for good.
+    ///
+    /// # Errors
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::LastAdmin`]; [`AccessError::TooManyAttempts`].
+    pub async fn delete_own_account(
+        &self,
+        caller: &Caller,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<(), AccessError> {
+        let user = self.require_password(caller, password, origin).await?;
+        let event = AuditEvent::success(caller.into(), Action::UserDelete, user.id, origin);
+        let revoked = self.inner.store.delete_user(user.id, &event).await?;
+        self.note_gone(user.id, &revoked);
+        self.notify(&user, "Your account was deleted.");
+        Ok(())
+    }
+
+    /// The caller's live sessions, newest first.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn list_sessions(&self, user: Uuid) -> Result<Vec<Session>, AccessError> {
+        self.inner.store.list_sessions(user).await
+    }
+
+    /// Ends one session of a user. Its access tokens stop working at once.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`] when it is not a live session of that user.
+    pub async fn end_session(
+        &self,
+        session: Uuid,
+        owner: Uuid,
+        caller: &Caller,
+        origin: &Origin,
+    ) -> Result<(), AccessError> {
+        let event = AuditEvent::success(caller.into(), Action::SessionRevoke, session, origin);
+        if !self.inner.store.revoke_session(session, owner, &event).await? {
+            return Err(AccessError::NotFound { what: "session" });
+        }
+        self.note_revoked(&[session]);
+        Ok(())
+    }
+
+    /// Records that the caller agreed to a version of the text.
+    ///
+    /// # Errors
+    /// [`AccessError::Invalid`] for a version that is empty or too long.
+    pub async fn grant_consent(
+        &self,
+        caller: &Caller,
+        version: &str,
+        source: &str,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        let fits =
+            |text: &str, most: usize| (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+        if !fits(version, 50) {
+            return Err(AccessError::Invalid(vec!["`version`: must be 1 to 50 characters".to_owned()]));
+        }
+        if !fits(source, 100) {
+            return Err(AccessError::Invalid(vec!["`source`: must be 1 to 100 characters".to_owned()]));
+        }
+        let event = AuditEvent::success(caller.into(), Action::ConsentGrant, caller.id, origin)
+            .with_details(serde_json::json!({"version": version}));
+        self.inner.store.add_consent(caller.id, "granted", version, source, &event).await
+    }
+
+    /// Records that the caller took consent back.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`] when there is none to take back.
+    pub async fn revoke_consent(&self, caller: &Caller, source: &str, origin: &Origin) -> Result<User, AccessError> {
+        let user = self.find_user(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        let version = user.consent_version.filter(|_| user.consent_status == "granted");
+        let version = version.ok_or(AccessError::NotFound { what: "consent" })?;
+        let event = AuditEvent::success(caller.into(), Action::ConsentRevoke, caller.id, origin)
+            .with_details(serde_json::json!({"version": version}));
+        self.inner.store.add_consent(caller.id, "revoked", &version, source, &event).await
+    }
+
+    /// Every consent that was given or taken back, newest first.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn list_consents(&self, user: Uuid) -> Result<Vec<Consent>, AccessError> {
+        self.inner.store.list_consents(user).await
+    }
+
+    /// Sets or removes the address of the caller's picture.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`].
+    pub async fn set_avatar(&self, caller: &Caller, url: Option<&str>, origin: &Origin) -> Result<User, AccessError> {
+        let action = if url.is_some() { Action::AvatarSet } else { Action::AvatarRemove };
+        let event = AuditEvent::success(caller.into(), action, caller.id, origin);
+        self.inner.store.set_avatar(caller.id, url, &event).await
+    }
+
+    /// What a deleted account leaves in memory: nothing that still works.
+    pub(crate) fn note_gone(&self, user: Uuid, sessions: &[Uuid]) {
+        self.inner.recent.user_gone(user);
+        self.note_revoked(sessions);
+    }
+}
+
+pub(crate) fn parse_change(change: &ProfileChange) -> Result<UserChange, AccessError> {
+    let mut lines = Vec::new();
+    let mut keep = |line: String| lines.push(line);
+    let username = change.username.as_deref().map(Username::parse).transpose().map_err(&mut keep).ok().flatten();
+    let email = change.email.as_deref().map(Email::parse).transpose().map_err(&mut keep).ok().flatten();
+    let text = |name: &str, text: &str| {
+        if text.trim().is_empty() { Ok(None) } else { parse_full_name(name, text).map(Some) }
+    };
+    let nickname =
+        change.nickname.as_deref().map(|t| text("nickname", t)).transpose().map_err(&mut keep).ok().flatten();
+    let full_name =
+        change.full_name.as_deref().map(|t| text("full_name", t)).transpose().map_err(&mut keep).ok().flatten();
+    if !lines.is_empty() {
+        return Err(AccessError::Invalid(lines));
+    }
+    Ok(UserChange { username, email, nickname, full_name, version: change.version })
+}

@@ -1,0 +1,189 @@
+//! Passwords that are forgotten or changed, and addresses that are confirmed.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::accounts::{check_password, context_of};
+use crate::codes::{LINK_LIFE, RESET, VERIFY};
+use crate::password::{MAX_PASSWORD_BYTES, broken_rules, strength};
+use crate::secret::sha256_hex;
+use crate::store::CodeUse;
+use crate::throttle::{MESSAGE, PASSWORD};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin};
+
+/// How hard a password is to guess, and why it may not be used.
+#[derive(Debug, Clone)]
+pub struct Strength {
+    /// 0 for one that may not be used, up to 4.
+    pub score: u8,
+    /// The broken rules, one line each.
+    pub broken: Vec<String>,
+}
+
+impl Access {
+    /// Sends a link to set a new password, if an account with exactly this address exists. The answer and its time
+    /// are the same when there is none.
+    ///
+    /// # Errors
+    /// [`AccessError::Invalid`] when it is no address; [`AccessError::TooManyAttempts`] after five in an hour.
+    pub async fn request_password_reset(&self, email: &str, origin: &Origin) -> Result<(), AccessError> {
+        let email = Email::parse(email).map_err(|line| AccessError::Invalid(vec![line]))?;
+        self.begin_attempt(&format!("reset:{}", sha256_hex(&email.key())), MESSAGE).await?;
+        // In the background: writing the link takes time that would tell that there is an account.
+        let (access, origin) = (self.clone(), origin.clone());
+        tokio::spawn(async move {
+            if let Err(error) = access.send_reset(&email, &origin).await {
+                tracing::error!(%error, "a link to reset a password could not be made");
+            }
+        });
+        Ok(())
+    }
+
+    async fn send_reset(&self, email: &Email, origin: &Origin) -> Result<(), AccessError> {
+        let found = self.inner.store.find_login(email.as_str()).await?;
+        let Some(user) = found.map(|login| login.user).filter(|user| user.is_active) else { return Ok(()) };
+        // The address as it is stored, not as it was asked for.
+        let Some(address) = user.email.clone() else { return Ok(()) };
+        let token = self.issue_token(RESET, user.id, &address.to_ascii_lowercase(), LINK_LIFE).await?;
+        let event = AuditEvent::success(Actor::Anonymous, Action::PasswordResetRequest, user.id, origin);
+        self.inner.store.append_audit(&event).await?;
+        let link = self.link("reset-password", &token);
+        let text = format!(
+            "Hello {},\n\nset a new password here:\n\n{link}\n\nThe link works once, for 15 minutes. If you did not ask \
+             for it, do nothing: your password stays as it is.\n",
+            user.username
+        );
+        self.mail(&address, "Reset your password", &text);
+        Ok(())
+    }
+
+    /// Sets a new password by a link's token and ends every session. It logs nobody in, so a second factor is still
+    /// asked for afterwards.
+    ///
+    /// # Errors
+    /// [`AccessError::CodeRefused`]; [`AccessError::Invalid`] with every broken rule, which leaves the link usable;
+    /// [`AccessError::Busy`].
+    pub async fn confirm_password_reset(
+        &self,
+        token: &SecretString,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<(), AccessError> {
+        let hash = sha256_hex(token.expose_secret());
+        let id = self.inner.store.find_token(RESET, &hash).await?.ok_or(AccessError::CodeRefused)?;
+        let user = self.find_user(id).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
+        self.check_new_password(&password, &user.username, user.email.as_deref())?;
+        let new = self.inner.hasher.hash(password).await?;
+        let CodeUse::Accepted { user: Some(owner), address } = self.inner.store.use_token(RESET, &hash).await? else {
+            return Err(AccessError::CodeRefused);
+        };
+        let is_still_theirs = user.email.as_deref().map(str::to_ascii_lowercase).as_deref() == Some(&address);
+        if owner != id || !is_still_theirs {
+            return Err(AccessError::CodeRefused);
+        }
+        let event = AuditEvent::success(Actor::User(id), Action::PasswordReset, id, origin);
+        let revoked = self.inner.store.set_password(id, &new, None, &event).await?;
+        self.note_revoked(&revoked);
+        // Whoever read the mail owns the address.
+        let event = AuditEvent::success(Actor::User(id), Action::EmailVerify, id, origin);
+        self.inner.store.verify_email(id, &address, &event).await?;
+        self.notify(&user, "Your password was reset by a link that was sent to this address.");
+        Ok(())
+    }
+
+    /// Changes the caller's password. The session of the call stays, every other one ends.
+    ///
+    /// # Errors
+    /// [`AccessError::InvalidCredentials`] when the present password is wrong; [`AccessError::TooManyAttempts`];
+    /// [`AccessError::Invalid`]; [`AccessError::Busy`].
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        current: SecretString,
+        new: SecretString,
+        origin: &Origin,
+    ) -> Result<(), AccessError> {
+        let user = self.require_password(caller, current, origin).await?;
+        self.check_new_password(&new, &user.username, user.email.as_deref())?;
+        let hash = self.inner.hasher.hash(new).await?;
+        let event = AuditEvent::success(caller.into(), Action::PasswordChange, user.id, origin);
+        let revoked = self.inner.store.set_password(user.id, &hash, caller.session(), &event).await?;
+        self.note_revoked(&revoked);
+        self.notify(&user, "Your password was changed.");
+        Ok(())
+    }
+
+    /// Sends the caller a new link to confirm the address.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`] without an address; [`AccessError::TooManyAttempts`] after five in an hour.
+    pub async fn request_verification(&self, caller: &Caller) -> Result<(), AccessError> {
+        let user = self.find_user(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        if user.email.is_none() {
+            return Err(AccessError::NotFound { what: "e-mail address" });
+        }
+        if !user.is_verified {
+            self.begin_attempt(&format!("verify:{}", user.id), MESSAGE).await?;
+            self.send_verification(&user).await?;
+        }
+        Ok(())
+    }
+
+    /// Confirms an address by a link's token.
+    ///
+    /// # Errors
+    /// [`AccessError::CodeRefused`], also when the account has another address by now.
+    pub async fn verify_email(&self, token: &SecretString, origin: &Origin) -> Result<(), AccessError> {
+        let hash = sha256_hex(token.expose_secret());
+        let CodeUse::Accepted { user: Some(id), address } = self.inner.store.use_token(VERIFY, &hash).await? else {
+            return Err(AccessError::CodeRefused);
+        };
+        let event = AuditEvent::success(Actor::User(id), Action::EmailVerify, id, origin);
+        let is_done = self.inner.store.verify_email(id, &address, &event).await?;
+        if is_done { Ok(()) } else { Err(AccessError::CodeRefused) }
+    }
+
+    /// Judges a password without keeping it. `context` holds words that it should not contain.
+    pub fn password_strength(&self, password: &SecretString, context: &[&str]) -> Strength {
+        let text = password.expose_secret();
+        if text.len() > MAX_PASSWORD_BYTES {
+            return Strength { score: 0, broken: vec![crate::accounts::too_long()] };
+        }
+        let broken = broken_rules(self.inner.settings.password_rules, text, context);
+        Strength { score: strength(text, !broken.is_empty()), broken }
+    }
+
+    /// The caller's account, after the present password was given again. Attempts are counted as log-ins are.
+    ///
+    /// # Errors
+    /// [`AccessError::InvalidCredentials`], also for an account without a password; [`AccessError::TooManyAttempts`].
+    pub(crate) async fn require_password(
+        &self,
+        caller: &Caller,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<crate::User, AccessError> {
+        if password.expose_secret().len() > MAX_PASSWORD_BYTES {
+            return Err(AccessError::InvalidCredentials);
+        }
+        let login = self.inner.store.find_login_of(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        let name = format!("password:{}", caller.id);
+        self.begin_attempt(&name, PASSWORD).await?;
+        let verdict = self.inner.hasher.verify(password, login.password_hash).await?;
+        if !verdict.matches {
+            let event = AuditEvent::refused(caller.into(), Action::PasswordChange, Some(caller.id), origin);
+            self.audit_refusal(event).await;
+            return Err(AccessError::InvalidCredentials);
+        }
+        self.inner.store.clear_attempts(&name).await?;
+        Ok(login.user)
+    }
+
+    pub(crate) fn check_new_password(
+        &self,
+        password: &SecretString,
+        username: &str,
+        email: Option<&str>,
+    ) -> Result<(), AccessError> {
+        check_password(self.inner.settings.password_rules, password, &context_of(username, email))
+    }
+}

@@ -1,0 +1,99 @@
+//! Attempts that may fail, counted before they are made: parallel ones cannot pass together, and a log-in that is
+//! refused later does not take its count back.
+
+use super::engine::args;
+use super::{Attempt, Store};
+use crate::AccessError;
+use crate::time::now_us;
+
+/// How many failures are free, and how long the waits after them are. The first wait doubles with each failure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AttemptPolicy {
+    pub free: u32,
+    pub first_wait_us: i64,
+    pub longest_wait_us: i64,
+    /// Without an attempt for so long, the count begins anew.
+    pub forget_after_us: i64,
+}
+
+impl AttemptPolicy {
+    /// The wait after this many failures.
+    fn wait_us(&self, failures: i64) -> i64 {
+        let beyond = failures - i64::from(self.free);
+        if beyond < 0 {
+            return 0;
+        }
+        let doubled = 1_i64.checked_shl(u32::try_from(beyond.min(40)).unwrap_or(40)).unwrap_or(i64::MAX);
+        self.first_wait_us.saturating_mul(doubled).min(self.longest_wait_us)
+    }
+}
+
+impl Store {
+    /// Counts one attempt as failed and says whether it may be made. One that succeeds is taken back with
+    /// [`Store::clear_attempts`].
+    pub(crate) async fn begin_attempt(&self, name: &str, policy: AttemptPolicy) -> Result<Attempt, AccessError> {
+        // Of two first attempts one finds the other's row at its second look.
+        match self.try_attempt(name, policy).await {
+            Err(AccessError::Store(error)) if is_contention(&error) => self.try_attempt(name, policy).await,
+            result => result,
+        }
+    }
+
+    async fn try_attempt(&self, name: &str, policy: AttemptPolicy) -> Result<Attempt, AccessError> {
+        let mut tx = self.database.write().await?;
+        let now = now_us();
+        let sql = "SELECT failures, next_at, expires_at FROM attempts WHERE name = ?";
+        let Some(row) = tx.row_locked(sql, args![name]).await? else {
+            let sql = "INSERT INTO attempts (name, failures, next_at, expires_at) VALUES (?, 1, ?, ?)";
+            tx.execute(sql, args![name, now + policy.wait_us(1), now + policy.forget_after_us]).await?;
+            tx.commit().await?;
+            return Ok(Attempt::Allowed);
+        };
+        let is_old = row.int("expires_at")? <= now;
+        let next_at = row.int("next_at")?;
+        if next_at > now && !is_old {
+            return Ok(Attempt::Wait { micros: next_at - now });
+        }
+        let failures = if is_old { 1 } else { row.int("failures")? + 1 };
+        let sql = "UPDATE attempts SET failures = ?, next_at = ?, expires_at = ? WHERE name = ?";
+        let wait = policy.wait_us(failures);
+        tx.execute(sql, args![failures, now + wait, now + policy.forget_after_us.max(wait), name]).await?;
+        tx.commit().await?;
+        Ok(Attempt::Allowed)
+    }
+
+    /// Takes one attempt back that was not made after all. The others stay counted.
+    pub(crate) async fn return_attempt(&self, name: &str) -> Result<(), AccessError> {
+        let mut tx = self.database.write().await?;
+        let sql = "UPDATE attempts SET failures = failures - 1, next_at = ? WHERE name = ? AND failures > 0";
+        tx.execute(sql, args![now_us(), name]).await?;
+        tx.commit().await
+    }
+
+    /// Forgets the attempts under a name: one of them succeeded.
+    pub(crate) async fn clear_attempts(&self, name: &str) -> Result<(), AccessError> {
+        let mut tx = self.database.write().await?;
+        tx.execute("DELETE FROM attempts WHERE name = ?", args![name]).await?;
+        tx.commit().await
+    }
+}
+
+/// A row that another request added first, or two transactions that waited for each other: the next try settles it.
+fn is_contention(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    // 40P01 and 40001 are PostgreSQL's and MySQL's deadlock and serialisation failures.
+    error.is_unique_violation() || error.code().is_some_and(|code| matches!(&*code, "40P01" | "40001"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_begin_after_the_free_failures_double_and_end_at_the_longest() {
+        let policy = AttemptPolicy { free: 3, first_wait_us: 10, longest_wait_us: 100, forget_after_us: 1000 };
+        let waits: Vec<_> = (1..=8).map(|failures| policy.wait_us(failures)).collect();
+        assert_eq!(waits, [0, 0, 10, 20, 40, 80, 100, 100]);
+        assert_eq!(policy.wait_us(i64::MAX), 100);
+    }
+}

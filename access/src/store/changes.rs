@@ -1,0 +1,46 @@
+//! The feed of changes that other processes read, and removing what ended.
+
+use super::engine::{Row, args};
+use super::{Change, ChangeKind, Store};
+use crate::AccessError;
+
+impl Store {
+    /// Changes after a position, oldest first.
+    pub(crate) async fn changes_after(&self, seq: i64) -> Result<Vec<Change>, AccessError> {
+        let sql = "SELECT seq, at, kind, subject_id FROM access_changes WHERE seq > ? ORDER BY seq";
+        self.database.rows(sql, args![seq]).await?.iter().map(change).collect()
+    }
+
+    /// Changes since a time, oldest first, and the newest position of all.
+    pub(crate) async fn changes_since(&self, at: i64) -> Result<(Vec<Change>, i64), AccessError> {
+        let newest = self.database.row("SELECT max(seq) AS newest FROM access_changes", args![]).await?;
+        let newest = newest.map(|row| row.int_or_null("newest")).transpose()?.flatten().unwrap_or(0);
+        // What comes in between is read again with the next look at the feed.
+        let sql = "SELECT seq, at, kind, subject_id FROM access_changes WHERE at >= ? AND seq <= ? ORDER BY seq";
+        let changes = self.database.rows(sql, args![at, newest]).await?;
+        Ok((changes.iter().map(change).collect::<Result<_, _>>()?, newest))
+    }
+
+    /// Removes sessions, codes and attempts that ended, and changes older than that, before a time.
+    pub(crate) async fn purge_before(&self, at: i64) -> Result<(), AccessError> {
+        for sql in [
+            "DELETE FROM sessions WHERE expires_at < ?",
+            "DELETE FROM one_time_codes WHERE expires_at < ?",
+            "DELETE FROM attempts WHERE expires_at < ?",
+            "DELETE FROM access_changes WHERE at < ?",
+        ] {
+            // One transaction each, so that none holds several tables for long.
+            let mut tx = self.database.write().await?;
+            tx.execute(sql, args![at]).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+}
+
+fn change(row: &Row) -> Result<Change, AccessError> {
+    let kind = row.text("kind")?;
+    let kind = ChangeKind::from_name(&kind)
+        .ok_or_else(|| AccessError::Corrupt { column: "access_changes.kind", found: kind })?;
+    Ok(Change { seq: row.int("seq")?, at: row.int("at")?, kind, subject: row.id("subject_id")? })
+}

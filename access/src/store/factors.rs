@@ -1,0 +1,112 @@
+//! Second factors and recovery codes.
+
+use uuid::Uuid;
+
+use super::engine::{Tx, args};
+use super::users::lock;
+use super::{Factor, Store};
+use crate::time::now_us;
+use crate::{AccessError, AuditEvent};
+
+impl Store {
+    /// The factor of a user, confirmed or not.
+    pub(crate) async fn find_factor(&self, user: Uuid) -> Result<Option<Factor>, AccessError> {
+        let sql = "SELECT secret, last_step, confirmed_at FROM mfa_factors WHERE user_id = ?";
+        let row = self.database.row(sql, args![user]).await?;
+        row.map(|row| {
+            let is_confirmed = row.int_or_null("confirmed_at")?.is_some();
+            Ok(Factor { secret: row.text("secret")?, last_step: row.int("last_step")?, is_confirmed })
+        })
+        .transpose()
+    }
+
+    /// Begins to set up a factor in place of one that was never confirmed; false when there is a confirmed one.
+    pub(crate) async fn enroll_factor(
+        &self,
+        user: Uuid,
+        secret: &str,
+        event: &AuditEvent,
+    ) -> Result<bool, AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, user).await?;
+        tx.execute("DELETE FROM mfa_factors WHERE user_id = ? AND confirmed_at IS NULL", args![user]).await?;
+        let sql = "SELECT id FROM mfa_factors WHERE user_id = ?";
+        if !tx.rows(sql, args![user]).await?.is_empty() {
+            return Ok(false);
+        }
+        let sql = "INSERT INTO mfa_factors (id, user_id, kind, secret, created_at) VALUES (?, ?, 'totp', ?, ?)";
+        tx.execute(sql, args![Uuid::now_v7(), user, secret, now_us()]).await?;
+        tx.audit(event);
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Confirms the factor with the step of a right code and puts recovery codes in place; false when there is
+    /// nothing to confirm.
+    pub(crate) async fn confirm_factor(
+        &self,
+        user: Uuid,
+        step: i64,
+        codes: &[String],
+        event: &AuditEvent,
+    ) -> Result<bool, AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, user).await?;
+        let sql = "UPDATE mfa_factors SET confirmed_at = ?, last_step = ? WHERE user_id = ? AND confirmed_at IS NULL";
+        if tx.execute(sql, args![now_us(), step, user]).await? == 0 {
+            return Ok(false);
+        }
+        put_recovery_codes(&mut tx, user, codes).await?;
+        tx.audit(event);
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Uses up a time step; false when it, or a later one, was used before.
+    pub(crate) async fn use_step(&self, user: Uuid, step: i64) -> Result<bool, AccessError> {
+        let mut tx = self.database.write().await?;
+        let sql =
+            "UPDATE mfa_factors SET last_step = ? WHERE user_id = ? AND last_step < ? AND confirmed_at IS NOT NULL";
+        let is_used = tx.execute(sql, args![step, user, step]).await? > 0;
+        tx.commit().await?;
+        Ok(is_used)
+    }
+
+    /// Uses up a recovery code; false when it is unknown or was used before.
+    pub(crate) async fn use_recovery_code(
+        &self,
+        user: Uuid,
+        code_hash: &str,
+        event: &AuditEvent,
+    ) -> Result<bool, AccessError> {
+        let mut tx = self.database.write().await?;
+        let sql = "UPDATE recovery_codes SET used_at = ? WHERE code_hash = ? AND user_id = ? AND used_at IS NULL";
+        let is_used = tx.execute(sql, args![now_us(), code_hash, user]).await? > 0;
+        if is_used {
+            tx.audit(event);
+        }
+        tx.commit().await?;
+        Ok(is_used)
+    }
+
+    /// Removes the factor and its recovery codes; false when there was none.
+    pub(crate) async fn remove_factor(&self, user: Uuid, event: &AuditEvent) -> Result<bool, AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, user).await?;
+        let is_removed = tx.execute("DELETE FROM mfa_factors WHERE user_id = ?", args![user]).await? > 0;
+        if is_removed {
+            tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;
+            tx.audit(event);
+        }
+        tx.commit().await?;
+        Ok(is_removed)
+    }
+}
+
+async fn put_recovery_codes(tx: &mut Tx, user: Uuid, hashes: &[String]) -> Result<(), AccessError> {
+    tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;
+    for hash in hashes {
+        tx.execute("INSERT INTO recovery_codes (code_hash, user_id) VALUES (?, ?)", args![hash, user]).await?;
+    }
+    Ok(())
+}

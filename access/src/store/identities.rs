@@ -1,0 +1,123 @@
+//! Log-ins at other providers, and the rule that no account is left without a way in.
+
+use uuid::Uuid;
+
+use super::engine::{Row, Tx, args};
+use super::sessions::revoke_live;
+use super::users::{insert, lock};
+use super::{Identity, NewUserRow, Store, User};
+use crate::time::now_us;
+use crate::{AccessError, AuditEvent};
+
+/// A way in that is about to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WayIn {
+    Phone,
+    Identity,
+}
+
+impl Store {
+    /// The log-in that an issuer names so.
+    pub(crate) async fn find_identity(&self, issuer: &str, subject: &str) -> Result<Option<Identity>, AccessError> {
+        let sql = "SELECT id, user_id, provider, issuer, subject, email, created_at FROM identities \
+                   WHERE issuer = ? AND subject = ?";
+        self.database.row(sql, args![issuer, subject]).await?.as_ref().map(identity).transpose()
+    }
+
+    /// The log-ins of a user.
+    pub(crate) async fn list_identities(&self, user: Uuid) -> Result<Vec<Identity>, AccessError> {
+        let sql = "SELECT id, user_id, provider, issuer, subject, email, created_at FROM identities \
+                   WHERE user_id = ? ORDER BY id";
+        self.database.rows(sql, args![user]).await?.iter().map(identity).collect()
+    }
+
+    /// Adds a log-in to an account. [`AccessError::Taken`] when it belongs to one already.
+    pub(crate) async fn link_identity(&self, new: &Identity, event: &AuditEvent) -> Result<(), AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, new.user).await?;
+        insert_identity(&mut tx, new).await?;
+        tx.audit(event);
+        tx.commit().await
+    }
+
+    /// Adds an account together with the log-in that it came by.
+    pub(crate) async fn create_user_with_identity(
+        &self,
+        row: &NewUserRow,
+        new: &Identity,
+        event: &AuditEvent,
+    ) -> Result<User, AccessError> {
+        let mut tx = self.database.write().await?;
+        let user = insert(&mut tx, row).await?;
+        insert_identity(&mut tx, new).await?;
+        tx.audit(event);
+        tx.commit().await?;
+        Ok(user)
+    }
+
+    /// Removes the log-ins of one provider and revokes every session but one; none when there was no log-in, else what
+    /// was revoked. [`AccessError::LastWayIn`] when nothing else would be left.
+    pub(crate) async fn unlink_identity(
+        &self,
+        user: Uuid,
+        provider: &str,
+        keep: Option<Uuid>,
+        event: &AuditEvent,
+    ) -> Result<Option<Vec<Uuid>>, AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, user).await?;
+        let sql = "SELECT id FROM identities WHERE user_id = ? AND provider = ?";
+        if tx.rows(sql, args![user, provider]).await?.is_empty() {
+            return Ok(None);
+        }
+        keep_a_way_in(&mut tx, user, WayIn::Identity).await?;
+        tx.execute("DELETE FROM identities WHERE user_id = ? AND provider = ?", args![user, provider]).await?;
+        let revoked = revoke_live(&mut tx, user, "unlinked", keep).await?;
+        tx.audit(event);
+        tx.commit().await?;
+        Ok(Some(revoked))
+    }
+
+    /// Notes that an identity was used.
+    pub(crate) async fn touch_identity(&self, id: Uuid) -> Result<(), AccessError> {
+        let mut tx = self.database.write().await?;
+        tx.execute("UPDATE identities SET last_used_at = ? WHERE id = ?", args![now_us(), id]).await?;
+        tx.commit().await
+    }
+}
+
+/// The user is locked by the caller, so that two ways cannot be removed at the same time.
+pub(super) async fn keep_a_way_in(tx: &mut Tx, user: Uuid, without: WayIn) -> Result<(), AccessError> {
+    let sql = "SELECT password_hash, phone FROM users WHERE id = ?";
+    let rows = tx.rows(sql, args![user]).await?;
+    let row = rows.first().ok_or(AccessError::NotFound { what: "user" })?;
+    let others = tx.rows("SELECT DISTINCT provider FROM identities WHERE user_id = ?", args![user]).await?.len();
+    let has_password = row.text_or_null("password_hash")?.is_some();
+    let has_phone = row.text_or_null("phone")?.is_some() && without != WayIn::Phone;
+    let others = others.saturating_sub(usize::from(without == WayIn::Identity));
+    if has_password || has_phone || others > 0 { Ok(()) } else { Err(AccessError::LastWayIn) }
+}
+
+async fn insert_identity(tx: &mut Tx, new: &Identity) -> Result<(), AccessError> {
+    let sql = "INSERT INTO identities (id, user_id, provider, issuer, subject, email, created_at, last_used_at) \
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let email = new.email.as_deref();
+    let values =
+        args![new.id, new.user, &new.provider, &new.issuer, &new.subject, email, new.created_at_us, new.created_at_us];
+    tx.try_execute(sql, values).await.map(drop).map_err(|error| match error.as_database_error() {
+        Some(cause) if cause.is_unique_violation() => AccessError::Taken { field: "identity" },
+        _ => AccessError::Store(error),
+    })
+}
+
+fn identity(row: &Row) -> Result<Identity, AccessError> {
+    Ok(Identity {
+        id: row.id("id")?,
+        user: row.id("user_id")?,
+        provider: row.text("provider")?,
+        issuer: row.text("issuer")?,
+        subject: row.text("subject")?,
+        email: row.text_or_null("email")?,
+        created_at_us: row.int("created_at")?,
+    })
+}

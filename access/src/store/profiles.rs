@@ -1,0 +1,127 @@
+//! What people change about their own accounts: profile, password, verified address, number, picture.
+
+use uuid::Uuid;
+
+use super::engine::args;
+use super::sessions::revoke_live;
+use super::users::{finish, lock, taken_or_store};
+use super::{Store, User, UserChange};
+use crate::time::now_us;
+use crate::{AccessError, AuditEvent};
+
+impl Store {
+    /// Changes a profile that is still at the version the change was made to; [`AccessError::Outdated`] otherwise.
+    pub(crate) async fn update_user(
+        &self,
+        id: Uuid,
+        change: &UserChange,
+        event: &AuditEvent,
+    ) -> Result<User, AccessError> {
+        let mut tx = self.database.write().await?;
+        let before = lock(&mut tx, id).await?;
+        if before.version != change.version {
+            return Err(AccessError::Outdated { version: before.version });
+        }
+        let username = change.username.as_ref().map_or(before.username, |name| name.as_str().to_owned());
+        let email = change.email.as_ref().map(|email| email.as_str().to_owned()).or(before.email.clone());
+        let is_same =
+            email.as_deref().map(str::to_ascii_lowercase) == before.email.as_deref().map(str::to_ascii_lowercase);
+        let sql = "UPDATE users SET username = ?, username_key = ?, email = ?, email_key = ?, is_verified = ?, \
+                   nickname = ?, full_name = ?, updated_at = ?, version = version + 1 WHERE id = ?";
+        let values = args![
+            &username,
+            username.to_ascii_lowercase(),
+            email.clone(),
+            email.map(|email| email.to_ascii_lowercase()),
+            before.is_verified && is_same,
+            change.nickname.clone().unwrap_or(before.nickname),
+            change.full_name.clone().unwrap_or(before.full_name),
+            now_us(),
+            id,
+        ];
+        tx.try_execute(sql, values).await.map_err(taken_or_store)?;
+        if !is_same {
+            // A link that was sent to the old address must not verify or reset anything any more.
+            let sql = "UPDATE one_time_codes SET used_at = ? WHERE user_id = ? AND used_at IS NULL";
+            tx.execute(sql, args![now_us(), id]).await?;
+        }
+        finish(tx, id, event).await
+    }
+
+    /// Replaces the hash only if it is still the one that was checked.
+    pub(crate) async fn replace_password_hash(&self, id: Uuid, old: &str, new: &str) -> Result<(), AccessError> {
+        let mut tx = self.database.write().await?;
+        let sql = "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?";
+        tx.execute(sql, args![new, id, old]).await?;
+        tx.commit().await
+    }
+
+    /// Sets a password and revokes every session but one; open codes of the account die. Answers the revoked ones.
+    pub(crate) async fn set_password(
+        &self,
+        id: Uuid,
+        hash: &str,
+        keep: Option<Uuid>,
+        event: &AuditEvent,
+    ) -> Result<Vec<Uuid>, AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, id).await?;
+        let now = now_us();
+        let sql = "UPDATE users SET password_hash = ?, updated_at = ?, version = version + 1 WHERE id = ?";
+        tx.execute(sql, args![hash, now, id]).await?;
+        let sql = "UPDATE one_time_codes SET used_at = ? WHERE user_id = ? AND purpose = 'reset' AND used_at IS NULL";
+        tx.execute(sql, args![now, id]).await?;
+        let revoked = revoke_live(&mut tx, id, "password", keep).await?;
+        tx.audit(event);
+        tx.commit().await?;
+        Ok(revoked)
+    }
+
+    /// Marks the address as verified if it is still the account's; false otherwise.
+    pub(crate) async fn verify_email(
+        &self,
+        id: Uuid,
+        email_key: &str,
+        event: &AuditEvent,
+    ) -> Result<bool, AccessError> {
+        let mut tx = self.database.write().await?;
+        let sql = "UPDATE users SET is_verified = 1, updated_at = ?, version = version + 1 \
+                   WHERE id = ? AND email_key = ? AND deleted_at IS NULL";
+        let done = tx.execute(sql, args![now_us(), id, email_key]).await? > 0;
+        if done {
+            tx.audit(event);
+        }
+        tx.commit().await?;
+        Ok(done)
+    }
+
+    /// Sets or removes the verified telephone number.
+    pub(crate) async fn set_phone(
+        &self,
+        id: Uuid,
+        phone: Option<&str>,
+        event: &AuditEvent,
+    ) -> Result<User, AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, id).await?;
+        if phone.is_none() {
+            super::identities::keep_a_way_in(&mut tx, id, super::identities::WayIn::Phone).await?;
+        }
+        let sql = "UPDATE users SET phone = ?, updated_at = ?, version = version + 1 WHERE id = ?";
+        tx.try_execute(sql, args![phone, now_us(), id]).await.map_err(taken_or_store)?;
+        finish(tx, id, event).await
+    }
+
+    /// Sets or removes the picture.
+    pub(crate) async fn set_avatar(
+        &self,
+        id: Uuid,
+        url: Option<&str>,
+        event: &AuditEvent,
+    ) -> Result<User, AccessError> {
+        let mut tx = self.database.write().await?;
+        let sql = "UPDATE users SET avatar_url = ?, updated_at = ?, version = version + 1 WHERE id = ?";
+        tx.execute(sql, args![url, now_us(), id]).await?;
+        finish(tx, id, event).await
+    }
+}

@@ -1,0 +1,193 @@
+//! Other people's accounts, attempts, deletion, consent.
+
+use crate::support::{Instance, PASSWORD, secret, settings, who};
+use karat_access::{
+    Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, CallerKind, Origin, ProfileChange, Role, User,
+    UserFilter,
+};
+use std::time::Duration;
+
+fn caller(user: &User) -> Caller {
+    let kind = CallerKind::User { session: uuid::Uuid::now_v7() };
+    Caller { id: user.id, username: user.username.as_str().into(), role: user.role, kind }
+}
+
+#[tokio::test]
+async fn security_57_nobody_changes_the_own_role_or_goes_past_the_own() {
+    let instance = Instance::start().await;
+    let (admin, moderator) =
+        (instance.user("admin_a", Role::Admin).await, instance.user("mod_a", Role::Moderator).await);
+    let user = instance.user("user_a", Role::User).await;
+    let (access, origin) = (&instance.access, Origin::default());
+    let own = access.set_role_of(&caller(&admin), admin.id, Role::User, &origin).await;
+    assert!(matches!(own, Err(AccessError::Forbidden { .. })));
+    for who in [&moderator, &user] {
+        let refused = access.set_role_of(&caller(who), user.id, Role::Operator, &origin).await;
+        assert!(matches!(refused, Err(AccessError::Forbidden { .. })));
+    }
+    assert_eq!(
+        access.set_role_of(&caller(&admin), user.id, Role::Operator, &origin).await.unwrap().role,
+        Role::Operator
+    );
+    let denied = AuditFilter { outcome: Some("denied".to_owned()), ..AuditFilter::default() };
+    assert_eq!(access.audit_log(&denied, 10).await.unwrap()[0].actor_id, Some(admin.id));
+}
+
+#[tokio::test]
+async fn a_moderator_disables_users_only_and_their_sessions_end_at_once() {
+    let instance = Instance::start().await;
+    let (moderator, admin) =
+        (instance.user("mod_a", Role::Moderator).await, instance.user("admin_a", Role::Admin).await);
+    let (access, origin) = (&instance.access, Origin::default());
+    let pair = instance.register("maria_77").await;
+    let disabled = access.set_active_of(&caller(&moderator), pair.user.id, false, &origin).await.unwrap();
+    assert!(!disabled.is_active);
+    assert!(who(access, &pair).await.is_err() && instance.refresh(&pair).await.is_err());
+    assert!(matches!(instance.login("maria_77", PASSWORD).await, Err(AccessError::InvalidCredentials)));
+    for target in [&admin, &moderator] {
+        let refused = access.set_active_of(&caller(&moderator), target.id, false, &origin).await;
+        assert!(matches!(refused, Err(AccessError::Forbidden { .. })));
+    }
+    assert!(access.set_active_of(&caller(&moderator), pair.user.id, true, &origin).await.unwrap().is_active);
+    assert!(instance.login("maria_77", PASSWORD).await.is_ok());
+}
+
+#[tokio::test]
+async fn security_57_two_admins_who_end_each_other_leave_one() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    let (a, b) = (instance.user("admin_a", Role::Admin).await, instance.user("admin_b", Role::Admin).await);
+    let (ca, cb, origin) = (caller(&a), caller(&b), Origin::default());
+    let (first, second) =
+        tokio::join!(instance.access.set_active_of(&ca, b.id, false, &origin), other.delete_user(&cb, a.id, &origin),);
+    let failures = [first.map(drop), second].into_iter().filter_map(Result::err).collect::<Vec<_>>();
+    assert!(matches!(failures[..], [AccessError::LastAdmin]), "{failures:?}");
+}
+
+#[tokio::test]
+async fn users_are_found_by_part_role_and_state_in_pages() {
+    let instance = Instance::start().await;
+    for name in ["maria_77", "marius_1", "pedro_12", "100_percent"] {
+        instance.user(name, Role::User).await;
+    }
+    let admin = instance.user("mariana", Role::Admin).await;
+    let list = async |filter: UserFilter, limit| {
+        let users = instance.access.search_users(&filter, limit).await.unwrap();
+        users.into_iter().map(|user| user.username).collect::<Vec<_>>()
+    };
+    let by = |search: &str| UserFilter { search: Some(search.to_owned()), ..UserFilter::default() };
+    assert_eq!(list(by("MARI"), 10).await, ["maria_77", "marius_1", "mariana"]);
+    assert_eq!(list(by("%"), 10).await, Vec::<String>::new());
+    assert_eq!(list(by("a_7"), 10).await, ["maria_77"]);
+    assert_eq!(list(UserFilter { role: Some(Role::Admin), ..by("mari") }, 10).await, ["mariana"]);
+    assert_eq!(list(UserFilter { is_active: Some(false), ..UserFilter::default() }, 10).await, Vec::<String>::new());
+    let first = instance.access.search_users(&by("mari"), 2).await.unwrap();
+    assert_eq!(list(UserFilter { after: Some(first[1].id), ..by("mari") }, 2).await, ["mariana"]);
+    assert_eq!(list(by("' OR 1=1 --"), 10).await, Vec::<String>::new());
+    assert_eq!(admin.role, Role::Admin);
+}
+
+#[tokio::test]
+async fn a_profile_change_to_an_older_version_is_refused() {
+    let instance = Instance::start().await;
+    let pair = instance.register("maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let change = |nickname: &str, version| {
+        let change = ProfileChange { nickname: Some(nickname.to_owned()), version, ..ProfileChange::default() };
+        let (access, caller) = (instance.access.clone(), caller.clone());
+        async move { access.update_own_account(&caller, change, &Origin::default()).await }
+    };
+    let (first, second) = tokio::join!(change("mari", pair.user.version), change("ria", pair.user.version));
+    let outdated = [&first, &second].into_iter().filter(|r| matches!(r, Err(AccessError::Outdated { .. }))).count();
+    assert_eq!(outdated, 1, "{first:?} {second:?}");
+    let user = first.or(second).unwrap();
+    let cleared = change("", user.version).await.unwrap();
+    assert_eq!(cleared.nickname, None);
+}
+
+#[tokio::test]
+async fn security_60_a_deleted_account_stops_at_once_and_a_purge_leaves_nothing_of_it() {
+    let mut instance = Instance::start().await;
+    let pair = instance.register("maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let origin = Origin::default();
+    assert!(instance.access.delete_own_account(&caller, secret("wrong"), &origin).await.is_err());
+    instance.access.grant_consent(&caller, "1", "web", &origin).await.unwrap();
+    instance.access.delete_own_account(&caller, secret(PASSWORD), &origin).await.unwrap();
+    assert!(who(&instance.access, &pair).await.is_err() && instance.login("maria_77", PASSWORD).await.is_err());
+    // The name stays taken until the account is gone for good.
+    let again = instance.access.register(crate::support::account("maria_77"), &origin).await;
+    assert!(matches!(again, Err(AccessError::Taken { .. })), "{again:?}");
+    let at_once = AccessSettings { keep_deleted: Duration::ZERO, ..settings(&instance.folder) };
+    instance.access = Access::open(at_once).await.unwrap();
+    instance.access.purge().await.unwrap();
+    let second = instance.register("maria_77").await;
+    assert_ne!(second.user.id, pair.user.id);
+    assert!(instance.access.list_consents(pair.user.id).await.unwrap().is_empty());
+    assert!(who(&instance.access, &pair).await.is_err());
+}
+
+#[tokio::test]
+async fn security_84_consent_keeps_every_step_with_its_version() {
+    let instance = Instance::start().await;
+    let pair = instance.register("maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let (access, origin) = (&instance.access, Origin::default());
+    assert!(matches!(access.revoke_consent(&caller, "web", &origin).await, Err(AccessError::NotFound { .. })));
+    access.grant_consent(&caller, "2026-01", "web", &origin).await.unwrap();
+    access.grant_consent(&caller, "2026-02", "web", &origin).await.unwrap();
+    let user = access.revoke_consent(&caller, "api", &origin).await.unwrap();
+    assert_eq!((user.consent_status.as_str(), user.consent_version.as_deref()), ("revoked", Some("2026-02")));
+    let steps = access.list_consents(caller.id).await.unwrap();
+    let steps: Vec<_> = steps.iter().map(|step| (step.status.as_str(), step.version.as_str())).collect();
+    assert_eq!(steps, [("revoked", "2026-02"), ("granted", "2026-02"), ("granted", "2026-01")]);
+}
+
+#[tokio::test]
+async fn security_14_fifty_parallel_guesses_are_five_guesses() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    instance.user("maria_77", Role::User).await;
+    let tasks: Vec<_> = (0..50)
+        .map(|n| {
+            let access = if n % 2 == 0 { instance.access.clone() } else { other.clone() };
+            tokio::spawn(async move { access.login("maria_77", secret("wrong"), &Origin::default()).await })
+        })
+        .collect();
+    let (mut looked_at, mut told_to_wait) = (0, 0);
+    for task in tasks {
+        match task.await.unwrap() {
+            Err(AccessError::InvalidCredentials) => looked_at += 1,
+            Err(AccessError::TooManyAttempts { .. }) => told_to_wait += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((looked_at, told_to_wait), (5, 45));
+}
+
+#[tokio::test]
+async fn security_13_an_address_that_the_account_knows_is_not_held_up_by_guesses_from_elsewhere() {
+    let instance = Instance::start().await;
+    let at = |ip: &str| Origin::new(Some(ip.parse().unwrap()), None, None);
+    let access = &instance.access;
+    access
+        .create_user(
+            karat_access::NewUser {
+                username: "maria_77".to_owned(),
+                email: None,
+                password: secret(PASSWORD),
+                role: Role::User,
+            },
+            Actor::Shell,
+            &Origin::default(),
+        )
+        .await
+        .unwrap();
+    access.login("maria_77", secret(PASSWORD), &at("10.0.0.1")).await.unwrap();
+    for n in 0..6 {
+        let _ = access.login("maria_77", secret("wrong"), &at(&format!("10.9.0.{n}"))).await;
+    }
+    let elsewhere = access.login("maria_77", secret(PASSWORD), &at("10.9.0.7")).await;
+    assert!(matches!(elsewhere, Err(AccessError::TooManyAttempts { .. })));
+    assert!(access.login("maria_77", secret(PASSWORD), &at("10.0.0.1")).await.is_ok());
+}

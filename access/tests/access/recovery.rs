@@ -1,0 +1,211 @@
+//! Passwords that are forgotten or changed, addresses that are confirmed.
+
+use crate::support::{Instance, PASSWORD, account, secret, settings, tokens, who};
+use karat_access::{Access, AccessError, AccessSettings, NewAccount, Origin, ProfileChange, Registration, TokenPair};
+
+const NEW: &str = "other-Green-8-cars";
+
+async fn with_address(instance: &Instance, name: &str) -> TokenPair {
+    let account = NewAccount { email: Some(format!("{name}@example.org")), ..account(name) };
+    tokens(instance.access.register(account, &Origin::default()).await.unwrap())
+}
+
+async fn reset_token(instance: &Instance, name: &str) -> String {
+    instance.access.request_password_reset(&format!("{name}@example.org"), &Origin::default()).await.unwrap();
+    instance.mailed_token("Reset your password", &format!("{name}@example.org")).await
+}
+
+#[tokio::test]
+async fn security_38_a_reset_link_works_once_and_ends_every_session() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let token = reset_token(&instance, "maria_77").await;
+    let confirm = |token: &str, password: &str| {
+        let (token, password) = (secret(token), secret(password));
+        let access = instance.access.clone();
+        async move { access.confirm_password_reset(&token, password, &Origin::default()).await }
+    };
+    assert!(matches!(confirm("0000", NEW).await, Err(AccessError::CodeRefused)));
+    assert!(matches!(confirm(&token, "short").await, Err(AccessError::Invalid(_))), "and the link stays usable");
+    confirm(&token, NEW).await.unwrap();
+    assert!(matches!(confirm(&token, NEW).await, Err(AccessError::CodeRefused)));
+    assert!(who(&instance.access, &pair).await.is_err() && instance.refresh(&pair).await.is_err());
+    assert!(instance.login("maria_77", PASSWORD).await.is_err());
+    assert!(instance.login("maria_77", NEW).await.is_ok());
+}
+
+#[tokio::test]
+async fn security_38_a_new_link_a_new_address_and_a_new_password_void_older_links() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let confirm = |token: String| {
+        let access = instance.access.clone();
+        async move { access.confirm_password_reset(&secret(&token), secret(NEW), &Origin::default()).await }
+    };
+    let first = reset_token(&instance, "maria_77").await;
+    let second = reset_token(&instance, "maria_77").await;
+    assert_ne!(first, second);
+    assert!(matches!(confirm(first).await, Err(AccessError::CodeRefused)));
+    let change = ProfileChange {
+        email: Some("new@example.org".to_owned()),
+        current_password: Some(secret(PASSWORD)),
+        version: pair.user.version,
+        ..ProfileChange::default()
+    };
+    instance.access.update_own_account(&caller, change, &Origin::default()).await.unwrap();
+    assert!(matches!(confirm(second).await, Err(AccessError::CodeRefused)));
+}
+
+#[tokio::test]
+async fn security_38_parallel_uses_of_a_link_set_one_password() {
+    let instance = Instance::start().await;
+    with_address(&instance, "maria_77").await;
+    let token = reset_token(&instance, "maria_77").await;
+    let tasks: Vec<_> = (0..10)
+        .map(|n| {
+            let (access, token) = (instance.access.clone(), secret(&token));
+            let password = secret(&format!("other-Green-8-cars-{n}"));
+            tokio::spawn(async move { access.confirm_password_reset(&token, password, &Origin::default()).await })
+        })
+        .collect();
+    let mut done = 0;
+    for task in tasks {
+        done += usize::from(task.await.unwrap().is_ok());
+    }
+    assert_eq!(done, 1);
+}
+
+#[tokio::test]
+async fn security_12_and_39_nothing_is_sent_to_addresses_that_no_account_has() {
+    let instance = Instance::start().await;
+    with_address(&instance, "maria_77").await;
+    for bad in ["mıke@example.org", "maria_77@example.org,evil@example.org", "maria_77@example.org\r\nBcc: e@x.org"] {
+        let refused = instance.access.request_password_reset(bad, &Origin::default()).await;
+        assert!(matches!(refused, Err(AccessError::Invalid(_))), "{bad}");
+    }
+    instance.access.request_password_reset("nobody@example.org", &Origin::default()).await.unwrap();
+    // A known address afterwards: when its mail is there, the one before would be too.
+    reset_token(&instance, "maria_77").await;
+    assert!(instance.mails().iter().all(|mail| mail.contains("maria_77@example.org") && !mail.contains("nobody@")));
+}
+
+#[tokio::test]
+async fn security_40_links_begin_with_the_configured_address() {
+    let instance = Instance::start().await;
+    with_address(&instance, "maria_77").await;
+    reset_token(&instance, "maria_77").await;
+    let mail = instance.mails().into_iter().find(|mail| mail.contains("Reset your password")).unwrap();
+    assert!(mail.contains("https://karat.example.org/reset-password#token="), "{mail}");
+}
+
+#[tokio::test]
+async fn security_08_a_change_needs_the_password_and_ends_the_other_sessions() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let other = instance.login("maria_77", PASSWORD).await.unwrap();
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let change = |current: &str, new: &str| {
+        let (access, caller, current, new) = (instance.access.clone(), caller.clone(), secret(current), secret(new));
+        async move { access.change_password(&caller, current, new, &Origin::default()).await }
+    };
+    assert!(matches!(change("wrong", NEW).await, Err(AccessError::InvalidCredentials)));
+    assert!(matches!(change(PASSWORD, "password").await, Err(AccessError::Invalid(_))));
+    change(PASSWORD, NEW).await.unwrap();
+    assert!(who(&instance.access, &pair).await.is_ok() && instance.refresh(&pair).await.is_ok());
+    assert!(who(&instance.access, &other).await.is_err() && instance.refresh(&other).await.is_err());
+    assert!(instance.login("maria_77", NEW).await.is_ok());
+    instance.mail_with("Your password was changed").await;
+}
+
+#[tokio::test]
+async fn an_address_is_confirmed_by_its_link_once() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let token = instance.mailed_token("Confirm your e-mail address", "maria_77@example.org").await;
+    instance.access.verify_email(&secret(&token), &Origin::default()).await.unwrap();
+    assert!(instance.access.find_user(pair.user.id).await.unwrap().unwrap().is_verified);
+    let again = instance.access.verify_email(&secret(&token), &Origin::default()).await;
+    assert!(matches!(again, Err(AccessError::CodeRefused)));
+}
+
+#[tokio::test]
+async fn security_12_with_confirmation_on_known_and_unknown_addresses_get_one_answer() {
+    let mut instance = Instance::start().await;
+    let strict = AccessSettings { email_verification: true, ..settings(&instance.folder) };
+    instance.access = Access::open(strict).await.unwrap();
+    let register = |name: &str| {
+        let account = NewAccount { email: Some("maria@example.org".to_owned()), ..account(name) };
+        let access = instance.access.clone();
+        async move { access.register(account, &Origin::default()).await.unwrap() }
+    };
+    assert!(matches!(register("maria_77").await, Registration::VerificationSent));
+    assert!(matches!(register("maria_78").await, Registration::VerificationSent));
+    assert_eq!(instance.access.list_users(None, 10).await.unwrap().len(), 1);
+    instance.mail_with("has an account already").await;
+    // Security 10: not confirmed looks like a wrong password.
+    assert!(matches!(instance.login("maria_77", PASSWORD).await, Err(AccessError::InvalidCredentials)));
+    let token = instance.mailed_token("Confirm your e-mail address", "maria@example.org").await;
+    instance.access.verify_email(&secret(&token), &Origin::default()).await.unwrap();
+    assert!(instance.login("maria_77", PASSWORD).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_imported_bcrypt_password_logs_in_once_and_is_argon2id_then() {
+    let instance = Instance::start().await;
+    instance.register("maria_77").await;
+    // `nine-Blue-7-boats` at cost 4.
+    let hash = bcrypt::hash_with_salt(PASSWORD, 4, *b"sixteen bytes ok").unwrap().to_string();
+    let sql = format!("UPDATE users SET password_hash = '{hash}'");
+    crate::support::tamper(&instance.folder, Box::leak(sql.into_boxed_str())).await.unwrap();
+    assert!(instance.login("maria_77", "wrong").await.is_err());
+    assert!(instance.login("maria_77", PASSWORD).await.is_ok());
+    let moved = "UPDATE users SET nickname = password_hash";
+    crate::support::tamper(&instance.folder, moved).await.unwrap();
+    let user = instance.access.find_user_by_name("maria_77").await.unwrap().unwrap();
+    assert!(user.nickname.unwrap().starts_with("$argon2id$"));
+    assert!(instance.login("maria_77", PASSWORD).await.is_ok());
+}
+
+#[tokio::test]
+async fn security_41_a_new_address_needs_the_password_and_both_addresses_hear_of_it() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let change = |password: Option<&str>| ProfileChange {
+        email: Some("new@example.org".to_owned()),
+        current_password: password.map(secret),
+        version: pair.user.version,
+        ..ProfileChange::default()
+    };
+    let access = &instance.access;
+    let without = access.update_own_account(&caller, change(None), &Origin::default()).await;
+    assert!(matches!(without, Err(AccessError::Invalid(_))));
+    let wrong = access.update_own_account(&caller, change(Some("wrong")), &Origin::default()).await;
+    assert!(matches!(wrong, Err(AccessError::InvalidCredentials)));
+    let user = access.update_own_account(&caller, change(Some(PASSWORD)), &Origin::default()).await.unwrap();
+    assert_eq!((user.email.as_deref(), user.is_verified), (Some("new@example.org"), false));
+    assert!(instance.mail_with("was changed to another one").await.contains("To: maria_77@example.org"));
+    instance.mailed_token("Confirm your e-mail address", "new@example.org").await;
+}
+
+#[tokio::test]
+async fn security_01_a_password_of_more_than_a_kilobyte_is_refused_before_it_is_hashed() {
+    let instance = Instance::start().await;
+    let long = secret(&"Ab1!x".repeat(300));
+    let refused = instance.access.login("maria_77", long.clone(), &Origin::default()).await;
+    assert!(matches!(refused, Err(AccessError::Invalid(_))));
+    let strength = instance.access.password_strength(&long, &[]);
+    assert_eq!((strength.score, strength.broken.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn security_27_every_log_in_is_a_session_of_its_own() {
+    let instance = Instance::start().await;
+    let first = instance.register("maria_77").await;
+    let second = instance.login("maria_77", PASSWORD).await.unwrap();
+    let session = async |pair: &TokenPair| who(&instance.access, pair).await.unwrap().session();
+    assert_ne!(session(&first).await, session(&second).await);
+    let refreshed = instance.refresh(&second).await.unwrap();
+    assert_eq!(session(&refreshed).await, session(&second).await);
+}

@@ -1,0 +1,267 @@
+//! The second factor, telephone numbers, consent.
+
+use karat_access::{Access, Permission};
+use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
+use poem::Request;
+use poem_openapi::{Object, OpenApi};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+
+use super::AuthTag;
+use super::account::PasswordRequest;
+use super::views::{LoginView, UserView, rfc3339};
+
+error_answers! {
+    /// Errors of the routes on factors.
+    pub FactorError: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503;
+    /// Errors of the routes for codes to telephones.
+    pub PhoneError: 400, 401, 403, 413, 415, 422, 429, 501, 503;
+    /// Errors of `DELETE /auth/phone/unlink`.
+    pub UnlinkPhoneError: 401, 403, 404, 409;
+    /// Errors of the routes on consent.
+    pub ConsentError: 400, 401, 403, 404, 413, 415, 422;
+    /// Errors of reading consent.
+    pub ReadConsentError: 401, 403, 404;
+}
+
+/// A code.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeRequest {
+    /// Six digits of the authenticator.
+    pub code: String,
+}
+
+/// A factor that is being set up. It is shown this once.
+#[derive(Debug, Object)]
+pub struct EnrolmentView {
+    /// In base 32, to type in.
+    pub secret: String,
+    /// `otpauth://` address for a QR code.
+    pub uri: String,
+}
+
+/// Recovery codes. They are shown this once; each works once.
+#[derive(Debug, Object)]
+pub struct RecoveryCodesView {
+    /// Ten codes.
+    pub recovery_codes: Vec<String>,
+}
+
+/// A telephone number.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhoneRequest {
+    /// International, such as `+34600123456`.
+    pub phone: String,
+}
+
+/// A telephone number and the code that was sent to it.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PhoneCodeRequest {
+    /// International, such as `+34600123456`.
+    pub phone: String,
+    /// Six digits.
+    pub code: String,
+}
+
+/// A telephone number, the code that was sent to it, and the password of the account.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkPhoneRequest {
+    /// International, such as `+34600123456`.
+    pub phone: String,
+    /// Six digits.
+    pub code: String,
+    /// The present password.
+    pub password: String,
+}
+
+/// Consent to a version of the text.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsentRequest {
+    /// Version of the text that was shown.
+    pub version: String,
+    /// Where it was given; `api` when left out.
+    pub source: Option<String>,
+}
+
+/// The present state of consent and how it came about.
+#[derive(Debug, Object)]
+pub struct ConsentView {
+    /// `none`, `granted` or `revoked`.
+    pub status: String,
+    /// The version that the status is about.
+    pub version: Option<String>,
+    /// Every step, newest first.
+    pub history: Vec<ConsentStepView>,
+}
+
+/// One thing that was agreed to or taken back.
+#[derive(Debug, Object)]
+pub struct ConsentStepView {
+    /// `granted` or `revoked`.
+    pub status: String,
+    /// Version of the text.
+    pub version: String,
+    /// Where it was given.
+    pub source: String,
+    /// RFC 3339 in UTC.
+    pub at: String,
+}
+
+/// Operations on factors, numbers and consent.
+#[derive(Clone)]
+pub struct FactorApi {
+    access: Access,
+}
+
+impl FactorApi {
+    pub(super) fn new(access: Access) -> Self {
+        Self { access }
+    }
+
+    async fn consent_view(&self, caller: &Authenticated) -> Result<ConsentView, ApiError> {
+        let user = self.access.find_user(caller.id).await?;
+        let user = user.ok_or_else(|| ApiError::not_found("the account was deleted"))?;
+        let steps = self.access.list_consents(caller.id).await?.into_iter();
+        let history = steps.map(|step| ConsentStepView {
+            status: step.status,
+            version: step.version,
+            source: step.source,
+            at: rfc3339(step.at_us),
+        });
+        Ok(ConsentView { status: user.consent_status, version: user.consent_version, history: history.collect() })
+    }
+}
+
+#[OpenApi(tag = "AuthTag::Accounts")]
+impl FactorApi {
+    /// Begin to set up a second factor
+    ///
+    /// Needs the password. The factor is not asked for until it is confirmed by a first code.
+    #[oai(path = "/auth/mfa/totp", method = "post", operation_id = "enroll_totp")]
+    async fn enroll(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<PasswordRequest>,
+    ) -> Result<Answer<EnrolmentView>, FactorError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let enrolment = self.access.enroll_totp(&caller, body.0.password.into(), &origin(request)).await?;
+        let secret = enrolment.secret.expose_secret().to_owned();
+        let view = EnrolmentView { secret, uri: enrolment.uri.expose_secret().to_owned() };
+        Ok(ok(view, "add this to an authenticator, then confirm it by a code"))
+    }
+
+    /// Confirm the second factor
+    #[oai(path = "/auth/mfa/totp/confirm", method = "post", operation_id = "confirm_totp")]
+    async fn confirm(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<CodeRequest>,
+    ) -> Result<Answer<RecoveryCodesView>, FactorError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let codes = self.access.confirm_totp(&caller, &body.0.code, &origin(request)).await?;
+        let recovery_codes = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
+        Ok(ok(RecoveryCodesView { recovery_codes }, "the recovery codes are shown this once: store them now"))
+    }
+
+    /// Remove the second factor
+    ///
+    /// Needs the password.
+    #[oai(path = "/auth/mfa/totp", method = "delete", operation_id = "remove_totp")]
+    async fn remove(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<PasswordRequest>,
+    ) -> Result<Answer<bool>, FactorError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        self.access.remove_totp(&caller, body.0.password.into(), &origin(request)).await?;
+        Ok(ok(true, "the second factor was removed"))
+    }
+
+    /// Ask for a code to a telephone
+    #[oai(path = "/auth/phone/request", method = "post", operation_id = "request_phone_code")]
+    async fn request_code(&self, request: &Request, body: JsonBody<PhoneRequest>) -> Result<Answer<bool>, PhoneError> {
+        self.access.request_phone_code(&body.0.phone, &origin(request)).await?;
+        Ok(ok(true, "a code is on its way"))
+    }
+
+    /// Log in by the code
+    ///
+    /// A number that no account has gets a new account, where registration is open.
+    #[oai(path = "/auth/phone/verify", method = "post", operation_id = "login_by_phone")]
+    async fn verify_code(
+        &self,
+        request: &Request,
+        body: JsonBody<PhoneCodeRequest>,
+    ) -> Result<Answer<LoginView>, PhoneError> {
+        let outcome = self.access.login_by_phone(&body.phone, &body.code, &origin(request)).await?;
+        Ok(ok(outcome.into(), "the code was right"))
+    }
+
+    /// Add a telephone number to the caller's account
+    #[oai(path = "/auth/phone/link", method = "post", operation_id = "link_phone")]
+    async fn link_phone(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<LinkPhoneRequest>,
+    ) -> Result<Answer<UserView>, FactorError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let JsonBody(body) = body;
+        let user =
+            self.access.link_phone(&caller, &body.phone, &body.code, body.password.into(), &origin(request)).await?;
+        Ok(ok(user.into(), "the number was added"))
+    }
+
+    /// Remove the telephone number from the caller's account
+    #[oai(path = "/auth/phone/unlink", method = "delete", operation_id = "unlink_phone")]
+    async fn unlink_phone(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+    ) -> Result<Answer<UserView>, UnlinkPhoneError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let user = self.access.unlink_phone(&caller, &origin(request)).await?;
+        Ok(ok(user.into(), "the number was removed"))
+    }
+
+    /// Read the caller's consent
+    #[oai(path = "/consent", method = "get", operation_id = "read_consent")]
+    async fn read_consent(&self, caller: Authenticated) -> Result<Answer<ConsentView>, ReadConsentError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        Ok(ok(self.consent_view(&caller).await?, "the caller's consent"))
+    }
+
+    /// Consent to a version of the text
+    #[oai(path = "/consent", method = "post", operation_id = "grant_consent")]
+    async fn grant_consent(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<ConsentRequest>,
+    ) -> Result<Answer<ConsentView>, ConsentError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let source = body.source.as_deref().unwrap_or("api");
+        self.access.grant_consent(&caller, &body.version, source, &origin(request)).await?;
+        Ok(ok(self.consent_view(&caller).await?, "the consent was recorded"))
+    }
+
+    /// Take consent back
+    #[oai(path = "/consent", method = "delete", operation_id = "revoke_consent")]
+    async fn revoke_consent(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+    ) -> Result<Answer<ConsentView>, ReadConsentError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        self.access.revoke_consent(&caller, "api", &origin(request)).await?;
+        Ok(ok(self.consent_view(&caller).await?, "the consent was taken back"))
+    }
+}

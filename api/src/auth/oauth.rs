@@ -1,0 +1,185 @@
+//! Logging in through other providers.
+
+use std::sync::Arc;
+
+use karat_access::{Access, Callback, CallbackOutcome, Permission};
+use karat_http::{Answer, ApiError, Authenticated, Envelope, JsonBody, error_answers, ok, origin};
+use poem::Request;
+use poem::http::header;
+use poem_openapi::param::{Path, Query};
+use poem_openapi::payload::{Json, Response};
+use poem_openapi::{ApiResponse, Object, OpenApi};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+
+use super::AuthTag;
+use super::cookie;
+use super::views::{LoginView, rfc3339};
+
+/// Not `Strict`: the browser comes back from another site, and must bring it.
+const FLOW: &str = "__Host-karat-oauth";
+
+error_answers! {
+    /// Errors of beginning at a provider.
+    pub BeginError: 401, 404, 429, 503;
+    /// Errors of beginning to link.
+    pub LinkOauthError: 400, 401, 403, 404, 413, 415, 422, 429, 503;
+    /// Errors of coming back from a provider.
+    pub CallbackError: 400, 401, 403, 404, 409, 429, 503;
+    /// Errors of unlinking.
+    pub UnlinkError: 401, 403, 404, 409;
+}
+
+/// Which provider to link, and the password of the account.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkOauthRequest {
+    /// The provider's name.
+    pub provider: String,
+    /// The present password; only an account without one can leave it out.
+    pub password: Option<String>,
+}
+
+/// Where to send the browser.
+#[derive(Debug, Object)]
+pub struct RedirectView {
+    /// The provider's page.
+    pub authorize_url: String,
+}
+
+/// A log-in at another provider.
+#[derive(Debug, Object)]
+pub struct IdentityView {
+    /// The provider's name.
+    pub provider: String,
+    /// The address that the provider named.
+    pub email: Option<String>,
+    /// RFC 3339 in UTC.
+    pub linked_at: String,
+}
+
+/// Sends the browser to the provider.
+#[derive(ApiResponse)]
+pub enum ToProvider {
+    /// To the provider's page.
+    #[oai(status = 302)]
+    Found(Json<Envelope<RedirectView>>, #[oai(header = "Location")] String, #[oai(header = "Set-Cookie")] String),
+}
+
+/// Operations on log-ins at other providers.
+#[derive(Clone)]
+pub struct OauthApi {
+    access: Arc<Access>,
+}
+
+impl OauthApi {
+    pub(super) fn new(access: Access) -> Self {
+        Self { access: Arc::new(access) }
+    }
+}
+
+#[OpenApi(prefix_path = "/auth/oauth", tag = "AuthTag::Accounts")]
+impl OauthApi {
+    /// Go to a provider to log in
+    #[oai(path = "/:provider/authorize", method = "get", operation_id = "oauth_authorize")]
+    async fn authorize(
+        &self,
+        /// The provider's name: `google`, `github`, `facebook`, `apple`, or one of the settings.
+        provider: Path<String>,
+    ) -> Result<ToProvider, BeginError> {
+        let redirect = self.access.begin_oauth_login(&provider).await?;
+        let cookie = flow_cookie(redirect.cookie.expose_secret());
+        let view = RedirectView { authorize_url: redirect.url.clone() };
+        Ok(ToProvider::Found(ok(view, "go to the provider"), redirect.url, cookie))
+    }
+
+    /// Come back from a provider
+    ///
+    /// Only in the browser that began, and once. An account with the same address is not joined: log in to it and link.
+    #[oai(path = "/:provider/callback", method = "get", operation_id = "oauth_callback")]
+    #[allow(clippy::too_many_arguments, reason = "one a parameter of the query")]
+    async fn callback(
+        &self,
+        request: &Request,
+        /// The provider's name.
+        provider: Path<String>,
+        /// From the provider.
+        code: Query<Option<String>>,
+        /// From the provider.
+        state: Query<Option<String>>,
+        /// From the provider: who it is.
+        iss: Query<Option<String>>,
+        /// From the provider: why it refused.
+        error: Query<Option<String>>,
+    ) -> Result<Response<Answer<LoginView>>, CallbackError> {
+        let refused =
+            || ApiError::unauthorized("oauth_refused", "the provider refused, or the log-in was not begun here");
+        if error.0.is_some() {
+            Err(refused())?;
+        }
+        let (Some(code), Some(state), Some(cookie)) = (code.0, state.0, cookie::find(request, FLOW)) else {
+            Err(refused())?
+        };
+        let callback = Callback { provider: provider.0, code: code.into(), state, iss: iss.0, cookie: cookie.into() };
+        let outcome = self.access.finish_oauth(callback, &origin(request)).await?;
+        let answer = match outcome {
+            CallbackOutcome::Login(outcome) => ok((*outcome).into(), "logged in"),
+            CallbackOutcome::Linked => ok(LoginView::default(), "the log-in was added to the account"),
+        };
+        Ok(Response::new(answer)
+            .header(header::SET_COOKIE, format!("{FLOW}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")))
+    }
+
+    /// Begin to add a log-in at a provider to the caller's account
+    ///
+    /// Send the browser to the address in the answer; the callback finishes it.
+    #[oai(path = "/link", method = "post", operation_id = "oauth_link")]
+    async fn link(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<LinkOauthRequest>,
+    ) -> Result<Response<Answer<RedirectView>>, LinkOauthError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let JsonBody(body) = body;
+        let password = body.password.map(Into::into);
+        let redirect = self.access.begin_oauth_link(&caller, &body.provider, password, &origin(request)).await?;
+        let cookie = flow_cookie(redirect.cookie.expose_secret());
+        let view = RedirectView { authorize_url: redirect.url };
+        Ok(Response::new(ok(view, "go to the provider")).header(header::SET_COOKIE, cookie))
+    }
+
+    /// List the caller's log-ins at other providers
+    #[oai(path = "/identities", method = "get", operation_id = "list_identities")]
+    async fn identities(&self, caller: Authenticated) -> Result<Answer<Vec<IdentityView>>, UnlinkError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let identities = self.access.list_identities(caller.id).await?.into_iter();
+        let views = identities.map(|identity| IdentityView {
+            provider: identity.provider,
+            email: identity.email,
+            linked_at: rfc3339(identity.created_at_us),
+        });
+        Ok(ok(views.collect(), "the caller's log-ins at other providers"))
+    }
+
+    /// Remove the caller's log-ins at a provider
+    ///
+    /// Ends every other session of the account. The last way in cannot be removed.
+    #[oai(path = "/unlink/:provider", method = "delete", operation_id = "oauth_unlink")]
+    async fn unlink(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        /// The provider's name.
+        provider: Path<String>,
+    ) -> Result<Answer<String>, UnlinkError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        self.access.unlink_oauth(&caller, &provider, &origin(request)).await?;
+        Ok(ok(provider.0, "the log-in was removed"))
+    }
+}
+
+fn flow_cookie(sealed: &str) -> String {
+    let seconds = karat_access::FLOW_LIFE.as_secs();
+    format!("{FLOW}={sealed}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
+}

@@ -1,0 +1,132 @@
+//! Counting in this process: windows that start with their first request.
+//!
+//! Counting and deciding happen under one lock, so parallel requests cannot pass together. Memory is bounded: at most
+//! `max_keys` windows are held; ended ones make room first, then the one that ends first.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::{Quota, Taken};
+
+/// Enough for a busy hour; about 20 MB when full.
+const MAX_KEYS: usize = 100_000;
+
+pub(super) struct LocalCounts {
+    max_keys: usize,
+    windows: Mutex<HashMap<String, Window>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    ends: Instant,
+    count: u32,
+}
+
+impl Default for LocalCounts {
+    fn default() -> Self {
+        Self { max_keys: MAX_KEYS, windows: Mutex::default() }
+    }
+}
+
+impl LocalCounts {
+    pub(super) fn take(&self, key: &str, quota: Quota) -> Taken {
+        self.take_at(key, quota, Instant::now())
+    }
+
+    /// Takes one request back out of its window.
+    pub(super) fn give_back(&self, key: &str) {
+        if let Some(window) = self.windows.lock().get_mut(key) {
+            window.count = window.count.saturating_sub(1);
+        }
+    }
+
+    fn take_at(&self, key: &str, quota: Quota, now: Instant) -> Taken {
+        let mut windows = self.windows.lock();
+        if windows.len() >= self.max_keys && !windows.contains_key(key) {
+            make_room(&mut windows, now);
+        }
+        let fresh = Window { ends: now + quota.window, count: 0 };
+        let window = windows.entry(key.to_owned()).or_insert(fresh);
+        if window.ends <= now {
+            *window = fresh;
+        }
+        let is_allowed = window.count < quota.requests;
+        if is_allowed {
+            window.count += 1;
+        }
+        let remaining = quota.requests.saturating_sub(window.count);
+        Taken { is_allowed, remaining, resets_in: window.ends.saturating_duration_since(now) }
+    }
+}
+
+/// A tenth at a time, so that a flood of new keys does not look through all of them each time.
+fn make_room(windows: &mut HashMap<String, Window>, now: Instant) {
+    let before = windows.len();
+    windows.retain(|_, window| window.ends > now);
+    if windows.len() < before {
+        return;
+    }
+    let mut ends: Vec<Instant> = windows.values().map(|window| window.ends).collect();
+    let place = (ends.len() / 10).min(ends.len().saturating_sub(1));
+    if let Some(limit) = (!ends.is_empty()).then(|| *ends.select_nth_unstable(place).1) {
+        windows.retain(|_, window| window.ends > limit);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn quota(requests: u32) -> Quota {
+        Quota { name: "test", requests, window: Duration::from_secs(60) }
+    }
+
+    #[test]
+    fn the_request_after_the_last_allowed_one_waits_for_the_window_to_end() {
+        let (counts, now) = (LocalCounts::default(), Instant::now());
+        assert_eq!(counts.take_at("a", quota(2), now).remaining, 1);
+        assert_eq!(counts.take_at("a", quota(2), now).remaining, 0);
+        let later = counts.take_at("a", quota(2), now + Duration::from_secs(20));
+        assert_eq!(later, Taken { is_allowed: false, remaining: 0, resets_in: Duration::from_secs(40) });
+        assert!(counts.take_at("b", quota(2), now).is_allowed);
+        assert!(counts.take_at("a", quota(2), now + Duration::from_secs(60)).is_allowed);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let counts = LocalCounts::default();
+        assert!(counts.take("a", quota(1)).is_allowed);
+        assert!(!counts.take("a", quota(1)).is_allowed);
+        counts.give_back("a");
+        assert!(counts.take("a", quota(1)).is_allowed);
+    }
+
+    #[test]
+    fn memory_stays_bounded_under_many_keys() {
+        let counts = LocalCounts { max_keys: 10, ..LocalCounts::default() };
+        for n in 0..1000 {
+            assert!(counts.take(&n.to_string(), quota(1)).is_allowed);
+        }
+        assert!(counts.windows.lock().len() <= 10);
+    }
+
+    #[test]
+    fn parallel_requests_never_pass_the_limit_together() {
+        let counts = LocalCounts::default();
+        let allowed = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..50 {
+                scope.spawn(|| {
+                    if counts.take("a", quota(10)).is_allowed {
+                        allowed.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(allowed.into_inner(), 10);
+    }
+}

@@ -1,0 +1,198 @@
+//! Quotas: how many requests a client may make in a window of time.
+//!
+//! [`Limits`] stands in front of the routes. A request falls under the first rule for its route, or under the quota of
+//! its kind of credential; the answer tells what is left in `RateLimit` and `RateLimit-Policy` (IETF draft
+//! "RateLimit header fields for HTTP"), a refusal also in `Retry-After`.
+//!
+//! Counts are in this process, or in Redis so that several processes share them. When Redis is away, this process
+//! counts alone and tries it again some seconds later: requests go on either way.
+
+mod count;
+mod redis;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use karat_access::{Access, AccessError, CallerKind};
+use poem::http::{HeaderValue, Method, StatusCode};
+use poem::{Endpoint, IntoResponse, Request, Response, Result};
+
+pub use redis::SharedCounts;
+
+use crate::client_ip::limit_key;
+use crate::{ApiError, authenticate, client_ip};
+use count::LocalCounts;
+
+/// So many requests in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// Its name in the headers.
+    pub name: &'static str,
+    /// Requests allowed in one window.
+    pub requests: u32,
+    /// Length of the window.
+    pub window: Duration,
+}
+
+/// A quota of its own for some routes, counted by client network.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteRule {
+    /// The method.
+    pub method: &'static str,
+    /// The path behind the API's prefix.
+    pub path: &'static str,
+    /// What is allowed.
+    pub quota: Quota,
+}
+
+/// The quotas of an application.
+#[derive(Debug, Clone)]
+pub struct LimitSettings {
+    /// Where the routes are; nothing else is counted. The first that fits counts, so the longer one comes first.
+    pub prefixes: &'static [&'static str],
+    /// Routes with a quota of their own. Rules with the same quota name share it.
+    pub rules: Vec<RouteRule>,
+    /// Without a credential, by client network and route.
+    pub anonymous: Quota,
+    /// With an access token, by user.
+    pub user: Quota,
+    /// With an API key, by key.
+    pub api_key: Quota,
+    /// Routes that API keys may call without limit: what they may publish is bounded in events.
+    pub publishing: Vec<&'static str>,
+    /// Routes that begin so are not counted with this header, which the route itself checks.
+    pub owner: Option<(&'static str, &'static str)>,
+}
+
+/// What became of counting one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Whether the request is within the quota.
+    pub is_allowed: bool,
+    /// What is left of it.
+    pub remaining: u32,
+    /// Until the window ends.
+    pub resets_in: Duration,
+}
+
+/// Counts requests and refuses those beyond their quota.
+pub struct Limits {
+    settings: LimitSettings,
+    local: LocalCounts,
+    shared: Option<SharedCounts>,
+}
+
+impl Limits {
+    /// Limits that are counted here, or in Redis when there is one.
+    pub fn new(settings: LimitSettings, shared: Option<SharedCounts>) -> Arc<Self> {
+        Arc::new(Self { settings, local: LocalCounts::default(), shared })
+    }
+
+    /// Answers a request, if its quota allows.
+    pub async fn call(&self, endpoint: &impl Endpoint<Output = Response>, request: Request) -> Result<Response> {
+        let Some((key, quota)) = self.rule_for(&request).await else { return endpoint.call(request).await };
+        let taken = self.take(&key, quota).await;
+        if !taken.is_allowed {
+            let mut response = ApiError::too_many_requests(taken.resets_in).into_response();
+            name_quota(&mut response, quota, taken);
+            return Ok(response);
+        }
+        let mut response = match endpoint.call(request).await {
+            Ok(response) => response,
+            Err(mut error) => {
+                error.set_data(QuotaHeaders(headers(quota, taken)));
+                return Err(error);
+            }
+        };
+        if response.status() == StatusCode::NOT_MODIFIED {
+            self.give_back(&key).await;
+        }
+        name_quota(&mut response, quota, taken);
+        Ok(response)
+    }
+
+    /// What a request is counted under; none for what is not counted.
+    async fn rule_for(&self, request: &Request) -> Option<(String, Quota)> {
+        let path = request.uri().path();
+        let path = self.settings.prefixes.iter().find_map(|prefix| path.strip_prefix(prefix))?;
+        let is_owner =
+            |(start, header): (&str, &str)| path.starts_with(start) && request.headers().contains_key(header);
+        if request.method() == Method::OPTIONS || self.settings.owner.is_some_and(is_owner) {
+            return None;
+        }
+        let ip = limit_key(client_ip(request).unwrap_or(IpAddr::from([0, 0, 0, 0])));
+        let path = path.trim_end_matches('/');
+        let is_rule = |rule: &&RouteRule| rule.path == path && rule.method == request.method().as_str();
+        if let Some(rule) = self.settings.rules.iter().find(is_rule) {
+            return Some((format!("{}:{ip}", rule.quota.name), rule.quota));
+        }
+        // A credential that does not hold counts as none.
+        let caller = match request.data::<Access>() {
+            Some(_) => authenticate(request).await.ok(),
+            None => None,
+        };
+        let settings = &self.settings;
+        match caller.as_ref().map(|caller| &caller.kind) {
+            None => {
+                // The first part only: what follows may be anything.
+                let route = path.split('/').nth(1).unwrap_or_default();
+                let route: String = route.chars().take(32).collect();
+                Some((format!("{}:{ip}:{} {route}", settings.anonymous.name, request.method()), settings.anonymous))
+            }
+            Some(CallerKind::User { .. }) => {
+                let id = caller.as_ref().map(|caller| caller.id).unwrap_or_default();
+                Some((format!("{}:{id}", settings.user.name), settings.user))
+            }
+            Some(CallerKind::ApiKey { .. }) if settings.publishing.iter().any(|route| path.starts_with(route)) => None,
+            Some(CallerKind::ApiKey { key, .. }) => {
+                Some((format!("{}:{key}", settings.api_key.name), settings.api_key))
+            }
+        }
+    }
+
+    async fn take(&self, key: &str, quota: Quota) -> Taken {
+        match &self.shared {
+            Some(shared) => match shared.take(key, quota).await {
+                Some(taken) => taken,
+                None => self.local.take(key, quota),
+            },
+            None => self.local.take(key, quota),
+        }
+    }
+
+    async fn give_back(&self, key: &str) {
+        match &self.shared {
+            Some(shared) if shared.give_back(key).await => {}
+            _ => self.local.give_back(key),
+        }
+    }
+}
+
+/// The headers of an answer that is an error: they are put on when it is rendered.
+#[derive(Debug, Clone)]
+pub(crate) struct QuotaHeaders(pub [(&'static str, String); 2]);
+
+fn headers(quota: Quota, taken: Taken) -> [(&'static str, String); 2] {
+    let seconds = |duration: Duration| duration.as_millis().div_ceil(1000);
+    let policy = format!("\"{}\";q={};w={}", quota.name, quota.requests, seconds(quota.window));
+    let left = format!("\"{}\";r={};t={}", quota.name, taken.remaining, seconds(taken.resets_in));
+    [("ratelimit-policy", policy), ("ratelimit", left)]
+}
+
+fn name_quota(response: &mut Response, quota: Quota, taken: Taken) {
+    put(response, QuotaHeaders(headers(quota, taken)));
+}
+
+pub(crate) fn put(response: &mut Response, quota: QuotaHeaders) {
+    for (name, value) in quota.0 {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+}
+
+/// Why Redis could not be set up.
+pub(crate) fn redis_error(reason: impl std::fmt::Display) -> AccessError {
+    AccessError::Unreachable { address: "redis".to_owned(), reason: reason.to_string() }
+}

@@ -1,0 +1,117 @@
+//! Counting in Redis, shared by every process that names the same server.
+//!
+//! One script counts and decides, so parallel requests of several processes cannot pass together. A server that does
+//! not answer within a fraction of a second is left alone for some seconds.
+
+use std::time::{Duration, Instant};
+
+use karat_access::AccessError;
+use parking_lot::Mutex;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Script};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::OnceCell;
+
+use super::{Quota, Taken, redis_error};
+
+/// An answer takes a fraction of a millisecond; what takes longer than this is away.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a server that was away is not asked.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// KEYS[1]: the window. ARGV: allowed requests, length in milliseconds. Answers whether the request is allowed, how
+/// many were counted, and the milliseconds until the window ends.
+const TAKE: &str = r"
+local count = tonumber(redis.call('GET', KEYS[1]) or '0')
+if count >= tonumber(ARGV[1]) then
+  return {0, count, redis.call('PTTL', KEYS[1])}
+end
+count = redis.call('INCR', KEYS[1])
+if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return {1, count, redis.call('PTTL', KEYS[1])}
+";
+
+const GIVE_BACK: &str = r"
+if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[1]) end
+return 0
+";
+
+/// Counts that several processes share.
+pub struct SharedCounts {
+    client: Client,
+    connection: OnceCell<ConnectionManager>,
+    take: Script,
+    give_back: Script,
+    away_until: Mutex<Option<Instant>>,
+}
+
+impl SharedCounts {
+    /// Counts on the server at `url` (`redis://` or `redis://:PASSWORD@HOST:PORT/DB`). It need not answer yet.
+    ///
+    /// # Errors
+    /// [`AccessError::Unreachable`] when the address is none.
+    pub fn new(url: &SecretString) -> Result<Self, AccessError> {
+        let client = Client::open(url.expose_secret()).map_err(|_| redis_error("the address is no `redis://` URL"))?;
+        Ok(Self {
+            client,
+            connection: OnceCell::new(),
+            take: Script::new(TAKE),
+            give_back: Script::new(GIVE_BACK),
+            away_until: Mutex::new(None),
+        })
+    }
+
+    /// Counts a request; none when the server is away.
+    pub(super) async fn take(&self, key: &str, quota: Quota) -> Option<Taken> {
+        let window = u64::try_from(quota.window.as_millis()).unwrap_or(u64::MAX);
+        let mut call = self.take.key(format!("karat:limit:{key}"));
+        call.arg(quota.requests);
+        call.arg(window);
+        let (allowed, count, left) = self.run::<(u8, u32, i64)>(&call).await?;
+        let left = u64::try_from(left).unwrap_or(window);
+        let remaining = quota.requests.saturating_sub(count);
+        Some(Taken { is_allowed: allowed == 1, remaining, resets_in: Duration::from_millis(left) })
+    }
+
+    /// Takes a request back; false when the server is away.
+    pub(super) async fn give_back(&self, key: &str) -> bool {
+        let call = self.give_back.key(format!("karat:limit:{key}"));
+        self.run::<u8>(&call).await.is_some()
+    }
+
+    async fn run<T: redis::FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> Option<T> {
+        if self.away_until.lock().is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let answer = tokio::time::timeout(PATIENCE, async {
+            let mut connection = self.connection.get_or_try_init(|| self.connect()).await?.clone();
+            call.invoke_async(&mut connection).await
+        });
+        match answer.await {
+            Ok(Ok(value)) => {
+                if self.away_until.lock().take().is_some() {
+                    tracing::info!("redis answers again: limits are shared");
+                }
+                Some(value)
+            }
+            failed => {
+                let reason = failed.map_or_else(
+                    |_| "no answer in time".to_owned(),
+                    |r: Result<T, _>| r.err().map(|e| e.to_string()).unwrap_or_default(),
+                );
+                if self.away_until.lock().replace(Instant::now() + PAUSE).is_none() {
+                    tracing::warn!(reason, "redis is away: this process counts limits alone");
+                }
+                None
+            }
+        }
+    }
+
+    async fn connect(&self) -> redis::RedisResult<ConnectionManager> {
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        self.client.get_connection_manager_with_config(config).await
+    }
+}

@@ -1,0 +1,142 @@
+//! Quotas, in this process and shared through Redis; CORS, host names.
+
+use std::time::Duration;
+
+use karat_http::{HardenSettings, LimitSettings, Limits, Quota, RouteRule, SharedCounts, harden_with};
+use poem::http::{Method, StatusCode};
+use poem::{Endpoint, EndpointExt, IntoResponse, Request, Response, Route, endpoint};
+
+fn settings(name: &'static str) -> LimitSettings {
+    let quota = |requests| Quota { name, requests, window: Duration::from_secs(60) };
+    LimitSettings {
+        prefixes: &["/api/v1", "/api"],
+        rules: vec![RouteRule { method: "POST", path: "/auth/login", quota: quota(2) }],
+        anonymous: quota(3),
+        user: quota(5),
+        api_key: quota(5),
+        publishing: vec![],
+        owner: None,
+    }
+}
+
+fn app(limits: std::sync::Arc<Limits>) -> impl Endpoint<Output = Response> {
+    let fails = endpoint::make_sync(|_| poem::Error::from_status(StatusCode::CONFLICT).into_response());
+    let unchanged = endpoint::make_sync(|_| StatusCode::NOT_MODIFIED.into_response());
+    let routes = Route::new()
+        .at("/api/v1/auth/login", endpoint::make_sync(|_| "ok"))
+        .at("/api/auth/login", endpoint::make_sync(|_| "ok"))
+        .at("/api/v1/fails", fails)
+        .at("/api/v1/same", unchanged)
+        .at("/health", endpoint::make_sync(|_| "ok"));
+    let limited = routes.around(move |routes, request| {
+        let limits = limits.clone();
+        async move { limits.call(routes.as_ref(), request).await }
+    });
+    harden_with(limited, HardenSettings::default())
+}
+
+async fn send(app: &impl Endpoint<Output = Response>, method: Method, path: &str) -> Response {
+    app.get_response(Request::builder().method(method).uri_str(path).finish()).await
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn answers_tell_what_is_left_and_refusals_when_to_come_back() {
+    let app = app(Limits::new(settings("login"), None));
+    let first = send(&app, Method::POST, "/api/v1/auth/login").await;
+    assert_eq!(header(&first, "ratelimit-policy"), "\"login\";q=2;w=60");
+    assert_eq!(header(&first, "ratelimit"), "\"login\";r=1;t=60");
+    // The other prefix is the same route.
+    assert_eq!(send(&app, Method::POST, "/api/auth/login/").await.status(), StatusCode::NOT_FOUND);
+    let refused = send(&app, Method::POST, "/api/auth/login").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!((1..=60).contains(&header(&refused, "retry-after").parse::<u64>().unwrap()));
+    assert!(header(&refused, "ratelimit").starts_with("\"login\";r=0;"));
+    for _ in 0..10 {
+        assert_eq!(send(&app, Method::GET, "/health").await.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn errors_carry_the_headers_too_and_unchanged_answers_cost_nothing() {
+    let app = app(Limits::new(settings("anonymous"), None));
+    assert_eq!(header(&send(&app, Method::GET, "/api/v1/nowhere").await, "ratelimit"), "\"anonymous\";r=2;t=60");
+    assert_eq!(header(&send(&app, Method::GET, "/api/v1/fails").await, "ratelimit"), "\"anonymous\";r=2;t=60");
+    for _ in 0..10 {
+        assert_eq!(send(&app, Method::GET, "/api/v1/same").await.status(), StatusCode::NOT_MODIFIED);
+    }
+}
+
+#[tokio::test]
+async fn two_processes_share_their_counts_through_redis() {
+    let Ok(url) = std::env::var("KARAT_TEST_REDIS") else {
+        eprintln!("skipped: KARAT_TEST_REDIS names no server");
+        return;
+    };
+    // A name of its own: other runs may use the same server.
+    let name: &'static str = Box::leak(uuid::Uuid::now_v7().to_string().into_boxed_str());
+    let process = || app(Limits::new(settings(name), Some(SharedCounts::new(&url.clone().into()).unwrap())));
+    let (first, second) = (process(), process());
+    assert_eq!(
+        header(&send(&first, Method::POST, "/api/v1/auth/login").await, "ratelimit"),
+        format!("\"{name}\";r=1;t=60")
+    );
+    assert_eq!(
+        header(&send(&second, Method::POST, "/api/v1/auth/login").await, "ratelimit"),
+        format!("\"{name}\";r=0;t=60")
+    );
+    for app in [&first, &second] {
+        assert_eq!(send(app, Method::POST, "/api/v1/auth/login").await.status(), StatusCode::TOO_MANY_REQUESTS);
+    }
+    for _ in 0..10 {
+        assert_eq!(send(&first, Method::GET, "/api/v1/same").await.status(), StatusCode::NOT_MODIFIED);
+    }
+}
+
+#[tokio::test]
+async fn without_redis_each_process_counts_alone_and_goes_on() {
+    // Nothing listens there: the port was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let shared = SharedCounts::new(&format!("redis://{free}").into()).unwrap();
+    let app = app(Limits::new(settings("login"), Some(shared)));
+    for expected in [200, 200, 429] {
+        assert_eq!(send(&app, Method::POST, "/api/v1/auth/login").await.status().as_u16(), expected);
+    }
+}
+
+#[tokio::test]
+async fn security_78_only_listed_origins_may_read_answers() {
+    let settings = HardenSettings { origins: "https://app.example.org".parse().unwrap(), ..HardenSettings::default() };
+    let app = harden_with(Route::new().at("/x", endpoint::make_sync(|_| "ok")), settings);
+    let send = async |method: Method, origin: &str| {
+        let request = Request::builder().method(method).uri_str("/x").header("origin", origin);
+        app.get_response(request.header("access-control-request-method", "POST").finish()).await
+    };
+    let allowed = send(Method::GET, "https://app.example.org").await;
+    assert_eq!(header(&allowed, "access-control-allow-origin"), "https://app.example.org");
+    assert_eq!(header(&allowed, "vary"), "origin");
+    let asked = send(Method::OPTIONS, "https://app.example.org").await;
+    assert_eq!((asked.status(), header(&asked, "access-control-max-age")), (StatusCode::NO_CONTENT, "600"));
+    for origin in ["null", "https://app.example.org.evil.org", "https://evil.org", "http://app.example.org", "*"] {
+        for method in [Method::GET, Method::OPTIONS] {
+            let refused = send(method, origin).await;
+            assert!(!refused.headers().contains_key("access-control-allow-origin"), "{origin}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_name_that_is_not_ours_is_not_answered() {
+    let settings = HardenSettings { allowed_hosts: vec!["karat.example.org".to_owned()], ..HardenSettings::default() };
+    let app = harden_with(Route::new().at("/x", endpoint::make_sync(|_| "ok")), settings);
+    let send = async |host: &str| {
+        app.get_response(Request::builder().uri_str("/x").header("host", host).finish()).await.status().as_u16()
+    };
+    assert_eq!((send("karat.example.org").await, send("KARAT.example.org:8080").await), (200, 200));
+    for host in ["evil.example.org", "karat.example.org.evil.org", "", "[::1]:80"] {
+        assert_eq!(send(host).await, 421, "{host}");
+    }
+}

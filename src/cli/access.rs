@@ -1,0 +1,184 @@
+//! How accounts work and who may reach the server, on the command line and in the environment.
+
+use clap::Args;
+use karat_access::{AccessSettings, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsSettings};
+use karat_http::{HardenSettings, Origins, TrustedProxies};
+use secrecy::SecretString;
+
+use crate::failure::{Failure, Result};
+
+/// Values that are secret may be `@FILE`, which reads them from a file.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Accounts and access")]
+pub struct AccessArgs {
+    /// Where people reach this instance: what links in messages begin with. The address it listens on when absent.
+    #[arg(long, env = "KARAT_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Asks for a confirmed e-mail address before the first log-in.
+    #[arg(long, env = "KARAT_EMAIL_VERIFICATION")]
+    pub email_verification: bool,
+    /// Nobody registers by themselves.
+    #[arg(long, env = "KARAT_REGISTRATION_CLOSED")]
+    pub registration_closed: bool,
+    /// Passwords of 15 characters of any kind (NIST SP 800-63B-4) instead of 8 of four kinds.
+    #[arg(long, env = "KARAT_LONG_PASSWORDS")]
+    pub long_passwords: bool,
+    /// The mail server, smtp:// or smtps://, or @FILE; mail goes into `outbox` of the data folder when absent.
+    #[arg(long, env = "KARAT_SMTP", hide_env_values = true, value_name = "URL", requires = "mail_from")]
+    pub smtp: Option<String>,
+    /// The sender of mail, such as `Karat <karat@example.org>`.
+    #[arg(long, env = "KARAT_MAIL_FROM", value_name = "ADDRESS")]
+    pub mail_from: Option<String>,
+    /// A service for text messages, https://ACCOUNT:TOKEN@HOST, or @FILE; the log when absent.
+    #[arg(long, env = "KARAT_SMS", hide_env_values = true, value_name = "URL", requires = "sms_from")]
+    pub sms: Option<String>,
+    /// The sender of text messages, in E.164.
+    #[arg(long, env = "KARAT_SMS_FROM", value_name = "NUMBER")]
+    pub sms_from: Option<String>,
+    /// A provider to log in through, NAME=CLIENT_ID:CLIENT_SECRET or @FILE; google, apple, facebook and github are
+    /// known, any other is NAME=CLIENT_ID:CLIENT_SECRET@ISSUER. May be repeated.
+    #[arg(long = "provider", env = "KARAT_PROVIDERS", hide_env_values = true, value_delimiter = ';')]
+    pub providers: Vec<String>,
+    /// A Redis server, redis://, so that several processes share limits; or @FILE.
+    #[arg(long, env = "KARAT_REDIS", hide_env_values = true, value_name = "URL")]
+    pub redis: Option<String>,
+    /// Proxies whose X-Forwarded-For is believed: addresses and networks with commas between.
+    #[arg(long, env = "KARAT_TRUSTED_PROXIES", default_value = "", hide_default_value = true)]
+    pub trusted_proxies: String,
+    /// Origins of pages on other hosts that may call, with commas between.
+    #[arg(long, env = "KARAT_ALLOWED_ORIGINS", default_value = "", hide_default_value = true)]
+    pub allowed_origins: String,
+    /// Host names that are answered; all when absent. May be repeated.
+    #[arg(long = "allowed-host", env = "KARAT_ALLOWED_HOSTS", value_delimiter = ',')]
+    pub allowed_hosts: Vec<String>,
+    /// A scanner for uploaded pictures that speaks clamd's protocol.
+    #[arg(long, env = "KARAT_SCANNER", value_name = "HOST:PORT")]
+    pub scanner: Option<String>,
+    /// TLS ends in front of this process: answers tell browsers to stay with it.
+    #[arg(long, env = "KARAT_BEHIND_TLS")]
+    pub behind_tls: bool,
+}
+
+impl AccessArgs {
+    /// Puts the arguments into the settings of the accounts. `url` is where the server listens.
+    pub fn apply(&self, settings: &mut AccessSettings, url: &str) -> Result<()> {
+        settings.public_url = self.public_url.clone().unwrap_or_else(|| url.to_owned());
+        settings.email_verification = self.email_verification;
+        settings.registration_open = !self.registration_closed;
+        if self.long_passwords {
+            settings.password_rules = PasswordRules::Long;
+        }
+        if let (Some(url), Some(from)) = (&self.smtp, &self.mail_from) {
+            settings.mail = MailSettings::Smtp { url: secret(url)?.into(), from: from.clone() };
+        }
+        if let (Some(url), Some(from)) = (&self.sms, &self.sms_from) {
+            settings.sms = sms(&secret(url)?, from)?;
+        }
+        settings.providers = self.providers.iter().map(|text| provider(&secret(text)?)).collect::<Result<_>>()?;
+        Ok(())
+    }
+
+    /// Puts the arguments into the settings of the server.
+    pub fn harden(&self, settings: &mut HardenSettings) -> Result<()> {
+        settings.behind_tls = self.behind_tls;
+        settings.trusted_proxies = self
+            .trusted_proxies
+            .parse::<TrustedProxies>()
+            .map_err(|e| Failure::configuration(format!("--trusted-proxies: {e}")))?;
+        settings.origins = self.origins()?;
+        settings.allowed_hosts.clone_from(&self.allowed_hosts);
+        Ok(())
+    }
+
+    pub fn origins(&self) -> Result<Origins> {
+        self.allowed_origins.parse().map_err(|e| Failure::configuration(format!("--allowed-origins: {e}")))
+    }
+
+    pub fn redis(&self) -> Result<Option<SecretString>> {
+        self.redis.as_deref().map(|text| Ok(secret(text)?.into())).transpose()
+    }
+}
+
+/// The value, or what the file holds that it names.
+pub fn secret(text: &str) -> Result<String> {
+    let Some(file) = text.strip_prefix('@') else { return Ok(text.to_owned()) };
+    let read = std::fs::read_to_string(file).map_err(|error| Failure::configuration(format!("`{file}`: {error}")))?;
+    Ok(read.trim().to_owned())
+}
+
+fn sms(text: &str, from: &str) -> Result<SmsSettings> {
+    let wrong = || Failure::configuration("--sms must be `https://ACCOUNT:TOKEN@HOST`");
+    let (scheme, rest) = text.split_once("://").ok_or_else(wrong)?;
+    let (account, rest) = rest.split_once(':').ok_or_else(wrong)?;
+    let (token, host) = rest.rsplit_once('@').ok_or_else(wrong)?;
+    Ok(SmsSettings::Http {
+        base_url: format!("{scheme}://{host}"),
+        account: account.to_owned(),
+        token: token.to_owned().into(),
+        from: from.to_owned(),
+    })
+}
+
+fn provider(text: &str) -> Result<ProviderSettings> {
+    // Not the text itself: it holds a secret.
+    let wrong = || {
+        Failure::configuration(
+            "--provider must be `NAME=CLIENT_ID:CLIENT_SECRET`, with `@ISSUER` for one that is not known by name",
+        )
+    };
+    let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
+    let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let (client, issuer) = match rest.rsplit_once("@http") {
+        Some((client, issuer)) => (client, Some(format!("http{issuer}"))),
+        None => (rest, None),
+    };
+    let (id, client_secret) = client.split_once(':').ok_or_else(wrong)?;
+    let kind = issuer.map(|issuer| ProviderKind::Oidc { issuer }).or_else(|| ProviderKind::named(name));
+    let kind = kind.filter(|_| is_name).ok_or_else(wrong)?;
+    Ok(ProviderSettings {
+        name: name.to_owned(),
+        kind,
+        client_id: id.to_owned(),
+        client_secret: client_secret.to_owned().into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn providers_are_known_by_name_or_by_issuer_and_errors_keep_the_secret() {
+        let google = provider("google=id:secret").unwrap();
+        assert_eq!(google.kind, ProviderKind::named("google").unwrap());
+        let own = provider("own=id:se@cret@https://id.example.org").unwrap();
+        assert_eq!(own.kind, ProviderKind::Oidc { issuer: "https://id.example.org".to_owned() });
+        for bad in ["canary", "own=id:canary", "=id:canary@https://x.org", "a/b=id:canary@https://x.org"] {
+            let failure = format!("{:?}", provider(bad).unwrap_err());
+            assert!(!failure.contains("canary"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn the_example_of_the_environment_names_every_setting_of_a_server() {
+        let example = include_str!("../../.env.example");
+        let command = <crate::cli::Cli as clap::CommandFactory>::command();
+        let up = command.find_subcommand("up").unwrap();
+        let names: Vec<_> = up.get_arguments().filter_map(|argument| argument.get_env()).collect();
+        assert!(names.len() > 15, "{names:?}");
+        for name in names {
+            let line = format!("\n#{}=", name.to_str().unwrap());
+            assert!(example.contains(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_service_for_text_messages_is_one_address() {
+        let SmsSettings::Http { base_url, account, .. } = sms("https://AC1:to:ken@api.example.org", "+1").unwrap()
+        else {
+            panic!("an HTTP service was named");
+        };
+        assert_eq!((base_url.as_str(), account.as_str()), ("https://api.example.org", "AC1"));
+        assert!(sms("https://api.example.org", "+1").is_err());
+    }
+}

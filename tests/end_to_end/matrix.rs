@@ -1,0 +1,226 @@
+//! Every operation of the OpenAPI document by every kind of caller. An operation that is not listed here fails the
+//! test: whoever adds a route says who may call it.
+
+use std::collections::HashMap;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::process::{Folder, PASSWORD, run};
+
+/// Who may call an operation. `Anybody` needs no credential, `Session` the access token of a log-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    Anybody,
+    /// Anybody with a credential, whatever it is for.
+    Credential,
+    Session,
+    Publish,
+    Read,
+    /// Roles, of log-ins only.
+    Roles(&'static [&'static str]),
+}
+
+use Right::{Anybody, Credential, Publish, Read, Roles, Session};
+
+const PEOPLE: Right = Roles(&["moderator", "admin"]);
+const ADMIN: Right = Roles(&["admin"]);
+const OPERATE: Right = Roles(&["operator", "admin"]);
+
+/// Who may, and a body that is well formed.
+fn rule(operation: &str) -> Option<(Right, Value)> {
+    let none = Value::Null;
+    let password = || json!({"password": "wrong"});
+    let code = || json!({"phone": "+34600123456", "code": "000000"});
+    Some(match operation {
+        "read_daily_summary"
+        | "read_weekly_summary"
+        | "read_monthly_summary"
+        | "read_sync_status"
+        | "list_runs"
+        | "list_job_runs"
+        | "read_run"
+        | "list_jobs" => (Read, none),
+        "register" => (Anybody, json!({"username": "x", "password": "x"})),
+        "login" => (Anybody, json!({"username": "nobody_1", "password": "wrong"})),
+        "login_with_factor" => (Anybody, json!({"mfa_token": "x", "code": "000000"})),
+        "refresh" => (Anybody, json!({"refresh_token": "x"})),
+        "request_password_reset" => (Anybody, json!({"email": "nobody@example.org"})),
+        "confirm_password_reset" => (Anybody, json!({"token": "x", "new_password": "x"})),
+        "verify_email" => (Anybody, json!({"token": "x"})),
+        "password_strength" => (Anybody, password()),
+        "request_phone_code" => (Anybody, json!({"phone": "x"})),
+        "login_by_phone" => (Anybody, code()),
+        "oauth_authorize" | "oauth_callback" | "read_avatar" => (Anybody, none),
+        "read_own_account"
+        | "read_own_user"
+        | "list_sessions"
+        | "end_session"
+        | "list_api_keys"
+        | "revoke_api_key"
+        | "request_email_verification"
+        | "unlink_phone"
+        | "read_consent"
+        | "revoke_consent"
+        | "list_identities"
+        | "oauth_unlink"
+        | "delete_avatar"
+        | "set_avatar" => (Session, none),
+        // Who has no right to other accounts is told that there is none.
+        "read_user" => (PEOPLE, none),
+        // A key is answered that it has no session.
+        "logout" | "logout_all" => (Credential, none),
+        "change_own_account" | "change_own_user" => (Session, json!({"version": 999})),
+        "delete_own_user" | "enroll_totp" | "remove_totp" => (Session, password()),
+        "confirm_totp" => (Session, json!({"code": "000000"})),
+        "change_password" => (Session, json!({"current_password": "wrong", "new_password": "x"})),
+        "link_phone" => (Session, json!({"phone": "+34600123456", "code": "000000", "password": "wrong"})),
+        "oauth_link" => (Session, json!({"provider": "none", "password": "wrong"})),
+        "grant_consent" => (Session, json!({"version": ""})),
+        "create_api_key" => (Session, json!({"name": "", "scopes": ["read"]})),
+        "list_users" | "admin_list_users" => (PEOPLE, none),
+        "change_user" | "admin_change_user" => (PEOPLE, json!({"version": 1, "is_active": true})),
+        "admin_create_user" => (ADMIN, json!({"username": "x", "password": "x"})),
+        "set_user_role" => (ADMIN, json!({"role": "user"})),
+        "delete_user" | "admin_delete_user" | "admin_end_sessions" | "read_audit_log" => (ADMIN, none),
+        "publish_events" => (Publish, json!([])),
+        "publish_lineage" => (Publish, json!({})),
+        "publish_lineage_batch" => (Publish, json!([])),
+        "get_receipt" => (Credential, none),
+        "startReplay" => (OPERATE, json!({"pipeline": "none"})),
+        "getReplay" => (OPERATE, none),
+        _ => return None,
+    })
+}
+
+/// One kind of caller.
+struct Caller {
+    name: &'static str,
+    credential: Option<String>,
+    role: &'static str,
+    is_session: bool,
+    scopes: &'static str,
+}
+
+impl Caller {
+    fn may(&self, right: Right) -> bool {
+        match right {
+            Anybody => true,
+            _ if self.credential.is_none() || self.role.is_empty() => false,
+            Credential => true,
+            Session => self.is_session,
+            Roles(roles) => self.is_session && roles.contains(&self.role),
+            Publish => self.is_session || self.scopes.contains("publish"),
+            Read => self.is_session || self.scopes.contains("read"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn security_53_every_operation_answers_those_who_may_and_refuses_the_others() {
+    let document: Value = serde_json::from_str(&run(&["openapi"]).await.ok()).unwrap();
+    let folder = Folder::new();
+    let callers = callers(&folder).await;
+    let mut karat = folder.start("up", &["up", "--listen", "127.0.0.1:0", "--without-limits"]);
+    let url = karat.url().await;
+    let mut tokens = HashMap::new();
+    let mut problems = Vec::new();
+    let mut operations = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap();
+            let Some((right, body)) = rule(id) else {
+                problems.push(format!("{id}: not listed: say in tests/end_to_end/matrix.rs who may call it"));
+                continue;
+            };
+            operations += 1;
+            for caller in &callers {
+                let (refusal, text) = ask(&url, method, path, &body, caller, id, &mut tokens).await;
+                let may = caller.may(right);
+                if may == refusal {
+                    problems.push(format!("{id} by {}: expected {may}, got {text}", caller.name));
+                }
+            }
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    assert!(operations > 50, "{operations}");
+}
+
+async fn callers(folder: &Folder) -> Vec<Caller> {
+    let mut callers = vec![Caller { name: "nobody", credential: None, role: "", is_session: false, scopes: "" }];
+    for role in ["user", "moderator", "operator", "admin"] {
+        let name = format!("the_{role}");
+        folder.account(&name, role).await;
+        callers.push(Caller { name: role, credential: Some(name), role, is_session: true, scopes: "" });
+    }
+    for (name, scope) in [("key that publishes", "publish:*"), ("key that reads", "read")] {
+        let key = folder.run(&["key", "create", "--owner", "the_admin", "--scope", scope]).await.ok();
+        callers.push(Caller { name, credential: Some(key), role: "admin", is_session: false, scopes: scope });
+    }
+    let made_up = Some("eyJhbGciOiJub25lIn0.e30.".to_owned());
+    callers.push(Caller { name: "token that is none", credential: made_up, role: "", is_session: false, scopes: "" });
+    callers
+}
+
+/// Whether it was refused for who asks, and what was answered.
+async fn ask(
+    url: &str,
+    method: &str,
+    path: &str,
+    body: &Value,
+    caller: &Caller,
+    id: &str,
+    tokens: &mut HashMap<String, String>,
+) -> (bool, String) {
+    let nobody = "00000000-0000-7000-8000-000000000000";
+    let path = path
+        .replace("{id}", nobody)
+        .replace("{run_id}", "none")
+        .replace("{name}", "none")
+        .replace("{provider}", "none");
+    let path = path.replace("{source}", "none").replace("{job}", "none");
+    let credential = match &caller.credential {
+        Some(name) if caller.is_session => {
+            if !tokens.contains_key(name) {
+                tokens.insert(name.clone(), log_in(url, name).await);
+            }
+            let token = tokens[name].clone();
+            if id.starts_with("logout") {
+                tokens.remove(name);
+            }
+            Some(token)
+        }
+        other => other.clone(),
+    };
+    let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+    let client = crate::client::http();
+    let mut request = client.request(method, format!("{url}/api/v1{path}"));
+    if let Some(credential) = credential {
+        request = request.bearer_auth(credential);
+    }
+    if !body.is_null() {
+        let media = if id == "publish_events" { "application/cloudevents-batch+json" } else { "application/json" };
+        request = request.header("content-type", media).body(body.to_string());
+    }
+    let answer = request.send().await.unwrap();
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert!(
+        !status.is_server_error() || status == StatusCode::NOT_IMPLEMENTED,
+        "{id} by {}: {status} {text}",
+        caller.name
+    );
+    let code = serde_json::from_str::<Value>(&text).ok().and_then(|body| Some(body["code"].as_str()?.to_owned()));
+    let code = code.unwrap_or_default();
+    let refusals = ["unauthenticated", "invalid_token", "token_revoked", "token_expired", "forbidden"];
+    // Another person's account is not there for those who may not see it.
+    let is_hidden = id == "read_user" && code == "not_found" && !["moderator", "admin"].contains(&caller.name);
+    (refusals.contains(&code.as_str()) || is_hidden, format!("{status} {text}"))
+}
+
+async fn log_in(url: &str, name: &str) -> String {
+    let body = json!({"username": name, "password": PASSWORD});
+    let answer = crate::client::http().post(format!("{url}/api/v1/auth/login")).json(&body).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    answer["data"]["access_token"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
