@@ -38,8 +38,9 @@ install_missing() {
     # The packages' own services stay off: these run on their own ports.
     local policy=/usr/sbin/policy-rc.d
     [ -e $policy ] || { printf '#!/bin/sh\nexit 101\n' >$policy; chmod +x $policy; trap "rm -f $policy" EXIT; }
+    apt-get update -qq >&2 || say 'the package lists could not be brought up to date'
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}" >&2 ||
-      die 'apt could not install the packages: run `apt-get update` and try again'
+      die 'apt could not install the packages'
   fi
   if [ ! -x "$home/venv/bin/python" ] || ! "$home/venv/bin/python" -c 'import aiosmtpd' 2>/dev/null; then
     python3 -m venv "$home/venv"

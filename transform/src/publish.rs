@@ -9,6 +9,8 @@
 //! Then the changed rows *wait* in the state store, and all of them are written at once after a while (decision 2). A
 //! version of the table always has everything up to its position, and nothing behind it.
 
+mod waiting;
+
 use std::{
     collections::{BTreeMap, HashSet},
     time::{Duration, Instant},
@@ -23,26 +25,12 @@ use karat_lake::{
     },
 };
 
-use crate::{Result, batches::join, gold::GoldChanges, rows::EncodedRows, state::Step, value};
+use self::waiting::Behind;
+pub use self::waiting::Publish;
+use crate::{Result, batches::join, gold::GoldChanges, state::Step, value};
 
 /// Rows of a slot at which it is full: rewriting it stays in the order of ten milliseconds.
 const SLOT_ROWS: u64 = 8_192;
-
-/// Rows of touched slots that are rewritten with any step, however little it changes.
-const CHEAP_ROWS: u64 = 2 * SLOT_ROWS;
-
-/// Rewritten rows for each changed one that are still cheap.
-const CHEAP_SHARE: u64 = 4;
-
-/// Changed rows that may wait: they are in memory together when they are written.
-const MOST_WAITING: u64 = 1 << 18;
-
-/// Changes wait at least so many times as long as it took to write the last ones that waited: on a busy machine the
-/// pipeline goes on with gold rather than write one table again and again.
-const PAUSE_FOR_WRITING: u32 = 4;
-
-/// Waiting rows that are made into columns at a time.
-const CHUNK_ROWS: usize = 8_192;
 
 /// Slots that are written at the same time.
 const WRITTEN_TOGETHER: usize = 4;
@@ -59,24 +47,6 @@ pub struct PublishedTable {
     behind: Option<Behind>,
     /// How long it took to write what waited, the last time.
     took: Duration,
-}
-
-/// When the files of a table take what changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Publish {
-    /// With the step.
-    AtOnce,
-    /// With the step where that is cheap, else within this time.
-    Within(Duration),
-    /// When told.
-    Later,
-}
-
-/// Changes that wait.
-struct Behind {
-    since: Instant,
-    /// At most so many rows: a key that changes again counts again.
-    rows: u64,
 }
 
 struct Slot {
@@ -145,96 +115,6 @@ impl PublishedTable {
             deleted_keys: Vec::new(),
         };
         self.prepare_all(step, nothing).await
-    }
-
-    /// Finds what waited when the process ended. The files may be ahead of the store's slots: those are read anew.
-    pub async fn find_waiting(&mut self, step: &mut Step<'_>) -> Result<bool> {
-        let rows = step.scan(&Self::waiting_keyspace(self.table.name()))?.len() as u64;
-        if rows == 0 {
-            return Ok(false);
-        }
-        self.reindex(step).await?;
-        self.behind = Some(Behind { since: Instant::now(), rows });
-        Ok(true)
-    }
-
-    fn must_wait(&self, step: &Step<'_>, changes: &GoldChanges, when: Publish) -> Result<bool> {
-        match (&self.behind, when) {
-            (_, Publish::AtOnce) => Ok(false),
-            (Some(behind), when) => Ok(!behind.is_due(when, self.took)),
-            (None, Publish::Later) => Ok(true),
-            (None, Publish::Within(_)) => self.is_dear(step, changes),
-        }
-    }
-
-    /// Whether the changes are all over the table.
-    fn is_dear(&self, step: &Step<'_>, changes: &GoldChanges) -> Result<bool> {
-        let keys = changes.upsert_keys.iter().chain(&changes.deleted_keys);
-        let limit = CHEAP_ROWS.max(CHEAP_SHARE * (changes.upsert_keys.len() + changes.deleted_keys.len()) as u64);
-        let keyspace = Self::keyspace(self.table.name());
-        let (mut touched, mut rows) = (HashSet::new(), 0);
-        for key in keys {
-            let Some(bytes) = step.get(&keyspace, key)? else { continue };
-            let slot = slot_number(&bytes);
-            if touched.insert(slot) {
-                rows += self.slots.get(&slot).map_or(0, |slot| slot.rows);
-                if rows > limit {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    fn put_off(&mut self, step: &mut Step<'_>, changes: &GoldChanges) -> Result<()> {
-        let keyspace = Self::waiting_keyspace(self.table.name());
-        let columns = changes.upserts.columns().iter().map(value::Column::new).collect::<Result<Vec<_>>>()?;
-        for (row, key) in changes.upsert_keys.iter().enumerate() {
-            let mut bytes = Vec::with_capacity(columns.len() * 16);
-            columns.iter().for_each(|column| column.encode(row, &mut bytes));
-            step.put(&keyspace, key.clone(), bytes);
-        }
-        for key in &changes.deleted_keys {
-            step.put(&keyspace, key.clone(), Vec::new());
-        }
-        let rows = (changes.upsert_keys.len() + changes.deleted_keys.len()) as u64;
-        if rows > 0 {
-            self.behind.get_or_insert_with(|| Behind { since: Instant::now(), rows: 0 }).rows += rows;
-        }
-        Ok(())
-    }
-
-    /// What waits, and over it the changes of this step; nothing waits afterwards.
-    fn with_waiting(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<GoldChanges> {
-        if self.behind.take().is_none() {
-            return Ok(changes);
-        }
-        let keyspace = Self::waiting_keyspace(self.table.name());
-        let waiting = step.scan(&keyspace)?;
-        let newer: HashSet<Vec<u8>> = changes.upsert_keys.iter().chain(&changes.deleted_keys).cloned().collect();
-        let schema = self.table.schema().clone();
-        let (mut batches, mut chunk) = (Vec::new(), EncodedRows::new(&schema)?);
-        let GoldChanges { upserts, mut upsert_keys, mut deleted_keys } = changes;
-        let mut waiting_keys = Vec::new();
-        for (key, bytes) in waiting {
-            step.remove(&keyspace, key.clone());
-            if newer.contains(&key) {
-                continue;
-            }
-            if bytes.is_empty() {
-                deleted_keys.push(key);
-                continue;
-            }
-            chunk.push(&[&bytes], &keyspace)?;
-            waiting_keys.push(key);
-            if chunk.num_rows() == CHUNK_ROWS {
-                batches.push(chunk.take()?);
-            }
-        }
-        batches.push(chunk.take()?);
-        batches.push(upserts.with_schema(schema.clone())?);
-        waiting_keys.append(&mut upsert_keys);
-        Ok(GoldChanges { upserts: join(&schema, batches)?, upsert_keys: waiting_keys, deleted_keys })
     }
 
     async fn prepare_all(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<Prepared> {
@@ -362,19 +242,6 @@ impl PublishedTable {
     }
 }
 
-impl Behind {
-    /// `took` is how long the last writing took.
-    fn is_due(&self, when: Publish, took: Duration) -> bool {
-        match when {
-            Publish::AtOnce => true,
-            Publish::Within(time) => {
-                self.since.elapsed() >= time.max(took * PAUSE_FOR_WRITING) || self.rows >= MOST_WAITING
-            }
-            Publish::Later => false,
-        }
-    }
-}
-
 /// What changes in a slot.
 #[derive(Default)]
 struct Touched<'k> {
@@ -413,145 +280,4 @@ fn slot_number(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use karat_lake::{
-        Lake, TableSpec,
-        arrow::{
-            array::{AsArray, Int64Array},
-            datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
-        },
-    };
-
-    use super::*;
-    use crate::{state::StateStore, value::Value};
-
-    const NAME: &str = "silver.t";
-
-    struct World {
-        folder: tempfile::TempDir,
-        lake: Lake,
-        store: StateStore,
-        table: PublishedTable,
-    }
-
-    impl World {
-        async fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
-            let names = [PublishedTable::keyspace(NAME), PublishedTable::waiting_keyspace(NAME)];
-            let store = StateStore::open(&folder.path().join("state"), &names).unwrap();
-            let table = open(&lake).await;
-            Self { folder, lake, store, table }
-        }
-
-        /// Puts rows in and takes keys out, and keeps what the step wrote.
-        async fn change(&mut self, rows: &[(i64, i64)], gone: &[i64], when: Publish) -> bool {
-            let mut step = self.store.begin();
-            let prepared = self.table.prepare(&mut step, changes(rows, gone), when).await.unwrap();
-            let is_published = !prepared.is_empty();
-            if is_published {
-                self.table.commit(prepared, &[]).await.unwrap();
-            }
-            let writes = step.into_writes();
-            self.store.apply(&writes).unwrap();
-            is_published
-        }
-
-        async fn published(&self) -> Vec<(i64, i64)> {
-            let rows = self.lake.open(NAME).await.unwrap().read_all().await.unwrap();
-            let pairs = rows.iter().flat_map(|batch| {
-                let column = |index: usize| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
-                column(0).into_iter().zip(column(1))
-            });
-            let mut pairs: Vec<(i64, i64)> = pairs.collect();
-            pairs.sort_unstable();
-            pairs
-        }
-
-        async fn publish_waiting(&mut self) {
-            let mut step = self.store.begin();
-            let prepared = self.table.prepare_waiting(&mut step).await.unwrap();
-            self.table.commit(prepared, &[]).await.unwrap();
-            let writes = step.into_writes();
-            self.store.apply(&writes).unwrap();
-        }
-    }
-
-    fn schema() -> SchemaRef {
-        Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Int64, true)]))
-    }
-
-    async fn open(lake: &Lake) -> PublishedTable {
-        let spec = TableSpec {
-            name: NAME.to_owned(),
-            schema: schema(),
-            partition_by: Vec::new(),
-            stats_columns: Vec::new(),
-            append_only: false,
-        };
-        PublishedTable::new(lake.open_or_create(&spec).await.unwrap(), vec!["k".to_owned()])
-    }
-
-    fn key(number: i64) -> Vec<u8> {
-        value::encode_all(&[Value::Int(number)])
-    }
-
-    fn changes(rows: &[(i64, i64)], gone: &[i64]) -> GoldChanges {
-        let column = |pick: fn(&(i64, i64)) -> i64| Arc::new(rows.iter().map(pick).collect::<Int64Array>());
-        GoldChanges {
-            upserts: RecordBatch::try_new(schema(), vec![column(|row| row.0), column(|row| row.1)]).unwrap(),
-            upsert_keys: rows.iter().map(|row| key(row.0)).collect(),
-            deleted_keys: gone.iter().map(|number| key(*number)).collect(),
-        }
-    }
-
-    const SOON: Publish = Publish::Within(Duration::from_secs(3600));
-
-    #[tokio::test]
-    async fn changes_all_over_a_large_table_wait_and_are_written_together() {
-        let mut world = World::new().await;
-        let rows: Vec<(i64, i64)> = (0..3 * SLOT_ROWS as i64).map(|number| (number, 0)).collect();
-        assert!(world.change(&rows, &[], SOON).await, "an empty table takes rows at once");
-        assert_eq!(world.table.slots.len(), 3);
-        let spread: Vec<(i64, i64)> = (0..3).map(|slot| (slot * SLOT_ROWS as i64, 1)).collect();
-        assert!(world.change(&spread[..1], &[], SOON).await, "one slot is cheap");
-        assert!(!world.change(&spread, &[1], SOON).await, "three slots for three rows are dear");
-        assert!(!world.change(&[(2, 2), (-1, 7)], &[], SOON).await, "what follows waits too");
-        assert_eq!(world.published().await[..2], [(0, 1), (1, 0)]);
-        assert!(!world.table.is_due(SOON, false) && world.table.is_due(SOON, true));
-        assert!(world.change(&[(2, 3)], &[], Publish::AtOnce).await);
-        let published = world.published().await;
-        assert_eq!(published[..4], [(-1, 7), (0, 1), (2, 3), (3, 0)], "the newest change of a key wins");
-        assert_eq!(published.len(), rows.len());
-        assert_eq!(published.iter().filter(|row| row.1 == 1).count(), 3);
-        assert!(!world.table.is_due(SOON, true));
-    }
-
-    #[tokio::test]
-    async fn what_waits_is_published_after_a_crash_once_whether_the_files_have_it_or_not() {
-        for files_have_it in [false, true] {
-            let mut world = World::new().await;
-            world.change(&[(1, 1), (2, 2)], &[], Publish::AtOnce).await;
-            world.change(&[(2, 3), (4, 4)], &[1], Publish::Later).await;
-            if files_have_it {
-                // The commit is there, what the step wrote to the store is not.
-                let mut step = world.store.begin();
-                let prepared = world.table.prepare_waiting(&mut step).await.unwrap();
-                world.table.commit(prepared, &[]).await.unwrap();
-            }
-            world.table = open(&world.lake).await;
-            let mut step = world.store.begin();
-            assert!(world.table.find_waiting(&mut step).await.unwrap());
-            let writes = step.into_writes();
-            world.store.apply(&writes).unwrap();
-            world.publish_waiting().await;
-            assert_eq!(world.published().await, [(2, 3), (4, 4)], "{files_have_it}");
-            let mut step = world.store.begin();
-            assert!(!world.table.find_waiting(&mut step).await.unwrap());
-            drop(step);
-            drop(world.folder);
-        }
-    }
-}
+mod tests;

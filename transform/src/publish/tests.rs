@@ -1,0 +1,140 @@
+use std::sync::Arc;
+
+use karat_lake::{
+    Lake, TableSpec,
+    arrow::{
+        array::{AsArray, Int64Array},
+        datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
+    },
+};
+
+use super::*;
+use crate::{state::StateStore, value::Value};
+
+const NAME: &str = "silver.t";
+
+struct World {
+    folder: tempfile::TempDir,
+    lake: Lake,
+    store: StateStore,
+    table: PublishedTable,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
+        let names = [PublishedTable::keyspace(NAME), PublishedTable::waiting_keyspace(NAME)];
+        let store = StateStore::open(&folder.path().join("state"), &names).unwrap();
+        let table = open(&lake).await;
+        Self { folder, lake, store, table }
+    }
+
+    /// Puts rows in and takes keys out, and keeps what the step wrote.
+    async fn change(&mut self, rows: &[(i64, i64)], gone: &[i64], when: Publish) -> bool {
+        let mut step = self.store.begin();
+        let prepared = self.table.prepare(&mut step, changes(rows, gone), when).await.unwrap();
+        let is_published = !prepared.is_empty();
+        if is_published {
+            self.table.commit(prepared, &[]).await.unwrap();
+        }
+        let writes = step.into_writes();
+        self.store.apply(&writes).unwrap();
+        is_published
+    }
+
+    async fn published(&self) -> Vec<(i64, i64)> {
+        let rows = self.lake.open(NAME).await.unwrap().read_all().await.unwrap();
+        let pairs = rows.iter().flat_map(|batch| {
+            let column = |index: usize| batch.column(index).as_primitive::<Int64Type>().values().to_vec();
+            column(0).into_iter().zip(column(1))
+        });
+        let mut pairs: Vec<(i64, i64)> = pairs.collect();
+        pairs.sort_unstable();
+        pairs
+    }
+
+    async fn publish_waiting(&mut self) {
+        let mut step = self.store.begin();
+        let prepared = self.table.prepare_waiting(&mut step).await.unwrap();
+        self.table.commit(prepared, &[]).await.unwrap();
+        let writes = step.into_writes();
+        self.store.apply(&writes).unwrap();
+    }
+}
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("k", DataType::Int64, true), Field::new("v", DataType::Int64, true)]))
+}
+
+async fn open(lake: &Lake) -> PublishedTable {
+    let spec = TableSpec {
+        name: NAME.to_owned(),
+        schema: schema(),
+        partition_by: Vec::new(),
+        stats_columns: Vec::new(),
+        append_only: false,
+    };
+    PublishedTable::new(lake.open_or_create(&spec).await.unwrap(), vec!["k".to_owned()])
+}
+
+fn key(number: i64) -> Vec<u8> {
+    value::encode_all(&[Value::Int(number)])
+}
+
+fn changes(rows: &[(i64, i64)], gone: &[i64]) -> GoldChanges {
+    let column = |pick: fn(&(i64, i64)) -> i64| Arc::new(rows.iter().map(pick).collect::<Int64Array>());
+    GoldChanges {
+        upserts: RecordBatch::try_new(schema(), vec![column(|row| row.0), column(|row| row.1)]).unwrap(),
+        upsert_keys: rows.iter().map(|row| key(row.0)).collect(),
+        deleted_keys: gone.iter().map(|number| key(*number)).collect(),
+    }
+}
+
+const SOON: Publish = Publish::Within(Duration::from_secs(3600));
+
+#[tokio::test]
+async fn changes_all_over_a_large_table_wait_and_are_written_together() {
+    let mut world = World::new().await;
+    let rows: Vec<(i64, i64)> = (0..3 * SLOT_ROWS as i64).map(|number| (number, 0)).collect();
+    assert!(world.change(&rows, &[], SOON).await, "an empty table takes rows at once");
+    assert_eq!(world.table.slots.len(), 3);
+    let spread: Vec<(i64, i64)> = (0..3).map(|slot| (slot * SLOT_ROWS as i64, 1)).collect();
+    assert!(world.change(&spread[..1], &[], SOON).await, "one slot is cheap");
+    assert!(!world.change(&spread, &[1], SOON).await, "three slots for three rows are dear");
+    assert!(!world.change(&[(2, 2), (-1, 7)], &[], SOON).await, "what follows waits too");
+    assert_eq!(world.published().await[..2], [(0, 1), (1, 0)]);
+    assert!(!world.table.is_due(SOON, false) && world.table.is_due(SOON, true));
+    assert!(world.change(&[(2, 3)], &[], Publish::AtOnce).await);
+    let published = world.published().await;
+    assert_eq!(published[..4], [(-1, 7), (0, 1), (2, 3), (3, 0)], "the newest change of a key wins");
+    assert_eq!(published.len(), rows.len());
+    assert_eq!(published.iter().filter(|row| row.1 == 1).count(), 3);
+    assert!(!world.table.is_due(SOON, true));
+}
+
+#[tokio::test]
+async fn what_waits_is_published_after_a_crash_once_whether_the_files_have_it_or_not() {
+    for files_have_it in [false, true] {
+        let mut world = World::new().await;
+        world.change(&[(1, 1), (2, 2)], &[], Publish::AtOnce).await;
+        world.change(&[(2, 3), (4, 4)], &[1], Publish::Later).await;
+        if files_have_it {
+            // The commit is there, what the step wrote to the store is not.
+            let mut step = world.store.begin();
+            let prepared = world.table.prepare_waiting(&mut step).await.unwrap();
+            world.table.commit(prepared, &[]).await.unwrap();
+        }
+        world.table = open(&world.lake).await;
+        let mut step = world.store.begin();
+        assert!(world.table.find_waiting(&mut step).await.unwrap());
+        let writes = step.into_writes();
+        world.store.apply(&writes).unwrap();
+        world.publish_waiting().await;
+        assert_eq!(world.published().await, [(2, 3), (4, 4)], "{files_have_it}");
+        let mut step = world.store.begin();
+        assert!(!world.table.find_waiting(&mut step).await.unwrap());
+        drop(step);
+        drop(world.folder);
+    }
+}
