@@ -37,6 +37,7 @@ pub fn default_quotas() -> LimitSettings {
         user: quota("user", 1_000, HOUR),
         api_key: quota("api-key", 1_000, HOUR),
         publishing: vec!["/events", "/lineage", "/receipts"],
+        free: vec!["/avatars/"],
         // Orders of the data folder's owner carry a secret that no guess reaches.
         owner: Some(("/admin/replays", crate::replays::LOCAL_HEADER)),
     }

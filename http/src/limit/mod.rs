@@ -61,6 +61,8 @@ pub struct LimitSettings {
     pub api_key: Quota,
     /// Routes that API keys may call without limit: what they may publish is bounded in events.
     pub publishing: Vec<&'static str>,
+    /// Routes that begin so are not counted: a page may show many pictures.
+    pub free: Vec<&'static str>,
     /// Routes that begin so are not counted with this header, which the route itself checks.
     pub owner: Option<(&'static str, &'static str)>,
 }
@@ -118,7 +120,8 @@ impl Limits {
         let path = self.settings.prefixes.iter().find_map(|prefix| path.strip_prefix(prefix))?;
         let is_owner =
             |(start, header): (&str, &str)| path.starts_with(start) && request.headers().contains_key(header);
-        if request.method() == Method::OPTIONS || self.settings.owner.is_some_and(is_owner) {
+        let is_free = self.settings.free.iter().any(|start| path.starts_with(start));
+        if is_free || request.method() == Method::OPTIONS || self.settings.owner.is_some_and(is_owner) {
             return None;
         }
         let ip = limit_key(client_ip(request).unwrap_or(IpAddr::from([0, 0, 0, 0])));

@@ -15,7 +15,8 @@ fn settings(name: &'static str) -> LimitSettings {
         user: quota(5),
         api_key: quota(5),
         publishing: vec![],
-        owner: None,
+        free: vec!["/free/"],
+        owner: Some(("/owner", "x-owner")),
     }
 }
 
@@ -57,6 +58,7 @@ async fn answers_tell_what_is_left_and_refusals_when_to_come_back() {
     assert!(header(&refused, "ratelimit").starts_with("\"login\";r=0;"));
     for _ in 0..10 {
         assert_eq!(send(&app, Method::GET, "/health").await.status(), StatusCode::OK);
+        assert_eq!(send(&app, Method::GET, "/api/v1/free/x").await.status(), StatusCode::NOT_FOUND);
     }
 }
 
