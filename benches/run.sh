@@ -11,6 +11,7 @@
 #                  "lines_per_s" (see README.md)
 #   PEER_DOOR      URL of another door that takes one JSON object a request
 #   COMMITS        batches of microbatch (10000)
+#   HISTORY        sizes at which refresh-cost measures (100000,1000000)
 #   CONNECTIONS    connections of http-load (200)
 #   SECONDS_EACH   seconds of http-load and freshness (20)
 #   KAFKA          brokers, HOST:PORT; freshness is then measured on Kafka too
@@ -21,7 +22,7 @@ cd "$(dirname "$0")/.."
 
 RUNS=${RUNS:-5} COMMITS=${COMMITS:-10000} CONNECTIONS=${CONNECTIONS:-200} SECONDS_EACH=${SECONDS_EACH:-20}
 PORT=${PORT:-18080} KEPT=${KEPT:-} REFUSED=${REFUSED:-} INPUT=${INPUT:-} PEER=${PEER:-} PEER_DOOR=${PEER_DOOR:-}
-KAFKA=${KAFKA:-}
+KAFKA=${KAFKA:-} HISTORY=${HISTORY:-100000,1000000}
 BIN=${CARGO_TARGET_DIR:-target}/release
 SCRATCH=${SCRATCH:-$(mktemp -d)}
 mkdir -p "$SCRATCH"
@@ -104,6 +105,30 @@ if [ -n "$PEER" ]; then
     theirs="$speed/s (ratio $(ratio "$ours" "$speed"))"
 fi
 row "Log to gold, one file" "\`log-to-gold\`, median of $RUNS" "$ours events/s, $cpu us of processor an event, $memory MiB at most" "$theirs"
+
+say "three gold tables"
+three=$("$BIN/log-to-gold" --input "$INPUT" --pipelines benches/pipelines/three-golds.toml ${EXPECT[@]+"${EXPECT[@]}"})
+echo "$three" >&2
+row "Log to gold, gold by day, week and month" "\`log-to-gold --pipelines benches/pipelines/three-golds.toml\`" \
+    "$(field events_per_second <<<"$three") events/s, $(field cpu_us_per_event <<<"$three") us of processor an event, $(field peak_memory_mib <<<"$three") MiB at most" -
+
+say "keyed input"
+"$BIN/generate" --count 2000000 --keys 1000000 --shape etl-run --plain --duplicates 0 --bad 0 --out "$SCRATCH/keyed.ndjson" 2>/dev/null
+keyed=$("$BIN/log-to-gold" --input "$SCRATCH/keyed.ndjson" --pipelines benches/pipelines/upsert.toml)
+rm -f "$SCRATCH/keyed.ndjson"
+echo "$keyed" >&2
+row "Log to gold, upsert into a million keys" "\`log-to-gold --pipelines benches/pipelines/upsert.toml\`" \
+    "$(field events_per_second <<<"$keyed") events/s, $(field cpu_us_per_event <<<"$keyed") us of processor an event, $(field peak_memory_mib <<<"$keyed") MiB at most" -
+
+say "refresh cost"
+for refresh in merge keys; do
+    file=benches/pipelines/$refresh.toml
+    if [ "$refresh" = merge ]; then file=benches/pipelines/append.toml; fi
+    cost=$("$BIN/refresh-cost" --history "$HISTORY" --pipelines "$file")
+    echo "$cost" >&2
+    row "10,000-row batch behind $HISTORY events, \`$refresh\`" "\`refresh-cost --pipelines $file\`" \
+        "$(sed -n 's/.*"median_ms":\([^,]*\).*/\1/p' <<<"$cost" | paste -sd/ | sed 's,/, / ,g') ms (ratio $(field ratio <<<"$cost"))" -
+done
 
 say "microbatches"
 batches=$("$BIN/microbatch" --commits "$COMMITS")

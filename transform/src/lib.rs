@@ -17,6 +17,7 @@ pub mod publish;
 pub mod query;
 pub mod rebuild;
 pub mod reference;
+mod rows;
 pub mod runner;
 pub mod shape;
 mod shaper;

@@ -92,11 +92,16 @@ impl PipelinePlan {
             appends.iter().any(|append| !append.is_upsert && append.name == table)
                 || folds.iter().any(|fold| fold.name == table)
         };
-        let missing = pipeline.silver.iter().map(|silver| &silver.name).filter(|name| !is_planned(name));
-        let missing: Vec<&String> = missing.chain(left_out).collect();
         // The file of each was read when it was loaded: what is wrong with one is said there, with its own line.
-        let loaded = pipeline.references.iter().map(|reference| flaws.take(reference.line, reference::rows(reference)));
-        let references: Vec<ReferenceRows> = loaded.collect::<Vec<_>>().into_iter().flatten().collect();
+        let (mut references, mut unplanned): (Vec<ReferenceRows>, Vec<&String>) = (Vec::new(), Vec::new());
+        for reference in &pipeline.references {
+            match flaws.take(reference.line, reference::table(reference, &references).await) {
+                Some(rows) => references.push(rows),
+                None => unplanned.push(&reference.name),
+            }
+        }
+        let missing = pipeline.silver.iter().map(|silver| &silver.name).filter(|name| !is_planned(name));
+        let missing: Vec<&String> = missing.chain(left_out).chain(unplanned).collect();
         for gold in &pipeline.gold {
             match Self::gold(gold, &appends, &folds, &references).await {
                 Err(error) if missing.iter().any(|table| names_table(&gold.sql, table)) => {
@@ -293,7 +298,7 @@ fn fingerprint(pipeline: &Pipeline) -> String {
 }
 
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
-const STATE_VERSION: u32 = 5;
+const STATE_VERSION: u32 = 6;
 
 /// Whose layout the stored state of accumulators has. It is no public contract of DataFusion's, and functions may give
 /// other values after an upgrade.

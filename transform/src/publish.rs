@@ -18,19 +18,12 @@ use futures::future::try_join_all;
 use karat_lake::{
     DataFile, Table, TransactionId,
     arrow::{
-        array::{BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array},
+        array::{BooleanArray, RecordBatch, UInt32Array},
         compute::{filter_record_batch, take_record_batch},
-        datatypes::SchemaRef,
     },
 };
 
-use crate::{
-    Result,
-    batches::join,
-    gold::GoldChanges,
-    state::Step,
-    value::{self, Value},
-};
+use crate::{Result, batches::join, gold::GoldChanges, rows::EncodedRows, state::Step, value};
 
 /// Rows of a slot at which it is full: rewriting it stays in the order of ten milliseconds.
 const SLOT_ROWS: u64 = 8_192;
@@ -42,7 +35,11 @@ const CHEAP_ROWS: u64 = 2 * SLOT_ROWS;
 const CHEAP_SHARE: u64 = 4;
 
 /// Changed rows that may wait: they are in memory together when they are written.
-const MOST_WAITING: u64 = 1 << 19;
+const MOST_WAITING: u64 = 1 << 18;
+
+/// Changes wait at least so many times as long as it took to write the last ones that waited: on a busy machine the
+/// pipeline goes on with gold rather than write one table again and again.
+const PAUSE_FOR_WRITING: u32 = 4;
 
 /// Waiting rows that are made into columns at a time.
 const CHUNK_ROWS: usize = 8_192;
@@ -60,6 +57,8 @@ pub struct PublishedTable {
     slots: BTreeMap<u32, Slot>,
     cache: Vec<(u32, RecordBatch)>,
     behind: Option<Behind>,
+    /// How long it took to write what waited, the last time.
+    took: Duration,
 }
 
 /// When the files of a table take what changed.
@@ -103,7 +102,7 @@ impl PublishedTable {
     /// Takes over an open table; the slots are read from its file names.
     pub fn new(table: Table, key: Vec<String>) -> Self {
         let slots = table.files().filter_map(|file| Some((slot_of(file.path())?, slot(file)))).collect();
-        Self { table, key, slots, cache: Vec::new(), behind: None }
+        Self { table, key, slots, cache: Vec::new(), behind: None, took: Duration::ZERO }
     }
 
     /// Name of the keyspace that holds the slot of each key.
@@ -135,7 +134,7 @@ impl PublishedTable {
 
     /// Whether there is anything that waits and should not any more; `all` asks for whatever waits.
     pub fn is_due(&self, when: Publish, all: bool) -> bool {
-        self.behind.as_ref().is_some_and(|behind| all || behind.is_due(when))
+        self.behind.as_ref().is_some_and(|behind| all || behind.is_due(when, self.took))
     }
 
     /// Writes the files that hold what waits.
@@ -162,7 +161,7 @@ impl PublishedTable {
     fn must_wait(&self, step: &Step<'_>, changes: &GoldChanges, when: Publish) -> Result<bool> {
         match (&self.behind, when) {
             (_, Publish::AtOnce) => Ok(false),
-            (Some(behind), when) => Ok(!behind.is_due(when)),
+            (Some(behind), when) => Ok(!behind.is_due(when, self.took)),
             (None, Publish::Later) => Ok(true),
             (None, Publish::Within(_)) => self.is_dear(step, changes),
         }
@@ -214,7 +213,7 @@ impl PublishedTable {
         let waiting = step.scan(&keyspace)?;
         let newer: HashSet<Vec<u8>> = changes.upsert_keys.iter().chain(&changes.deleted_keys).cloned().collect();
         let schema = self.table.schema().clone();
-        let (mut batches, mut chunk) = (Vec::new(), Vec::new());
+        let (mut batches, mut chunk) = (Vec::new(), EncodedRows::new(&schema)?);
         let GoldChanges { upserts, mut upsert_keys, mut deleted_keys } = changes;
         let mut waiting_keys = Vec::new();
         for (key, bytes) in waiting {
@@ -226,19 +225,20 @@ impl PublishedTable {
                 deleted_keys.push(key);
                 continue;
             }
-            chunk.push(value::decode_all(&bytes, &keyspace)?);
+            chunk.push(&[&bytes], &keyspace)?;
             waiting_keys.push(key);
-            if chunk.len() == CHUNK_ROWS {
-                batches.push(rows_of(&schema, &std::mem::take(&mut chunk))?);
+            if chunk.num_rows() == CHUNK_ROWS {
+                batches.push(chunk.take()?);
             }
         }
-        batches.push(rows_of(&schema, &chunk)?);
+        batches.push(chunk.take()?);
         batches.push(upserts.with_schema(schema.clone())?);
         waiting_keys.append(&mut upsert_keys);
         Ok(GoldChanges { upserts: join(&schema, batches)?, upsert_keys: waiting_keys, deleted_keys })
     }
 
     async fn prepare_all(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<Prepared> {
+        let (began, waited) = (Instant::now(), self.behind.is_some());
         let changes = self.with_waiting(step, changes)?;
         let keyspace = Self::keyspace(self.table.name());
         let mut open = self.open_slot();
@@ -276,6 +276,9 @@ impl PublishedTable {
                 self.cache.insert(0, (number, after));
                 self.cache.truncate(CACHED_SLOTS);
             }
+        }
+        if waited {
+            self.took = began.elapsed();
         }
         Ok(prepared)
     }
@@ -360,10 +363,13 @@ impl PublishedTable {
 }
 
 impl Behind {
-    fn is_due(&self, when: Publish) -> bool {
+    /// `took` is how long the last writing took.
+    fn is_due(&self, when: Publish, took: Duration) -> bool {
         match when {
             Publish::AtOnce => true,
-            Publish::Within(time) => self.since.elapsed() >= time || self.rows >= MOST_WAITING,
+            Publish::Within(time) => {
+                self.since.elapsed() >= time.max(took * PAUSE_FOR_WRITING) || self.rows >= MOST_WAITING
+            }
             Publish::Later => false,
         }
     }
@@ -394,16 +400,6 @@ impl OpenSlot {
     }
 }
 
-fn rows_of(schema: &SchemaRef, rows: &[Vec<Value>]) -> Result<RecordBatch> {
-    let mut columns = Vec::with_capacity(schema.fields().len());
-    for (index, field) in schema.fields().iter().enumerate() {
-        let cells: Vec<Value> = rows.iter().map(|row| row.get(index).cloned().unwrap_or(Value::Null)).collect();
-        columns.push(value::to_array(field.data_type(), &cells)?);
-    }
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
-}
-
 fn slot(file: &DataFile) -> Slot {
     Slot { path: file.path().to_owned(), rows: file.rows().unwrap_or_default() }
 }
@@ -424,12 +420,12 @@ mod tests {
         Lake, TableSpec,
         arrow::{
             array::{AsArray, Int64Array},
-            datatypes::{DataType, Field, Int64Type, Schema},
+            datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
         },
     };
 
     use super::*;
-    use crate::state::StateStore;
+    use crate::{state::StateStore, value::Value};
 
     const NAME: &str = "silver.t";
 

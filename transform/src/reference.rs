@@ -1,4 +1,4 @@
-//! Reference tables: small tables from files beside `pipelines.toml`, for joins in gold SQL.
+//! Reference tables: small tables from files beside `pipelines.toml`, or by SQL from such, for joins in gold SQL.
 //!
 //! Guarantees:
 //! - A pipeline computes with one content of each file at a time: the bytes are part of its declaration, and their hash of
@@ -27,7 +27,13 @@ use karat_lake::{
 };
 use karat_schemas::pipelines::{Pipelines, Problem, Reference};
 
-use crate::{Error, Result, batches::join, decode::data_type, gold::choose::names_table, query::plain_type};
+use crate::{
+    Error, Result,
+    batches::join,
+    decode::data_type,
+    gold::choose::names_table,
+    query::{Planner, plain_type, refuse_changing_functions},
+};
 
 /// Bytes of a file at most: it is held in memory by each pipeline that joins it.
 const LARGEST: u64 = 64 << 20;
@@ -44,8 +50,17 @@ pub struct ReferenceRows {
 /// Reads the files of every reference table, relative to `folder`, and gives each pipeline those that its gold SQL names.
 /// Returns what is wrong, and the names that are left out for it.
 pub fn load(pipelines: &mut Pipelines, folder: &Path) -> (Vec<Problem>, HashSet<String>) {
-    let (mut problems, mut left_out, mut loaded) = (Vec::new(), HashSet::new(), Vec::new());
+    let (mut problems, mut left_out, mut loaded) = (Vec::new(), HashSet::<String>::new(), Vec::new());
     for reference in &pipelines.references {
+        if let Some(sql) = &reference.sql {
+            // What is wrong with the SQL is told where it is planned, with the pipeline that uses it.
+            if left_out.iter().any(|name| names_table(sql, name)) {
+                left_out.insert(reference.name.clone());
+            } else {
+                loaded.push(reference.clone());
+            }
+            continue;
+        }
         let path = folder.join(&reference.file);
         let read = read_file(&path).and_then(|bytes| {
             let content = Reference { path, bytes: bytes.into(), ..reference.clone() };
@@ -61,10 +76,36 @@ pub fn load(pipelines: &mut Pipelines, folder: &Path) -> (Vec<Problem>, HashSet<
         }
     }
     for pipeline in &mut pipelines.pipelines {
-        let is_named = |name: &str| pipeline.gold.iter().any(|gold| names_table(&gold.sql, name));
-        pipeline.references = loaded.iter().filter(|reference| is_named(&reference.name)).cloned().collect();
+        pipeline.references.clear();
+        let mut used: Vec<&str> = pipeline.gold.iter().map(|gold| gold.sql.as_str()).collect();
+        // From the last to the first: a query names only tables above it.
+        for reference in loaded.iter().rev() {
+            if used.iter().any(|sql| names_table(sql, &reference.name)) {
+                pipeline.references.insert(0, reference.clone());
+                used.extend(reference.sql.as_deref());
+            }
+        }
     }
     (problems, left_out)
+}
+
+/// A reference table: the rows of its file, or of its query over the tables `above` it.
+pub async fn table(reference: &Reference, above: &[ReferenceRows]) -> Result<ReferenceRows> {
+    let Some(sql) = &reference.sql else { return rows(reference) };
+    let wrap = |error: Error| refused(format!("reference table `{}`: {error}", reference.name));
+    let tables: Vec<(&str, SchemaRef)> = above.iter().map(|table| (table.name.as_str(), table.rows.schema())).collect();
+    let planner = Planner::new(&tables)?;
+    let known = |name: &String| above.iter().any(|table| table.name == *name);
+    if let Some(unknown) = planner.tables_of(sql).map_err(wrap)?.iter().find(|name| !known(name)) {
+        let reason = format!("there is no reference table `{unknown}` above it: declare that first");
+        return Err(wrap(refused(reason)));
+    }
+    let plan = planner.logical(sql).await.map_err(wrap)?;
+    refuse_changing_functions(&plan).map_err(wrap)?;
+    let mut query = planner.query(plan).map_err(wrap)?;
+    let inputs: Vec<(&str, RecordBatch)> =
+        above.iter().map(|table| (table.name.as_str(), table.rows.clone())).collect();
+    Ok(ReferenceRows { name: reference.name.clone(), rows: query.run(&inputs).await.map_err(wrap)? })
 }
 
 /// The rows of a reference table whose bytes are loaded.
@@ -181,7 +222,7 @@ impl Watch {
     pub(crate) fn new(references: &[Reference]) -> Self {
         // Not looked at yet, so it has the stamp of no file: what changed since it was loaded must be found.
         let unseen = Some((SystemTime::UNIX_EPOCH, u64::MAX));
-        Self { seen: references.iter().map(|reference| (reference.path.clone(), unseen)).collect() }
+        Self { seen: references.iter().filter(has_file).map(|reference| (reference.path.clone(), unseen)).collect() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -193,7 +234,8 @@ impl Watch {
     pub(crate) fn changed(&mut self, known: &[Reference]) -> Option<Vec<Reference>> {
         let mut current = known.to_vec();
         let mut is_changed = false;
-        for (reference, (path, seen)) in current.iter_mut().zip(&mut self.seen) {
+        let files = current.iter_mut().filter(|reference| has_file(&&**reference));
+        for (reference, (path, seen)) in files.zip(&mut self.seen) {
             let stamp = std::fs::metadata(&*path).ok().and_then(|file| Some((file.modified().ok()?, file.len())));
             if stamp == *seen {
                 continue;
@@ -215,6 +257,10 @@ impl Watch {
         }
         is_changed.then_some(current)
     }
+}
+
+fn has_file(reference: &&Reference) -> bool {
+    reference.sql.is_none()
 }
 
 /// One text for the contents of a pipeline's references, for its fingerprint.

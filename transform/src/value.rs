@@ -90,15 +90,41 @@ impl Value {
 
     /// Reads one value and moves `bytes` behind it; none when the bytes are damaged.
     pub fn decode(bytes: &mut &[u8]) -> Option<Self> {
+        Some(match Raw::read(bytes)? {
+            Raw::Null => Self::Null,
+            Raw::Bool(value) => Self::Bool(value),
+            Raw::Int(value) => Self::Int(value),
+            Raw::Float(value) => Self::Float(value),
+            Raw::Text(value) => Self::Text(value.into()),
+            Raw::Bytes(value) => Self::Bytes(value.into()),
+            Raw::Decimal(value) => Self::Decimal(value),
+        })
+    }
+}
+
+/// A value where it is stored.
+pub enum Raw<'b> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(&'b str),
+    Bytes(&'b [u8]),
+    Decimal(i128),
+}
+
+impl<'b> Raw<'b> {
+    /// As [`Value::decode`].
+    pub fn read(bytes: &mut &'b [u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
         *bytes = rest;
-        Some(match kind {
+        Some(match *kind {
             0 => Self::Null,
             1 => Self::Bool(take::<1>(bytes)?[0] != 0),
             2 => Self::Int(i64::from_le_bytes(take(bytes)?)),
             3 => Self::Float(f64::from_bits(u64::from_le_bytes(take(bytes)?))),
-            &TEXT => Self::Text(std::str::from_utf8(decode_bytes(bytes)?).ok()?.into()),
-            &BYTES => Self::Bytes(decode_bytes(bytes)?.into()),
+            TEXT => Self::Text(std::str::from_utf8(decode_bytes(bytes)?).ok()?),
+            BYTES => Self::Bytes(decode_bytes(bytes)?),
             6 => Self::Decimal(i128::from_le_bytes(take(bytes)?)),
             _ => return None,
         })

@@ -37,6 +37,15 @@ pub(super) fn check(pipelines: &Pipelines, text: &str, left_out: &HashSet<String
     for reference in &pipelines.references {
         checker.name("reference table", &reference.name, reference.line);
         checker.unique("column", reference.columns.iter().map(|column| column.name.as_str()));
+        let problem = match (&reference.sql, reference.file.is_empty(), reference.columns.is_empty()) {
+            (None, true, _) => "has neither `file` nor `sql`: give it one of them",
+            (Some(_), false, _) => {
+                "has both `file` and `sql`: give the file a table of its own, and name that in the SQL"
+            }
+            (Some(_), true, false) => "has `sql`, whose columns have their types from it: remove `columns`",
+            _ => continue,
+        };
+        checker.add(reference.line, format!("reference table `{}` {problem}", reference.name));
     }
     let topics: HashSet<&str> = pipelines.topics.iter().map(|topic| topic.name.as_str()).collect();
     for event in &pipelines.events {

@@ -43,14 +43,18 @@ pub struct EventType {
     pub line: usize,
 }
 
-/// `[[reference]]`: a small table from a file, for joins in gold SQL.
+/// `[[reference]]`: a small table from a file, or by SQL from others, for joins in gold SQL.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {
     /// The table that gold SQL names.
     pub name: String,
-    /// CSV with a header, JSON lines or Parquet, by the end of its name; a path relative to `pipelines.toml`.
+    /// CSV with a header, JSON lines or Parquet, by the end of its name; a path relative to `pipelines.toml`. Empty with
+    /// `sql`.
+    #[serde(default)]
     pub file: String,
+    /// A query over the reference tables that are declared above.
+    pub sql: Option<String>,
     /// The columns that are read, with their types; absent reads all, with the types that the file has or suggests.
     #[serde(default)]
     pub columns: Vec<ReferenceColumn>,
@@ -68,7 +72,8 @@ impl fmt::Debug for Reference {
     /// What is declared, without the bytes.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = out.debug_struct("Reference");
-        shown.field("name", &self.name).field("columns", &self.columns).finish_non_exhaustive()
+        shown.field("name", &self.name).field("sql", &self.sql).field("columns", &self.columns);
+        shown.finish_non_exhaustive()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Keyed silver: one row a key, folded from events in any order of arrival (decisions 1 and 2).
 //!
 //! The state of a key is one aggregate a column. Every aggregate is a function of the *set* of events alone, so the
-//! order of arrival does not matter. `upsert` is the same machine: its one aggregate keeps the row that is last by the
-//! sequence columns, and a deletion is a row that is kept as state (a tombstone) and shown to nobody.
+//! order of arrival does not matter. `upsert` is the same machine: it keeps the row that is last by the sequence columns,
+//! and a deletion is a row that is kept as state (a tombstone) and shown to nobody.
 //!
 //! A changed key gives its old row with weight -1 and its new row with weight +1; gold folds those.
 
 mod aggregate;
+mod last;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,22 +16,23 @@ use std::{
 };
 
 use karat_lake::arrow::{
-    array::{Int64Array, RecordBatch},
-    datatypes::{DataType, Field, Schema, SchemaRef},
+    array::{AsArray, Int64Array, RecordBatch, UInt32Array},
+    datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
 };
 use karat_schemas::pipelines::{Silver, SilverMode};
 
-use self::aggregate::AggregatePlan;
 pub use self::aggregate::AggregateState;
 pub(crate) use self::aggregate::add;
+use self::{aggregate::AggregatePlan, last::LastRows};
 use crate::{
     Error, Result,
     batches::join,
     decode::ROW,
     origin::require_plain,
     query::{Planner, Query},
+    rows::EncodedRows,
     state::Step,
-    value::{self, Column, Value},
+    value::{self, Value},
 };
 
 /// Column of a change: +1 for a row that is there now, -1 for one that was.
@@ -44,14 +46,26 @@ pub struct FoldPlan {
     /// The append table that feeds a fold; none for an upsert, which inputs feed.
     pub from: Option<String>,
     pub key: Vec<String>,
-    aggregates: Vec<AggregatePlan>,
-    /// Key columns, then one column an aggregate.
+    rule: Rule,
+    /// Key columns, then one column an aggregate, or the other columns of an upsert.
     folded: SchemaRef,
     /// Shapes folded columns into rows.
     shape: Query,
     schema: SchemaRef,
     /// How far the table's files may be behind.
     pub publish_within: Duration,
+}
+
+/// What is kept of the events of a key.
+enum Rule {
+    Aggregates(Vec<AggregatePlan>),
+    LastRow(LastRows),
+}
+
+/// Folded rows, and the key of each.
+struct Keyed {
+    keys: Vec<Vec<u8>>,
+    rows: RecordBatch,
 }
 
 /// Unless the declaration says otherwise (decision 2).
@@ -76,25 +90,21 @@ impl FoldPlan {
         for name in &silver.key {
             fields.push(input.field_with_name(name)?.clone());
         }
-        let mut aggregates = Vec::new();
-        match silver.mode {
-            SilverMode::Upsert => {
-                // The event's hash decides between records of one sequence, for all columns alike.
-                let order: Vec<String> = silver.sequence.iter().cloned().chain([EVENT_HASH.to_owned()]).collect();
-                let rest = input.fields().iter().filter(|field| !silver.key.contains(field.name()));
-                for field in rest {
-                    fields.push(field.as_ref().clone());
-                    aggregates.push(AggregatePlan::last_of(field.name(), &order));
-                }
+        let rule = if silver.mode == SilverMode::Upsert {
+            let rest = input.fields().iter().filter(|field| !silver.key.contains(field.name()));
+            fields.extend(rest.map(|field| field.as_ref().clone()));
+            // The event's hash decides between records of one sequence.
+            let order = silver.sequence.iter().cloned().chain([EVENT_HASH.to_owned()]).collect();
+            Rule::LastRow(LastRows { order, schema: Arc::new(Schema::new(fields.clone())), num_keys: silver.key.len() })
+        } else {
+            let mut aggregates = Vec::new();
+            for (name, aggregate) in &silver.fold {
+                let plan = AggregatePlan::new(aggregate);
+                fields.push(Field::new(name, plan.output_type(input), true));
+                aggregates.push(plan);
             }
-            _ => {
-                for (name, aggregate) in &silver.fold {
-                    let plan = AggregatePlan::new(aggregate);
-                    fields.push(Field::new(name, plan.output_type(input), true));
-                    aggregates.push(plan);
-                }
-            }
-        }
+            Rule::Aggregates(aggregates)
+        };
         let folded: SchemaRef = Arc::new(Schema::new(fields));
         value::require_kept(&folded).map_err(context)?;
         let mut shaped: Vec<Field> = folded.fields().iter().map(|field| field.as_ref().clone()).collect();
@@ -117,7 +127,7 @@ impl FoldPlan {
             name: silver.name.clone(),
             from: silver.from.clone(),
             key: silver.key.clone(),
-            aggregates,
+            rule,
             folded,
             shape,
             schema,
@@ -144,19 +154,51 @@ impl FoldPlan {
     pub async fn fold(&mut self, step: &mut Step<'_>, rows: &RecordBatch) -> Result<Changes> {
         let keyspace = Self::keyspace(&self.name);
         let keys = value::row_keys(rows, &self.key)?;
+        let (old, new) = match &self.rule {
+            Rule::LastRow(last) => last.take(step, &keyspace, keys, rows)?,
+            Rule::Aggregates(aggregates) => self.aggregate(aggregates, step, &keyspace, keys, rows)?,
+        };
+        self.changes(&old, &new).await
+    }
+
+    /// The current row of every key, for recomputations.
+    pub async fn all_rows(&mut self, step: &Step<'_>) -> Result<RecordBatch> {
+        let keyspace = Self::keyspace(&self.name);
+        let all = match &self.rule {
+            Rule::LastRow(last) => last.all(step, &keyspace)?,
+            Rule::Aggregates(aggregates) => {
+                let mut rows = Vec::new();
+                for (key, bytes) in step.scan(&keyspace)? {
+                    let values = values(&decode(aggregates, &bytes, &keyspace)?);
+                    rows.push((key, values));
+                }
+                self.folded(rows)?
+            }
+        };
+        Ok(self.shape(&all).await?.0)
+    }
+
+    fn aggregate(
+        &self,
+        aggregates: &[AggregatePlan],
+        step: &mut Step<'_>,
+        keyspace: &str,
+        keys: Vec<Vec<u8>>,
+        rows: &RecordBatch,
+    ) -> Result<(Keyed, Keyed)> {
         let mut by_key: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
         for (row, key) in keys.into_iter().enumerate() {
             by_key.entry(key).or_default().push(row);
         }
-        let columns = self.aggregates.iter().map(|plan| plan.prepare(rows)).collect::<Result<Vec<_>>>()?;
+        let columns = aggregates.iter().map(|plan| plan.prepare(rows)).collect::<Result<Vec<_>>>()?;
         let (mut old, mut new) = (Vec::new(), Vec::new());
         for (key, rows) in by_key {
-            let stored = step.get(&keyspace, &key)?;
+            let stored = step.get(keyspace, &key)?;
             let mut states = match &stored {
-                Some(bytes) => self.decode(bytes)?,
-                None => self.aggregates.iter().map(AggregatePlan::empty).collect(),
+                Some(bytes) => decode(aggregates, bytes, keyspace)?,
+                None => aggregates.iter().map(AggregatePlan::empty).collect(),
             };
-            let before = stored.is_some().then(|| self.values(&states));
+            let before = stored.is_some().then(|| values(&states));
             for row in rows {
                 for (state, columns) in states.iter_mut().zip(&columns) {
                     state.update(columns, row);
@@ -166,77 +208,65 @@ impl FoldPlan {
             if stored.as_ref() == Some(&encoded) {
                 continue;
             }
-            let after = self.values(&states);
-            step.put(&keyspace, key.clone(), encoded);
+            let after = values(&states);
+            step.put(keyspace, key.clone(), encoded);
             if before.as_ref() == Some(&after) {
                 continue;
             }
             old.extend(before.map(|values| (key.clone(), values)));
             new.push((key, after));
         }
-        self.changes(old, new).await
+        Ok((self.folded(old)?, self.folded(new)?))
     }
 
-    /// The current row of every key, for recomputations.
-    pub async fn all_rows(&mut self, step: &Step<'_>) -> Result<RecordBatch> {
-        let mut rows = Vec::new();
-        for (key, bytes) in step.scan(&Self::keyspace(&self.name))? {
-            let values = self.values(&self.decode(&bytes)?);
-            rows.push((key, values));
-        }
-        Ok(self.shape_rows(&rows).await?.0)
-    }
-
-    fn decode(&self, bytes: &[u8]) -> Result<Vec<AggregateState>> {
-        let states = AggregateState::decode_all(bytes);
-        let states = states.filter(|states| states.len() == self.aggregates.len());
-        states.ok_or_else(|| Error::DamagedState(Self::keyspace(&self.name)))
-    }
-
-    fn values(&self, states: &[AggregateState]) -> Vec<Value> {
-        states.iter().map(AggregateState::value).collect()
-    }
-
-    async fn changes(&mut self, old: Rows, new: Rows) -> Result<Changes> {
-        let (old_rows, _) = self.shape_rows(&old).await?;
-        let (upserts, kept) = self.shape_rows(&new).await?;
-        let upsert_keys: Vec<Vec<u8>> = kept.iter().map(|row| new[*row].0.clone()).collect();
-        let mut is_kept = vec![false; new.len()];
+    async fn changes(&mut self, old: &Keyed, new: &Keyed) -> Result<Changes> {
+        let (old_rows, _) = self.shape(old).await?;
+        let (upserts, kept) = self.shape(new).await?;
+        let upsert_keys: Vec<Vec<u8>> = kept.iter().map(|row| new.keys[*row].clone()).collect();
+        let mut is_kept = vec![false; new.keys.len()];
         kept.iter().for_each(|row| is_kept[*row] = true);
-        let gone = new.iter().zip(&is_kept).filter(|(_, is_kept)| !**is_kept);
+        let gone = new.keys.iter().zip(&is_kept).filter(|(_, is_kept)| !**is_kept);
         // A deletion, or a filter in the table's SQL that the row no longer passes.
-        let deleted_keys = gone.map(|((key, _), _)| key.clone()).collect();
+        let deleted_keys = gone.map(|(key, _)| key.clone()).collect();
         let weighted_schema = self.weighted_schema();
         let weighted = [with_weight(&weighted_schema, &old_rows, -1)?, with_weight(&weighted_schema, &upserts, 1)?];
         Ok(Changes { weighted: join(&weighted_schema, weighted.into())?, upserts, upsert_keys, deleted_keys })
     }
 
-    /// Rows of the table from folded values, and which of the given ones they are.
-    async fn shape_rows(&mut self, rows: &Rows) -> Result<(RecordBatch, Vec<usize>)> {
-        let mut cells: Vec<Vec<Value>> = vec![Vec::with_capacity(rows.len()); self.folded.fields().len()];
+    /// Rows of folded values, by key.
+    fn folded(&self, rows: Vec<(Vec<u8>, Vec<Value>)>) -> Result<Keyed> {
+        let (mut folded, mut keys) = (EncodedRows::new(&self.folded)?, Vec::with_capacity(rows.len()));
         for (key, values) in rows {
-            let key = value::decode_all(key, &self.name)?;
-            for (cell, value) in cells.iter_mut().zip(key.into_iter().chain(values.iter().cloned())) {
-                cell.push(value);
-            }
+            folded.push(&[&key, &value::encode_all(&values)], &self.name)?;
+            keys.push(key);
         }
-        let mut columns = Vec::new();
-        let mut fields = Vec::new();
-        for (field, cell) in self.folded.fields().iter().zip(&cells) {
-            columns.push(value::to_array(field.data_type(), cell)?);
-            fields.push(field.as_ref().clone());
-        }
-        let numbers = (0..rows.len()).map(|row| u32::try_from(row).ok());
-        columns.push(Arc::new(numbers.collect::<karat_lake::arrow::array::UInt32Array>()));
-        fields.push(Field::new(ROW, DataType::UInt32, true));
-        let folded = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-        let shaped = self.shape.run(&[(&self.name, folded)]).await?;
-        let kept = shaped.column_by_name(ROW).map(Column::new).transpose()?;
-        let kept = kept.map(|column| (0..shaped.num_rows()).map(|row| row_number(&column.value(row))).collect());
+        Ok(Keyed { keys, rows: folded.take()? })
+    }
+
+    /// Rows of the table from folded ones, and which of the given ones they are.
+    async fn shape(&mut self, folded: &Keyed) -> Result<(RecordBatch, Vec<usize>)> {
+        let numbers = (0..folded.keys.len()).map(|row| u32::try_from(row).ok());
+        let mut columns = folded.rows.columns().to_vec();
+        columns.push(Arc::new(numbers.collect::<UInt32Array>()));
+        let mut fields: Vec<_> = self.folded.fields().iter().cloned().collect();
+        fields.push(Arc::new(Field::new(ROW, DataType::UInt32, true)));
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        let shaped = self.shape.run(&[(&self.name, rows)]).await?;
+        let kept = shaped.column_by_name(ROW).map(|column| column.as_primitive::<UInt32Type>().values().to_vec());
+        let kept = kept.unwrap_or_default().into_iter().map(|row| row as usize).collect();
         let positions: Vec<usize> =
             (0..shaped.num_columns()).filter(|index| shaped.schema().field(*index).name() != ROW).collect();
-        Ok((shaped.project(&positions)?.with_schema(self.schema.clone())?, kept.unwrap_or_default()))
+        Ok((shaped.project(&positions)?.with_schema(self.schema.clone())?, kept))
     }
+}
+
+fn decode(aggregates: &[AggregatePlan], bytes: &[u8], keyspace: &str) -> Result<Vec<AggregateState>> {
+    let states = AggregateState::decode_all(bytes).filter(|states| states.len() == aggregates.len());
+    states.ok_or_else(|| Error::DamagedState(keyspace.to_owned()))
+}
+
+fn values(states: &[AggregateState]) -> Vec<Value> {
+    states.iter().map(AggregateState::value).collect()
 }
 
 /// Every column that the declaration names is there.
@@ -254,12 +284,6 @@ fn require_columns(silver: &Silver, input: &SchemaRef) -> Result<()> {
         list(missing.into_iter().collect()),
         list(input.fields().iter().map(|field| field.name().as_str()).collect())
     )))
-}
-
-type Rows = Vec<(Vec<u8>, Vec<Value>)>;
-
-fn row_number(value: &Value) -> usize {
-    if let Value::Int(row) = value { usize::try_from(*row).unwrap_or_default() } else { 0 }
 }
 
 /// A table's columns and `_weight`.

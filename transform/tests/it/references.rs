@@ -25,8 +25,12 @@ file = "countries.csv"
 columns = [{ name = "code", type = "string", required = true }, { name = "region", type = "string" }]
 
 [[reference]]
-name = "rates"
+name = "raw_rates"
 file = "rates.ndjson"
+
+[[reference]]
+name = "rates"
+sql = "SELECT country, max(percent) AS percent FROM raw_rates GROUP BY country"
 
 [[pipeline]]
 name = "shop"
@@ -155,6 +159,9 @@ async fn gold_that_joins_a_reference_table_and_cannot_is_refused() {
         (SHOP.replace("key = [\"customer\"]\n", ""), "needs refresh `keys`"),
         (SHOP.replace("key = [\"customer\"]", "key = [\"customer\"]\nrefresh = \"merge\""), "needs refresh `keys`"),
         (SHOP.replace("c.region)", "c.regio)"), "regio"),
+        (SHOP.replace("max(percent) AS", "max(percents) AS"), "percents"),
+        (SHOP.replace("FROM raw_rates", "FROM orders"), "no reference table `orders` above it"),
+        (SHOP.replace("max(percent) AS", "random() AS"), "random()"),
     ] {
         let mut read = karat_schemas::pipelines::read(&changed);
         let (problems, _) = reference::load(&mut read.pipelines, folder.path());

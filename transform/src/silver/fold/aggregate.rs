@@ -32,8 +32,6 @@ enum Kind {
     First,
     Last,
     LatestSum,
-    /// Like `Last`, and NULL is a value like any other: whole rows of an upsert move together.
-    LastRow,
 }
 
 /// The columns of one aggregate, ready for row access.
@@ -56,11 +54,6 @@ impl AggregatePlan {
         };
         let counts_rows = kind == Kind::Count && of == "*";
         Self { kind, of: (!counts_rows).then(|| of.clone()), by: by.to_vec() }
-    }
-
-    /// The value of `column` in the row that is last by `sequence`.
-    pub(super) fn last_of(column: &str, sequence: &[String]) -> Self {
-        Self { kind: Kind::LastRow, of: Some(column.to_owned()), by: sequence.to_vec() }
     }
 
     pub(super) fn columns(&self) -> impl Iterator<Item = &String> {
@@ -94,7 +87,6 @@ impl AggregatePlan {
             Kind::First => AggregateState::First(Vec::new(), Value::Null),
             Kind::Last => AggregateState::Last(Vec::new(), Value::Null),
             Kind::LatestSum => AggregateState::LatestSum(BTreeMap::new()),
-            Kind::LastRow => AggregateState::LastRow(Vec::new(), Value::Null),
         }
     }
 }
@@ -112,14 +104,13 @@ pub enum AggregateState {
     Last(Vec<Value>, Value),
     /// The latest number of each name, with its order.
     LatestSum(BTreeMap<Box<str>, (Vec<Value>, i64)>),
-    LastRow(Vec<Value>, Value),
 }
 
 impl AggregateState {
     /// Takes one row.
     pub(super) fn update(&mut self, columns: &Prepared, row: usize) {
         let value = columns.of.as_ref().map_or(Value::Bool(true), |column| column.value(row));
-        if value.is_null() && !matches!(self, Self::LastRow(..)) {
+        if value.is_null() {
             return;
         }
         let order = || columns.by.iter().map(|column| column.value(row)).collect::<Vec<_>>();
@@ -136,7 +127,7 @@ impl AggregateState {
                     (*first, *kept) = (order, value);
                 }
             }
-            Self::Last(last, kept) | Self::LastRow(last, kept) => {
+            Self::Last(last, kept) => {
                 let order = order();
                 if last.is_empty() || (&order, &value) > (&*last, &*kept) {
                     (*last, *kept) = (order, value);
@@ -150,7 +141,7 @@ impl AggregateState {
     pub(super) fn value(&self) -> Value {
         match self {
             Self::Min(value) | Self::Max(value) | Self::Sum(value) | Self::AnyTrue(value) => value.clone(),
-            Self::First(_, value) | Self::Last(_, value) | Self::LastRow(_, value) => value.clone(),
+            Self::First(_, value) | Self::Last(_, value) => value.clone(),
             Self::Count(count) => Value::Int(*count),
             Self::LatestSum(latest) if latest.is_empty() => Value::Null,
             Self::LatestSum(latest) => {
@@ -192,10 +183,6 @@ impl AggregateState {
                 plain(6, value);
                 encode_order(order, out);
             }
-            Self::LastRow(order, value) => {
-                plain(8, value);
-                encode_order(order, out);
-            }
             Self::LatestSum(latest) => {
                 plain(7, &Value::Int(i64::try_from(latest.len()).unwrap_or(i64::MAX)));
                 for (name, (order, number)) in latest {
@@ -219,7 +206,6 @@ impl AggregateState {
             4 => Self::AnyTrue(value),
             5 => Self::First(decode_order(bytes)?, value),
             6 => Self::Last(decode_order(bytes)?, value),
-            8 => Self::LastRow(decode_order(bytes)?, value),
             7 => {
                 let mut latest = BTreeMap::new();
                 for _ in 0..int(&value)? {
