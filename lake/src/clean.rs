@@ -8,7 +8,7 @@
 //! it was written.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
     time::Duration,
 };
 
@@ -26,8 +26,8 @@ pub struct Kept {
     pub age: Duration,
     /// This version and all later ones stay.
     pub version: Option<u64>,
-    /// Whether entries of the log go too. Not of a table whose commits somebody reads one by one from the start.
-    pub cleans_log: bool,
+    /// Of a table whose commits only add, and are read one by one from the first: its log stays whole.
+    pub only_grows: bool,
 }
 
 /// What went.
@@ -48,19 +48,30 @@ struct Log {
     checkpoints: Vec<u64>,
 }
 
-impl Lake {
+/// Cleans tables of one lake again and again, reading each commit once.
+pub struct Cleaner {
+    lake: Lake,
+    /// By table and version: the files that it removed.
+    removed: HashMap<String, BTreeMap<u64, Vec<String>>>,
+}
+
+impl Cleaner {
+    pub fn new(lake: Lake) -> Self {
+        Self { lake, removed: HashMap::new() }
+    }
+
     /// Removes what no kept version of `table` needs.
     ///
     /// # Errors
     /// The table does not open, or its files cannot be listed. What could not be removed is left for the next time.
-    pub async fn clean(&self, table: &str, kept: &Kept) -> Result<Cleaned> {
-        let opened = self.open(table).await?;
+    pub async fn clean(&mut self, table: &str, kept: &Kept) -> Result<Cleaned> {
+        let opened = self.lake.open(table).await?;
         let cutoff_ms = now_ms() - i64::try_from(kept.age.as_millis()).unwrap_or(i64::MAX);
         let (log, data) = self.list(table).await?;
         let oldest = log.oldest_kept(cutoff_ms, kept.version.unwrap_or(u64::MAX)).min(opened.version());
         let mut cleaned = Cleaned::default();
-        let needed = needed(&opened, oldest).await?;
-        let store = self.store(table)?;
+        let needed = self.needed(&opened, if kept.only_grows { opened.version() } else { oldest }).await?;
+        let store = self.lake.store(table)?;
         for (path, object) in data {
             let is_old = object.last_modified.timestamp_millis() <= cutoff_ms;
             if is_old && !needed.contains(&path) && store.delete(&object.location).await.is_ok() {
@@ -68,7 +79,7 @@ impl Lake {
                 cleaned.bytes += object.size;
             }
         }
-        if kept.cleans_log {
+        if !kept.only_grows {
             for path in log.behind_checkpoint(oldest) {
                 cleaned.log_entries += u64::from(store.delete(path).await.is_ok());
             }
@@ -76,11 +87,24 @@ impl Lake {
         Ok(cleaned)
     }
 
+    /// Paths of every file of the versions from `oldest` on.
+    async fn needed(&mut self, table: &Table, oldest: u64) -> Result<HashSet<String>> {
+        let known = self.removed.entry(table.name().to_owned()).or_default();
+        known.retain(|version, _| *version > oldest && *version <= table.version());
+        for version in oldest + 1..=table.version() {
+            if let Entry::Vacant(unknown) = known.entry(version) {
+                unknown.insert(table.removed_between(version - 1, version).await?);
+            }
+        }
+        let current = table.files().map(|file| file.path().to_owned());
+        Ok(current.chain(known.values().flatten().cloned()).collect())
+    }
+
     /// The log of a table, and its data files by their paths below its folder.
     async fn list(&self, table: &str) -> Result<(Log, Vec<(String, ObjectMeta)>)> {
         let folder = Path::from(table.replacen('.', "/", 1));
         let (mut log, mut data) = (Log::default(), Vec::new());
-        let mut listed = self.store(table)?.list(Some(&folder));
+        let mut listed = self.lake.store(table)?.list(Some(&folder));
         while let Some(object) = listed.try_next().await? {
             let Some(below) = object.location.as_ref().strip_prefix(folder.as_ref()) else { continue };
             let below = below.trim_start_matches('/').to_owned();
@@ -126,13 +150,6 @@ impl Log {
     }
 }
 
-/// Paths of every file of the versions from `oldest` on.
-async fn needed(table: &Table, oldest: u64) -> Result<HashSet<String>> {
-    let mut needed: HashSet<String> = table.files().map(|file| file.path().to_owned()).collect();
-    needed.extend(table.removed_between(oldest, table.version()).await?);
-    Ok(needed)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -172,7 +189,7 @@ mod tests {
     }
 
     fn kept(age: Duration, version: Option<u64>) -> Kept {
-        Kept { age, version, cleans_log: true }
+        Kept { age, version, only_grows: false }
     }
 
     #[tokio::test]
@@ -180,12 +197,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
         let mut table = replaced(&lake, 20).await;
+        let mut cleaner = Cleaner::new(lake.clone());
         let hour = Duration::from_secs(3600);
-        assert_eq!(lake.clean("gold.t", &kept(hour, None)).await.unwrap(), Cleaned::default());
+        assert_eq!(cleaner.clean("gold.t", &kept(hour, None)).await.unwrap(), Cleaned::default());
         // A file that a commit will name later is old enough to be kept by its age alone.
         let staged = table.stage("slot-00000", &[], &[rows(21)]).await.unwrap();
-        assert_eq!(lake.clean("gold.t", &kept(hour, Some(1))).await.unwrap(), Cleaned::default());
-        let cleaned = lake.clean("gold.t", &kept(Duration::ZERO, Some(15))).await.unwrap();
+        assert_eq!(cleaner.clean("gold.t", &kept(hour, Some(1))).await.unwrap(), Cleaned::default());
+        let cleaned = cleaner.clean("gold.t", &kept(Duration::ZERO, Some(15))).await.unwrap();
         // Files of versions 1 to 14, and the one that no version names.
         assert_eq!((cleaned.files, cleaned.log_entries), (15, 0));
         for version in 15..=20 {
@@ -202,20 +220,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
         let mut table = replaced(&lake, 20).await;
+        let mut cleaner = Cleaner::new(lake.clone());
         for version in [8, 16] {
             let url = table.url().clone();
             deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url, version, Some(false), None)
                 .await
                 .unwrap();
         }
-        let cleaned = lake.clean("gold.t", &kept(Duration::ZERO, Some(12))).await.unwrap();
+        let cleaned = cleaner.clean("gold.t", &kept(Duration::ZERO, Some(12))).await.unwrap();
         // Commits 0 to 7; the newer checkpoint is behind a kept version.
         assert_eq!((cleaned.files, cleaned.log_entries), (11, 8));
         for version in [12, 16, 20] {
             let old = lake.open_at("gold.t", version).await.unwrap();
             assert_eq!(old.read_all().await.unwrap(), [rows(i64::try_from(version).unwrap())]);
         }
-        let cleaned = lake.clean("gold.t", &kept(Duration::ZERO, None)).await.unwrap();
+        let cleaned = cleaner.clean("gold.t", &kept(Duration::ZERO, None)).await.unwrap();
         // Commits 8 to 15, and the older checkpoint.
         assert_eq!((cleaned.files, cleaned.log_entries), (8, 9));
         let mut opened = lake.open("gold.t").await.unwrap();

@@ -25,7 +25,7 @@ pub mod outcomes;
 mod read;
 mod table;
 
-pub use clean::{Cleaned, Kept};
+pub use clean::{Cleaned, Cleaner, Kept};
 pub use commit::{Committed, TransactionId};
 pub use deltalake::{arrow, datafusion, parquet};
 pub use error::{Error, Result};

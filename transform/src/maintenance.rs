@@ -1,15 +1,15 @@
 //! Keeps tables small by itself (spec M1): what no kept version needs is removed, every few minutes, beside everything else.
 //!
 //! It removes files and never commits, so it conflicts with nobody. The newest epoch of a pipeline, and everything younger
-//! than the declared ages, stays readable: an older version that a reader still holds is then gone, which readers of the
-//! API are told with 410. Small files are merged elsewhere ([`crate::compaction`]), and logs get their checkpoints from
+//! than an hour, stays readable: an older version that a reader still holds is then gone, which readers of the
+//! API are told with 410. Small files are merged elsewhere (`compaction`), and logs get their checkpoints from
 //! whoever commits.
 //!
 //! The log of bronze stays whole: a replay reads it commit by commit from the first one.
 
 use std::time::Duration;
 
-use karat_lake::{Cleaned, Kept, Lake, epochs::Epochs};
+use karat_lake::{Cleaned, Cleaner, Kept, Lake, epochs::Epochs};
 use karat_schemas::pipelines::Pipeline;
 use tokio::sync::watch;
 
@@ -20,22 +20,20 @@ use crate::{Result, bronze, checkpoint, journal::TABLE as EVENT_LOG, plan::Pipel
 pub struct MaintenanceSettings {
     /// Ten minutes: the files of an hour are listed in less than a second.
     pub every: Duration,
-    /// An hour of old versions of keyed tables, gold and checkpoints, which rewrite their files all the time. Also how long
-    /// a file may take from being written to its commit.
-    pub rewritten: Duration,
-    /// Seven days of tables that are only appended to: there only merged files and leftovers of crashes go.
-    pub appended: Duration,
+    /// An hour of old versions. Also how long a file may take from being written to its commit.
+    pub kept: Duration,
 }
 
 impl Default for MaintenanceSettings {
     fn default() -> Self {
-        let day = Duration::from_secs(24 * 3600);
-        Self { every: Duration::from_secs(600), rewritten: day / 24, appended: 7 * day }
+        Self { every: Duration::from_secs(600), kept: Duration::from_secs(3600) }
     }
 }
 
 /// Runs until `stop`. A table that cannot be cleaned is a line in the log, and is tried again.
 pub(crate) async fn run(settings: WorkerSettings, mut stop: watch::Receiver<bool>) -> Result<()> {
+    let mut cleaner = Cleaner::new(settings.lake.clone());
+    let mut is_first = true;
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
@@ -43,28 +41,34 @@ pub(crate) async fn run(settings: WorkerSettings, mut stop: watch::Receiver<bool
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            () = clean_all(&settings) => {}
+            () = clean_all(&settings, &mut cleaner, is_first) => is_first = false,
         }
     }
 }
 
-async fn clean_all(settings: &WorkerSettings) {
+/// Bronze has no garbage but what a crash left: it is looked through once.
+async fn clean_all(settings: &WorkerSettings, cleaner: &mut Cleaner, with_bronze: bool) {
+    let age = settings.maintenance.kept;
     for pipeline in &settings.pipelines.pipelines {
-        match tables_of(pipeline, &settings.lake, &settings.maintenance).await {
+        match tables_of(pipeline, &settings.lake, age).await {
             Ok(tables) => {
                 for (table, kept) in tables {
-                    clean(&settings.lake, &table, &kept).await;
+                    clean(cleaner, &table, &kept).await;
                 }
             }
             Err(error) => tracing::debug!(pipeline = pipeline.name, %error, "not cleaned"),
         }
     }
-    let kept = Kept { age: settings.maintenance.appended, version: None, cleans_log: true };
-    clean(&settings.lake, EVENT_LOG, &kept).await;
+    clean(cleaner, EVENT_LOG, &Kept { age, version: None, only_grows: false }).await;
+    let topics = settings.pipelines.topics.iter().filter(|_| with_bronze);
+    for topic in topics {
+        let kept = Kept { age, version: None, only_grows: true };
+        clean(cleaner, &bronze::table_name(&topic.name), &kept).await;
+    }
 }
 
-async fn clean(lake: &Lake, table: &str, kept: &Kept) {
-    match lake.clean(table, kept).await {
+async fn clean(cleaner: &mut Cleaner, table: &str, kept: &Kept) {
+    match cleaner.clean(table, kept).await {
         Ok(cleaned) if cleaned == Cleaned::default() => {}
         Ok(Cleaned { files, bytes, log_entries }) => {
             tracing::info!(table, files, bytes, log_entries, "removed what no kept version needs");
@@ -74,17 +78,13 @@ async fn clean(lake: &Lake, table: &str, kept: &Kept) {
     }
 }
 
-/// The tables of a pipeline, its bronze and checkpoint included, and what stays of each.
-async fn tables_of(pipeline: &Pipeline, lake: &Lake, settings: &MaintenanceSettings) -> Result<Vec<(String, Kept)>> {
+/// The tables of a pipeline, its checkpoint included, and what stays of each.
+async fn tables_of(pipeline: &Pipeline, lake: &Lake, age: Duration) -> Result<Vec<(String, Kept)>> {
     let plan = PipelinePlan::new(pipeline).await?;
     let epoch = Epochs::of(lake, &pipeline.name)?.latest().await?.unwrap_or_default();
-    let kept = |table: &str, age| Kept { age, version: epoch.tables.get(table).copied(), cleans_log: true };
-    let appended = plan.append_specs().into_iter().map(|spec| (kept(&spec.name, settings.appended), spec.name));
-    let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| (kept(&spec.name, settings.rewritten), spec.name));
-    let mut tables: Vec<(String, Kept)> = appended.chain(keyed).map(|(kept, name)| (name, kept)).collect();
-    let checkpoint = checkpoint::table_name(&pipeline.name);
-    tables.push((checkpoint, Kept { age: settings.rewritten, version: None, cleans_log: true }));
-    let bronze = bronze::table_name(&pipeline.topic);
-    tables.push((bronze, Kept { age: settings.appended, version: None, cleans_log: false }));
-    Ok(tables)
+    let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
+    let names = plan.append_specs().into_iter().chain(keyed).map(|spec| spec.name);
+    let names = names.chain([checkpoint::table_name(&pipeline.name)]);
+    let kept = |table: &str| Kept { age, version: epoch.tables.get(table).copied(), only_grows: false };
+    Ok(names.map(|name| (name.clone(), kept(&name))).collect())
 }

@@ -1,6 +1,6 @@
 //! The transform worker: bronze writers and pipelines, each a named task with one owner.
 //!
-//! A pipeline that cannot go on waits alone ([`pipeline`]); any other failing task stops the others, and the error is the
+//! A pipeline that cannot go on waits alone (`worker::pipeline`); any other failing task stops the others, and the error is the
 //! worker's. On a stop, bronze commits what it collected, the pipelines take what bronze handed over, and every state
 //! store is synced.
 

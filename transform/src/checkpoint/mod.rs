@@ -4,12 +4,12 @@
 //! state, on a new machine or after a lost disk, takes it from here instead and goes on from the bronze version that it
 //! stands for; steps that the tables have already are run again, as after a crash.
 //!
-//! - What steps write is collected ([`Pending`]) and appended behind them, every half minute, when there is much, and at a
+//! - What steps write is collected in memory and appended behind them, every half minute, when there is much, and at a
 //!   graceful stop. No step waits for a write unless collecting reached its bound.
 //! - When as much was appended as there is state, the whole state is written anew, read in parts from a snapshot of the
-//!   store, and takes the place of the older files in one commit ([`writer`]).
+//!   store, and takes the place of the older files in one commit.
 //! - Every commit says which bronze version the files stand for, and of which generation, declaration and format. Files of
-//!   another one are never read ([`restore`]); while the files do not add up to a state, they stand for none.
+//!   another one are never read; while the files do not add up to a state, they stand for none.
 //!
 //! A row is a pair of the store: `keyspace`, `key`, `value`, which is null when the pair was removed. The name of a file
 //! begins with the bronze version it goes up to, `at-<version>`: later files win. Losing the table loses nothing.

@@ -6,7 +6,7 @@ use karat_lake::{Lake, Table};
 
 use super::{Facts, rows::from_rows, table_name};
 use crate::{
-    Result,
+    Error, Result,
     plan::PipelinePlan,
     rebuild::remove,
     runner::{BRONZE_HASH, FINGERPRINT, POSITION},
@@ -27,16 +27,23 @@ pub(crate) async fn restore(
     let mut table = match lake.open(&name).await {
         Ok(table) => table,
         Err(karat_lake::Error::UnknownTable(_)) => return Ok(false),
-        Err(error) => return Err(error.into()),
+        Err(error) => return unusable(&name, error.into()),
     };
     let Some(position) = facts.position_in(&mut table).await? else { return Ok(false) };
     if position == 0 || position > bronze.version() {
         return Ok(false);
     }
     remove(folder)?;
-    fs::create_dir_all(folder).map_err(|source| crate::Error::File { path: folder.display().to_string(), source })?;
+    fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
     let mut store = StateStore::open(folder, &plan.keyspaces())?;
-    let (meta, rows) = read_into(&mut store, &table).await?;
+    let (meta, rows) = match read_into(&mut store, &table).await {
+        Ok(read) => read,
+        Err(error) => {
+            drop(store);
+            remove(folder)?;
+            return unusable(&name, error);
+        }
+    };
     if !is_of(&meta, plan, bronze, position).await? {
         drop(store);
         tracing::warn!(table = name, position, "the checkpoint is of another state and is left alone");
@@ -57,6 +64,20 @@ pub(crate) async fn restore(
         "the state was lost and is restored from the checkpoint in the lake"
     );
     Ok(true)
+}
+
+/// A checkpoint that is damaged is as good as none: everything in it is in bronze.
+fn unusable(table: &str, error: Error) -> Result<bool> {
+    match error {
+        Error::Lake(
+            karat_lake::Error::Damaged { .. } | karat_lake::Error::Storage { .. } | karat_lake::Error::Object(_),
+        )
+        | Error::DamagedState(_) => {
+            tracing::warn!(table, %error, "the checkpoint cannot be read; the tables are rebuilt from bronze");
+            Ok(false)
+        }
+        error => Err(error),
+    }
 }
 
 /// The store's own values, which are not written yet, and how many rows there were.

@@ -28,6 +28,9 @@ const PART_BYTES: usize = 8 << 20;
 /// Appended files at which the whole state is written anew, however small they are.
 const MOST_FILES: usize = 1_000;
 
+/// How long writing the whole state may take: files that no version names are removed after an hour.
+const LONGEST: Duration = Duration::from_secs(45 * 60);
+
 /// How long nothing is tried after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
@@ -73,6 +76,7 @@ struct Anew {
     version: u64,
     /// Version of the table at that moment.
     begun: u64,
+    began: Instant,
     replaced: Vec<String>,
     files: Vec<DataFile>,
     rows: u64,
@@ -218,7 +222,15 @@ impl Writer {
         };
         let replaced = table.files().map(|file| file.path().to_owned()).collect();
         let begun = table.version();
-        self.anew = Some(Anew { cursor: Cursor::default(), version, begun, replaced, files: Vec::new(), rows: 0 });
+        self.anew = Some(Anew {
+            cursor: Cursor::default(),
+            version,
+            begun,
+            began: Instant::now(),
+            replaced,
+            files: Vec::new(),
+            rows: 0,
+        });
         Ok(())
     }
 
@@ -234,6 +246,9 @@ impl Writer {
             self.begin_anew()?;
         }
         let (Some(mut anew), Some(table)) = (self.anew.take(), &mut self.table) else { return Ok(false) };
+        if anew.began.elapsed() > LONGEST {
+            return Err(Error::Declaration("writing the whole state took too long".to_owned()));
+        }
         let (reader, mut cursor) = (self.reader.clone(), std::mem::take(&mut anew.cursor));
         let read = tokio::task::spawn_blocking(move || {
             let mut rows = Rows::default();

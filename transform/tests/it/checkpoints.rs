@@ -66,6 +66,21 @@ async fn a_checkpoint_of_another_declaration_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_checkpoint_is_as_good_as_none() {
+    let mut judged = Judged::new(BUILT_IN).await;
+    let events = airline();
+    life(&mut judged, &events[..200], "first").await;
+    lose_state(&judged.world.settings);
+    let folder = judged.world.folder().join("lake/_karat/state_etl_runs");
+    let file = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let mut files = file.filter(|path| path.extension().is_some_and(|end| end == "parquet"));
+    fs::write(files.next().unwrap(), "no parquet").unwrap();
+    let epoch = life(&mut judged, &events[200..300], "damaged").await;
+    assert_eq!(epoch.generation, 1);
+    judged.verified("damaged").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn removed_tables_are_made_again_whatever_the_state_says() {
     let mut judged = Judged::new(BUILT_IN).await;
     let events = airline();

@@ -23,8 +23,7 @@ fn parquet_files(folder: &Path) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn small_files_are_merged_and_old_ones_go_beside_live_appends() {
     let mut judged = Judged::new(BUILT_IN).await;
-    judged.world.settings.maintenance =
-        MaintenanceSettings { every: Duration::from_millis(200), rewritten: KEPT, appended: KEPT };
+    judged.world.settings.maintenance = MaintenanceSettings { every: Duration::from_millis(200), kept: KEPT };
     let lake = judged.world.folder().join("lake");
     let events = airline();
     let life = judged.live();
