@@ -30,7 +30,7 @@ impl Roles<'_> {
         let mut words: Vec<&str> = vec![role];
         words.extend(self.common.iter().map(String::as_str));
         if role != "transform" {
-            words.extend(["--listen", "127.0.0.1:0"]);
+            words.extend(["--listen", "127.0.0.1:0", "--without-limits"]);
         }
         self.folder.start(name, &words)
     }
