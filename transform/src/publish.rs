@@ -2,7 +2,7 @@
 //!
 //! A *slot* is one data file of a table over time: rewriting it gives a new file of the same slot, which the file's
 //! name says (`slot-00017-...parquet`). The state store knows the slot of each key; new keys go to the open slot, the
-//! newest, until it is full. So the cost follows the touched slots, and rows written together, which are mostly of one
+//! newest, until it is full. Slots of gold begin small, since nearly every step writes the newest one. So the cost follows the touched slots, and rows written together, which are mostly of one
 //! time, stay together.
 //!
 //! Where the touched keys are all over the table, rewriting the slots at each step would cost what the table is large.
@@ -32,11 +32,17 @@ use crate::{Result, batches::join, gold::GoldChanges, state::Step, value};
 /// Rows of a slot at which it is full: rewriting it stays in the order of ten milliseconds.
 const SLOT_ROWS: u64 = 8_192;
 
+/// The same of a gold table that is small: its newest slot is written by nearly every step.
+const SMALL_SLOT_ROWS: u64 = 512;
+
+/// Slots of a growing gold table at which they get larger.
+const MANY_SLOTS: u64 = 64;
+
 /// Slots that are written at the same time.
 const WRITTEN_TOGETHER: usize = 4;
 
 /// Slots whose rows are kept in memory, newest use first.
-const CACHED_SLOTS: usize = 4;
+const CACHED_SLOTS: usize = 8;
 
 /// A keyed table and the slots that it is made of.
 pub struct PublishedTable {
@@ -47,6 +53,7 @@ pub struct PublishedTable {
     behind: Option<Behind>,
     /// How long it took to write what waited, the last time.
     took: Duration,
+    of_gold: bool,
 }
 
 struct Slot {
@@ -69,10 +76,10 @@ impl Prepared {
 }
 
 impl PublishedTable {
-    /// Takes over an open table; the slots are read from its file names.
-    pub fn new(table: Table, key: Vec<String>) -> Self {
+    /// Takes over an open table; the slots are read from its file names. Those of a table `of_gold` begin small.
+    pub fn new(table: Table, key: Vec<String>, of_gold: bool) -> Self {
         let slots = table.files().filter_map(|file| Some((slot_of(file.path())?, slot(file)))).collect();
-        Self { table, key, slots, cache: Vec::new(), behind: None, took: Duration::ZERO }
+        Self { table, key, slots, cache: Vec::new(), behind: None, took: Duration::ZERO, of_gold }
     }
 
     /// Name of the keyspace that holds the slot of each key.
@@ -234,10 +241,16 @@ impl PublishedTable {
     }
 
     fn open_slot(&self) -> OpenSlot {
+        let full = if self.of_gold {
+            let rows: u64 = self.slots.values().map(|slot| slot.rows).sum();
+            (rows / MANY_SLOTS).clamp(SMALL_SLOT_ROWS, SLOT_ROWS)
+        } else {
+            SLOT_ROWS
+        };
         match self.slots.last_key_value() {
-            Some((number, slot)) if slot.rows < SLOT_ROWS => OpenSlot { number: *number, rows: slot.rows },
-            Some((number, _)) => OpenSlot { number: number + 1, rows: 0 },
-            None => OpenSlot { number: 0, rows: 0 },
+            Some((number, slot)) if slot.rows < full => OpenSlot { number: *number, rows: slot.rows, full },
+            Some((number, _)) => OpenSlot { number: number + 1, rows: 0, full },
+            None => OpenSlot { number: 0, rows: 0, full },
         }
     }
 }
@@ -255,12 +268,14 @@ struct Touched<'k> {
 struct OpenSlot {
     number: u32,
     rows: u64,
+    /// Rows at which the next one is begun.
+    full: u64,
 }
 
 impl OpenSlot {
     fn next(&mut self) -> u32 {
-        if self.rows >= SLOT_ROWS {
-            *self = Self { number: self.number + 1, rows: 0 };
+        if self.rows >= self.full {
+            *self = Self { number: self.number + 1, rows: 0, full: self.full };
         }
         self.rows += 1;
         self.number

@@ -53,7 +53,8 @@ impl Tables {
             appends.insert(spec.name.clone(), lake.open_or_create(&spec).await?);
         }
         for (spec, key) in plan.keyed_specs() {
-            keyed.insert(spec.name.clone(), PublishedTable::new(lake.open_or_create(&spec).await?, key));
+            let of_gold = spec.name.starts_with("gold.");
+            keyed.insert(spec.name.clone(), PublishedTable::new(lake.open_or_create(&spec).await?, key, of_gold));
         }
         let when = |within| if put_off { Publish::Later } else { Publish::Within(within) };
         let publishing = plan.publish_within().map(|(name, within)| (name, when(within))).collect();

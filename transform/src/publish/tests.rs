@@ -75,7 +75,7 @@ async fn open(lake: &Lake) -> PublishedTable {
         stats_columns: Vec::new(),
         append_only: false,
     };
-    PublishedTable::new(lake.open_or_create(&spec).await.unwrap(), vec!["k".to_owned()])
+    PublishedTable::new(lake.open_or_create(&spec).await.unwrap(), vec!["k".to_owned()], false)
 }
 
 fn key(number: i64) -> Vec<u8> {
@@ -137,4 +137,20 @@ async fn what_waits_is_published_after_a_crash_once_whether_the_files_have_it_or
         drop(step);
         drop(world.folder);
     }
+}
+
+#[tokio::test]
+async fn slots_of_gold_begin_small_and_grow_with_the_table() {
+    let mut world = World::new().await;
+    world.table = PublishedTable::new(world.lake.open(NAME).await.unwrap(), vec!["k".to_owned()], true);
+    let rows = |numbers: std::ops::Range<i64>| numbers.map(|number| (number, 0)).collect::<Vec<_>>();
+    world.change(&rows(0..600), &[], Publish::AtOnce).await;
+    assert_eq!(world.table.slots.values().map(|slot| slot.rows).collect::<Vec<_>>(), [512, 88]);
+    world.change(&rows(600..700), &[], Publish::AtOnce).await;
+    assert_eq!(world.table.slots.values().map(|slot| slot.rows).collect::<Vec<_>>(), [512, 188]);
+    world.change(&rows(700..70_000), &[], Publish::AtOnce).await;
+    let before = world.table.slots.len();
+    world.change(&rows(70_000..73_000), &[], Publish::AtOnce).await;
+    assert!(world.table.slots.len() - before <= 3, "slots of 1,093 rows");
+    assert_eq!(world.published().await.len(), 73_000);
 }
