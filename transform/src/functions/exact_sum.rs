@@ -8,7 +8,6 @@ use karat_lake::{
         datatypes::{DataType, Decimal128Type, Int64Type},
     },
     datafusion::{
-        common::ScalarValue,
         error::Result,
         logical_expr::{
             Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, TypeSignature,
@@ -17,7 +16,7 @@ use karat_lake::{
     },
 };
 
-use super::histograms::is_in;
+use super::one_group::{Groups, OneGroup, is_in};
 
 /// The type of the sums.
 const TOTAL: DataType = DataType::Decimal128(38, 0);
@@ -64,6 +63,12 @@ impl AggregateUDFImpl for ExactSum {
 #[derive(Debug, Default)]
 struct Sums(Vec<Option<i128>>);
 
+impl Groups for Sums {
+    fn grow(&mut self, num_groups: usize) {
+        self.0.resize(num_groups, None);
+    }
+}
+
 impl GroupsAccumulator for Sums {
     fn update_batch(
         &mut self,
@@ -72,7 +77,7 @@ impl GroupsAccumulator for Sums {
         filter: Option<&BooleanArray>,
         num_groups: usize,
     ) -> Result<()> {
-        self.0.resize(num_groups, None);
+        self.grow(num_groups);
         let numbers = values[0].as_primitive::<Int64Type>();
         let weights = values.get(1).map(|weights| weights.as_primitive::<Int64Type>());
         for (row, group) in group_indices.iter().enumerate() {
@@ -94,7 +99,7 @@ impl GroupsAccumulator for Sums {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef], group_indices: &[usize], num_groups: usize) -> Result<()> {
-        self.0.resize(num_groups, None);
+        self.grow(num_groups);
         let sums = states[0].as_primitive::<Decimal128Type>();
         for (row, group) in group_indices.iter().enumerate() {
             if sums.is_valid(row) {
@@ -115,35 +120,6 @@ impl GroupsAccumulator for Sums {
 
     fn size(&self) -> usize {
         size_of_val(self) + self.0.capacity() * size_of::<Option<i128>>()
-    }
-}
-
-/// An aggregate without groups: the one group of all rows.
-#[derive(Debug)]
-struct OneGroup(Sums);
-
-impl Accumulator for OneGroup {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let rows = values.first().map_or(0, |values| values.len());
-        self.0.update_batch(values, &vec![0; rows], None, 1)
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.0.0.resize(1, None);
-        ScalarValue::try_from_array(&self.0.evaluate(EmitTo::All)?, 0)
-    }
-
-    fn size(&self) -> usize {
-        GroupsAccumulator::size(&self.0)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.evaluate()?])
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let rows = states.first().map_or(0, |states| states.len());
-        self.0.merge_batch(states, &vec![0; rows], 1)
     }
 }
 

@@ -9,7 +9,6 @@ use karat_lake::{
         datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type},
     },
     datafusion::{
-        common::ScalarValue,
         error::{DataFusionError, Result},
         logical_expr::{
             Accumulator, AggregateUDF, AggregateUDFImpl, EmitTo, GroupsAccumulator, Signature, Volatility,
@@ -18,6 +17,8 @@ use karat_lake::{
     },
 };
 use karat_schemas::histogram::Histogram;
+
+use super::one_group::{Groups, OneGroup, is_in};
 
 pub const HISTOGRAM: &str = "histogram";
 pub const PERCENTILE: &str = "percentile";
@@ -145,6 +146,12 @@ impl Histograms {
     }
 }
 
+impl Groups for Histograms {
+    fn grow(&mut self, num_groups: usize) {
+        self.groups.resize_with(num_groups, Gathered::default);
+    }
+}
+
 impl GroupsAccumulator for Histograms {
     fn update_batch(
         &mut self,
@@ -153,7 +160,7 @@ impl GroupsAccumulator for Histograms {
         filter: Option<&BooleanArray>,
         num_groups: usize,
     ) -> Result<()> {
-        self.groups.resize_with(num_groups, Gathered::default);
+        self.grow(num_groups);
         let numbers = values[0].as_primitive::<Int64Type>();
         if self.output == Output::Quantile && !values[1].is_empty() {
             self.p = values[1].as_primitive::<Float64Type>().value(0);
@@ -187,7 +194,7 @@ impl GroupsAccumulator for Histograms {
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef], group_indices: &[usize], num_groups: usize) -> Result<()> {
-        self.groups.resize_with(num_groups, Gathered::default);
+        self.grow(num_groups);
         let parts = cast(&states[0], &DataType::Binary)?;
         let parts = parts.as_binary::<i32>();
         for (row, group) in group_indices.iter().enumerate() {
@@ -216,41 +223,6 @@ impl GroupsAccumulator for Histograms {
         let waiting: usize = self.groups.iter().map(|group| group.values.capacity()).sum();
         size_of_val(self) + self.groups.capacity() * size_of::<Gathered>() + waiting * size_of::<(i64, i64)>()
     }
-}
-
-/// An aggregate without groups: the one group of all rows.
-#[derive(Debug)]
-struct OneGroup(Histograms);
-
-impl Accumulator for OneGroup {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let rows = values.first().map_or(0, |values| values.len());
-        self.0.update_batch(values, &vec![0; rows], None, 1)
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.0.groups.resize_with(1, Gathered::default);
-        ScalarValue::try_from_array(&self.0.evaluate(EmitTo::All)?, 0)
-    }
-
-    fn size(&self) -> usize {
-        GroupsAccumulator::size(&self.0)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        self.0.groups.resize_with(1, Gathered::default);
-        self.0.state(EmitTo::All)?.iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        let rows = states.first().map_or(0, |states| states.len());
-        self.0.merge_batch(states, &vec![0; rows], 1)
-    }
-}
-
-/// Whether the aggregate's filter lets the row pass.
-pub(super) fn is_in(filter: Option<&BooleanArray>, row: usize) -> bool {
-    filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row))
 }
 
 fn bytes(histograms: &[Histogram], form: fn(&Histogram) -> Vec<u8>) -> ArrayRef {

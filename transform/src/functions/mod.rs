@@ -14,6 +14,7 @@
 mod exact_sum;
 mod histograms;
 mod json;
+mod one_group;
 mod weighted_set;
 
 use karat_lake::datafusion::prelude::SessionContext;

@@ -1,18 +1,14 @@
 //! A lost state folder: restored from the checkpoint in the lake, or rebuilt from bronze, with the same figures.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use karat_eventlog::NewRecord;
 use karat_schemas::{epoch::Epoch, pipelines::BUILT_IN};
 use karat_transform::{checkpoint::CheckpointSettings, worker::WorkerSettings};
-use serde_json::json;
 
 use crate::{
     judged::Judged,
-    support::{World, airline, record},
+    support::{World, airline},
 };
 
 fn lose_state(settings: &WorkerSettings) {
@@ -142,34 +138,4 @@ async fn a_crash_around_the_checkpoint_with_a_lost_disk_leaves_the_figures_right
     }
     life(&mut judged, &[], "the end").await;
     judged.verified("the end").await;
-}
-
-/// `cargo test -p karat -p karat-transform restore_time -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn restore_time_against_rebuild_time() {
-    let mut judged = Judged::new(BUILT_IN).await;
-    for part in 0..100 {
-        let events = (part * 1000..(part + 1) * 1000).map(|number| {
-            let id = format!("run-{number}");
-            let data = json!({"run_id": id, "source": "crm", "job": format!("job-{}", number % 50), "status": "completed",
-                "started_at": "2026-02-03T10:00:00Z", "finished_at": "2026-02-03T10:00:05Z", "records_written": 3});
-            record("etl.run.finished", "/crm", &id, &id, data.to_string(), None)
-        });
-        judged.publish(events.collect()).await;
-    }
-    life(&mut judged, &[], "first").await;
-    for (what, is_kept) in [("restored", true), ("rebuilt", false)] {
-        lose_state(&judged.world.settings);
-        if !is_kept {
-            lose_checkpoint(&judged.world);
-        }
-        let began = Instant::now();
-        let life = judged.live();
-        let event = record("etl.run.finished", "/crm", what, what, "no JSON", None);
-        judged.publish(vec![event]).await;
-        judged.settled(&life, what).await;
-        println!("{what} in {:?}", began.elapsed());
-        life.stop().await;
-    }
 }

@@ -82,11 +82,7 @@ async fn a_crash_at_any_point_of_the_way_loses_nothing_and_counts_nothing_twice(
         reached(&armed, spot).await;
         life.crash().await;
     }
-    let life = judged.live();
-    judged.settled(&life, "the end").await;
-    assert_daily_figures(&judged.world).await;
-    judged.verified("the end").await;
-    life.stop().await;
+    assert_all_is_well(&mut judged).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +99,11 @@ async fn a_crash_at_any_point_of_a_replay_leaves_the_tables_as_before_or_as_afte
         reached(&armed, spot).await;
         life.crash().await;
     }
+    assert_all_is_well(&mut judged).await;
+}
+
+/// After the last crash: a process that runs to the end of the log, with the right figures.
+async fn assert_all_is_well(judged: &mut Judged) {
     let life = judged.live();
     judged.settled(&life, "the end").await;
     assert_daily_figures(&judged.world).await;
