@@ -28,6 +28,8 @@ pub enum Error {
     Transform(#[from] karat_transform::Error),
     #[error(transparent)]
     Arrow(#[from] karat_lake::arrow::error::ArrowError),
+    #[error(transparent)]
+    Parquet(#[from] karat_lake::parquet::errors::ParquetError),
     #[error("a background task ended early: {0}")]
     Join(#[from] tokio::task::JoinError),
     #[error("json: {0}")]

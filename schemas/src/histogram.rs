@@ -77,6 +77,12 @@ impl Histogram {
         self.is_binned && self.total <= EXACT_VALUES
     }
 
+    /// Values were taken away until few enough remained to be kept, but their bins are all that is known: whoever reads the
+    /// rows anyway may as well compute the group again.
+    pub fn could_keep_values(&self) -> bool {
+        self.is_binned && self.total <= KEPT_VALUES
+    }
+
     /// The value of rank ceil(p n), or the middle of its bin; none when there are no values.
     pub fn quantile(&self, p: f64) -> Option<i64> {
         if self.total <= 0 {

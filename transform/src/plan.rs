@@ -298,7 +298,7 @@ fn fingerprint(pipeline: &Pipeline) -> String {
 }
 
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
-const STATE_VERSION: u32 = 6;
+const STATE_VERSION: u32 = 7;
 
 /// Whose layout the stored state of accumulators has. It is no public contract of DataFusion's, and functions may give
 /// other values after an upgrade.

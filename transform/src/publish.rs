@@ -2,12 +2,11 @@
 //!
 //! A *slot* is one data file of a table over time: rewriting it gives a new file of the same slot, which the file's
 //! name says (`slot-00017-...parquet`). The state store knows the slot of each key; new keys go to the open slot, the
-//! newest, until it is full. Slots of gold begin small, since nearly every step writes the newest one. So the cost follows the touched slots, and rows written together, which are mostly of one
-//! time, stay together.
+//! newest, until it is full. Slots of gold begin small, since nearly every step writes the newest one. So the cost follows the
+//! touched slots, and rows written together, which are mostly of one time, stay together.
 //!
 //! Where the touched keys are all over the table, rewriting the slots at each step would cost what the table is large.
-//! Then the changed rows *wait* in the state store, and all of them are written at once after a while (decision 2). A
-//! version of the table always has everything up to its position, and nothing behind it.
+//! Then the changes *wait*, and all of them are written at once after a while (decision 2). A version of the table always has everything up to its position, and nothing behind it.
 
 mod waiting;
 
@@ -16,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::future::try_join_all;
+use futures::future::{BoxFuture, try_join_all};
 use karat_lake::{
     DataFile, Table, TransactionId,
     arrow::{
@@ -26,7 +25,7 @@ use karat_lake::{
 };
 
 use self::waiting::Behind;
-pub use self::waiting::Publish;
+pub use self::waiting::{Due, Publish, Waiting};
 use crate::{Result, batches::join, gold::GoldChanges, state::Step, value};
 
 /// Rows of a slot at which it is full: rewriting it stays in the order of ten milliseconds.
@@ -61,18 +60,20 @@ struct Slot {
     rows: u64,
 }
 
-/// Staged files, ready to be committed.
+/// Staged files by slot, ready to be committed; none for a slot that goes.
 #[derive(Default)]
-pub struct Prepared {
-    removed: Vec<String>,
-    added: Vec<DataFile>,
-    slots: Vec<(u32, Option<Slot>)>,
-}
+pub struct Prepared(BTreeMap<u32, Option<DataFile>>);
 
 impl Prepared {
     pub fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.added.is_empty()
+        self.0.is_empty()
     }
+}
+
+/// Where the rows of keys that waited come from.
+pub trait CurrentRows: Send {
+    /// The rows that the keys have now; those that have none are deleted.
+    fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [Vec<u8>]) -> BoxFuture<'a, Result<GoldChanges>>;
 }
 
 impl PublishedTable {
@@ -87,7 +88,7 @@ impl PublishedTable {
         format!("slots.{name}")
     }
 
-    /// Name of the keyspace that holds the changed rows that wait, by key: the encoded row, or nothing for one that goes.
+    /// Name of the keyspace that holds the keys that wait, those of a step under a number.
     pub fn waiting_keyspace(name: &str) -> String {
         format!("waiting.{name}")
     }
@@ -100,35 +101,54 @@ impl PublishedTable {
         &mut self.table
     }
 
-    /// Writes the files that hold the changes, or lets them wait. Nothing is visible yet.
-    pub async fn prepare(&mut self, step: &mut Step<'_>, changes: GoldChanges, when: Publish) -> Result<Prepared> {
-        if self.must_wait(step, &changes, when)? {
-            self.put_off(step, &changes)?;
-            return Ok(Prepared::default());
-        }
-        self.prepare_all(step, changes).await
-    }
-
     /// Whether there is anything that waits and should not any more; `all` asks for whatever waits.
     pub fn is_due(&self, when: Publish, all: bool) -> bool {
         self.behind.as_ref().is_some_and(|behind| all || behind.is_due(when, self.took))
     }
 
-    /// Writes the files that hold what waits.
-    pub async fn prepare_waiting(&mut self, step: &mut Step<'_>) -> Result<Prepared> {
-        let nothing = GoldChanges {
-            upserts: RecordBatch::new_empty(self.table.schema().clone()),
-            upsert_keys: Vec::new(),
-            deleted_keys: Vec::new(),
-        };
-        self.prepare_all(step, nothing).await
+    /// Writes the files that hold the changes. Nothing is visible yet.
+    pub async fn prepare(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<Prepared> {
+        let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
+        self.add(step, &changes, &mut open, &mut prepared).await?;
+        Ok(prepared)
     }
 
-    async fn prepare_all(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<Prepared> {
-        let (began, waited) = (Instant::now(), self.behind.is_some());
-        let changes = self.with_waiting(step, changes)?;
+    /// Writes the files that hold the keys, with the rows that they have now: those of some slots at a time, so that memory is
+    /// bounded. Nothing is visible yet.
+    pub async fn prepare_keys(
+        &mut self,
+        step: &mut Step<'_>,
+        keys: Vec<Vec<u8>>,
+        rows: &mut dyn CurrentRows,
+    ) -> Result<Prepared> {
+        let began = Instant::now();
         let keyspace = Self::keyspace(self.table.name());
-        let mut open = self.open_slot();
+        let (mut by_slot, mut new) = (BTreeMap::<u32, Vec<Vec<u8>>>::new(), Vec::new());
+        for key in keys {
+            match step.get(&keyspace, &key)? {
+                Some(slot) => by_slot.entry(slot_number(&slot)).or_default().push(key),
+                None => new.push(key),
+            }
+        }
+        let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
+        let known: Vec<Vec<Vec<u8>>> = by_slot.into_values().collect();
+        let known = known.chunks(WRITTEN_TOGETHER).map(<[Vec<Vec<u8>>]>::concat);
+        for keys in known.chain(new.chunks(WRITTEN_TOGETHER * SLOT_ROWS as usize).map(<[Vec<u8>]>::to_vec)) {
+            let changes = rows.rows_of(step, &keys).await?;
+            self.add(step, &changes, &mut open, &mut prepared).await?;
+        }
+        self.took = began.elapsed();
+        Ok(prepared)
+    }
+
+    async fn add(
+        &mut self,
+        step: &mut Step<'_>,
+        changes: &GoldChanges,
+        open: &mut OpenSlot,
+        prepared: &mut Prepared,
+    ) -> Result<()> {
+        let keyspace = Self::keyspace(self.table.name());
         let mut touched: BTreeMap<u32, Touched<'_>> = BTreeMap::new();
         for (row, key) in changes.upsert_keys.iter().enumerate() {
             let slot = match step.get(&keyspace, key)? {
@@ -149,31 +169,30 @@ impl PublishedTable {
                 step.remove(&keyspace, key.clone());
             }
         }
-        let mut prepared = Prepared::default();
         let touched: Vec<(u32, Touched<'_>)> = touched.into_iter().collect();
         for together in touched.chunks(WRITTEN_TOGETHER) {
-            let written = together.iter().map(|(number, touched)| self.rewrite(*number, touched, &changes.upserts));
+            let prepared_before = &*prepared;
+            let written = together
+                .iter()
+                .map(|(number, touched)| self.rewrite(*number, touched, &changes.upserts, prepared_before));
             for (number, after, staged) in try_join_all(written).await? {
-                if let Some(slot) = self.slots.get(&number) {
-                    prepared.removed.push(slot.path.clone());
-                }
-                prepared.slots.push((number, staged.as_ref().map(slot)));
-                prepared.added.extend(staged);
+                prepared.0.insert(number, staged);
                 self.cache.retain(|(cached, _)| *cached != number);
                 self.cache.insert(0, (number, after));
                 self.cache.truncate(CACHED_SLOTS);
             }
         }
-        if waited {
-            self.took = began.elapsed();
-        }
-        Ok(prepared)
+        Ok(())
     }
 
     /// Makes prepared files visible, with the table's position.
     pub async fn commit(&mut self, prepared: Prepared, positions: &[TransactionId]) -> Result<u64> {
-        let committed = self.table.commit(prepared.removed, prepared.added, positions).await?;
-        for (number, slot) in prepared.slots {
+        let removed = prepared.0.keys().filter_map(|number| Some(self.slots.get(number)?.path.clone())).collect();
+        let slots: Vec<(u32, Option<Slot>)> =
+            prepared.0.iter().map(|(number, file)| (*number, file.as_ref().map(slot))).collect();
+        let added = prepared.0.into_values().flatten().collect();
+        let committed = self.table.commit(removed, added, positions).await?;
+        for (number, slot) in slots {
             match slot {
                 Some(slot) => self.slots.insert(number, slot),
                 None => self.slots.remove(&number),
@@ -202,7 +221,7 @@ impl PublishedTable {
         self.cache.clear();
         let numbers: Vec<u32> = self.slots.keys().copied().collect();
         for number in numbers {
-            let rows = self.rows(number).await?;
+            let rows = self.rows(number, &Prepared::default()).await?;
             for key in value::row_keys(&rows, &self.key)? {
                 step.put(&keyspace, key, number.to_le_bytes().to_vec());
             }
@@ -216,8 +235,9 @@ impl PublishedTable {
         number: u32,
         touched: &Touched<'_>,
         upserts: &RecordBatch,
+        prepared: &Prepared,
     ) -> Result<(u32, RecordBatch, Option<DataFile>)> {
-        let before = self.rows(number).await?;
+        let before = self.rows(number, prepared).await?;
         let before_keys = value::row_keys(&before, &self.key)?;
         let survives: BooleanArray =
             before_keys.iter().map(|key| Some(!touched.keys.contains(key.as_slice()))).collect();
@@ -228,11 +248,15 @@ impl PublishedTable {
         Ok((number, after, staged))
     }
 
-    async fn rows(&self, number: u32) -> Result<RecordBatch> {
+    /// The rows of a slot as they are prepared, or else committed.
+    async fn rows(&self, number: u32, prepared: &Prepared) -> Result<RecordBatch> {
         if let Some((_, rows)) = self.cache.iter().find(|(cached, _)| *cached == number) {
             return Ok(rows.clone());
         }
-        let file = self.slots.get(&number).and_then(|slot| self.table.file(&slot.path));
+        let file = match prepared.0.get(&number) {
+            Some(staged) => staged.as_ref(),
+            None => self.slots.get(&number).and_then(|slot| self.table.file(&slot.path)),
+        };
         let batches = match file {
             Some(file) => self.table.read(file, None).await?,
             None => Vec::new(),

@@ -42,10 +42,6 @@ impl EncodedRows {
         Ok(Self { schema: schema.clone(), columns, len: 0 })
     }
 
-    pub fn num_rows(&self) -> usize {
-        self.len
-    }
-
     /// Adds a row whose values are in `parts`, one after the other; `what` names the store for the error.
     pub fn push(&mut self, parts: &[&[u8]], what: &str) -> Result<()> {
         let damaged = || Error::DamagedState(what.to_owned());
@@ -160,7 +156,7 @@ mod tests {
         rows.push(&[&encoded(0, 0..3), &encoded(0, 3..7)], "test").unwrap();
         rows.push(&[&[], &encoded(1, 0..7), &[]], "test").unwrap();
         assert_eq!(rows.take().unwrap(), batch);
-        assert_eq!(rows.num_rows(), 0);
+        assert_eq!(rows.take().unwrap().num_rows(), 0);
     }
 
     #[test]

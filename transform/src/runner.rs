@@ -114,8 +114,9 @@ impl Runner {
             };
             if runner.is_current().await? {
                 runner.start_checkpoint();
-                runner.recover().await?;
+                // Before steps are run again: what they write stands on what waits.
                 runner.find_waiting().await?;
+                runner.recover().await?;
             }
             Ok(runner)
         })
@@ -239,13 +240,16 @@ impl Runner {
     /// was something to do.
     pub fn publish(&mut self, all: bool) -> BoxFuture<'_, Result<bool>> {
         Box::pin(async move {
-            if self.position == 0 {
+            // Asked after every step, and nearly always for nothing.
+            if self.position == 0 || !self.tables.is_due(all) {
                 return Ok(false);
             }
-            let hash = self.bronze.commit_hash(self.position).await?;
+            let position = Position { version: self.position, hash: self.bronze.commit_hash(self.position).await? };
             let mut step = self.store.begin();
-            if !self.tables.publish(&mut step, Position { version: self.position, hash }, all).await? {
-                return Ok(false);
+            while self.tables.publish(&mut step, &mut self.plan.folds, position, all).await? {
+                let writes = step.into_writes();
+                self.keep(writes).await?;
+                step = self.store.begin();
             }
             let writes = step.into_writes();
             self.point("publish.committed").await;
@@ -362,7 +366,7 @@ impl Runner {
         let hash = self.bronze.commit_hash(version).await?;
         self.point("step.computed").await;
         let has = |table: &str| done.get(table).is_some_and(|reached| *reached >= version);
-        self.tables.commit(&mut step, &self.plan.name, output, Position { version, hash }, has).await?;
+        self.tables.commit(&mut step, &mut self.plan, output, Position { version, hash }, has).await?;
         step.put_meta(POSITION, &version)?;
         step.put_meta(AS_OF, &self.as_of_us)?;
         step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;

@@ -146,12 +146,11 @@ impl Writes {
         self.identities.insert(identity, content);
     }
 
-    /// Takes in what was written later.
-    pub(crate) fn take_in(&mut self, later: Self) {
+    /// Takes in the pairs that were written later, without identities.
+    pub(crate) fn take_pairs(&mut self, later: Self) {
         for (name, entries) in later.keyspaces {
             self.keyspaces.entry(name).or_default().extend(entries);
         }
-        self.identities.extend(later.identities);
     }
 
     /// Bytes of keys and values, about.
@@ -161,11 +160,15 @@ impl Writes {
         pairs + self.identities.len() * 24
     }
 
-    /// Gives every pair; a value of none removes.
-    pub(crate) fn each(&self, push: Push<'_>) {
+    /// Gives every pair but the identities; a value of none removes.
+    pub(crate) fn each_pair(&self, push: Push<'_>) {
         for (name, entries) in &self.keyspaces {
             entries.iter().for_each(|(key, value)| push(name, key, value.as_deref()));
         }
+    }
+
+    /// Gives every identity as a pair.
+    pub(crate) fn each_identity(&self, push: Push<'_>) {
         self.identities.iter().for_each(|(identity, content)| push_identity(*identity, *content, push));
     }
 }
@@ -234,6 +237,17 @@ impl Step<'_> {
     /// Every pair of a keyspace as this step sees it. Rare: reads it whole.
     pub fn scan(&self, keyspace: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         self.prefix(keyspace, &[])
+    }
+
+    /// The next pairs of the store after a key that is not empty, in key order, at most `limit`. What the step wrote itself
+    /// is not among them.
+    pub fn stored_after(&self, keyspace: &str, key: Option<&Vec<u8>>, limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let from = key.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
+        let pairs = self.store.keyspace(keyspace)?.range::<Vec<u8>, _>((from, Bound::Unbounded));
+        let pairs = pairs.take(limit).map(|guard| {
+            guard.into_inner().map(|(key, value)| (key_of_stored(&key), value.to_vec())).map_err(Error::from)
+        });
+        pairs.collect()
     }
 
     /// Ends the step and hands over what it wrote.

@@ -83,12 +83,7 @@ pub async fn run(plan: &mut PipelinePlan, step: &mut Step<'_>, mut shaped: Shape
                 let input = if append.is_upsert { with_event_hash(&rows, &accepted, &shaped)? } else { rows.clone() };
                 let folded = fold.fold(step, &input).await?;
                 changes.insert(fold.name.clone(), folded.weighted);
-                let keyed = GoldChanges {
-                    upserts: folded.upserts,
-                    upsert_keys: folded.upsert_keys,
-                    deleted_keys: folded.deleted_keys,
-                };
-                output.keyed.push((silver_name(&fold.name), keyed));
+                output.keyed.push((silver_name(&fold.name), folded.rows));
             }
         }
         if !append.is_upsert {

@@ -6,10 +6,11 @@ use futures::future::try_join_all;
 use karat_lake::{Lake, Table, TransactionId};
 
 use crate::{
-    Result,
+    Error, Result,
     compaction::Compaction,
-    plan::{PipelinePlan, quarantine_name},
-    publish::{Prepared, Publish, PublishedTable},
+    plan::{PipelinePlan, quarantine_name, silver_name},
+    publish::{Due, Prepared, Publish, PublishedTable, Waiting},
+    silver::fold::FoldPlan,
     state::Step,
     step::StepOutput,
 };
@@ -24,6 +25,9 @@ pub struct Tables {
     /// By append table: its small files on their way to be one.
     compactions: HashMap<String, Compaction>,
 }
+
+/// Rows that a new table takes at a time: whole slots.
+const PART_ROWS: usize = 1 << 16;
 
 /// The bronze version that a step reaches, and the hash of its commit.
 #[derive(Debug, Clone, Copy)]
@@ -90,18 +94,43 @@ impl Tables {
         Ok(is_behind)
     }
 
-    /// Commits what waits in the tables where it is due, or in `all`; true when there was something.
-    pub async fn publish(&mut self, step: &mut Step<'_>, position: Position, all: bool) -> Result<bool> {
-        let publishing = &self.publishing;
-        let when = |name: &str| publishing.get(name).copied().unwrap_or(Publish::AtOnce);
-        let mut is_any = false;
-        for (name, table) in self.keyed.iter_mut().filter(|(name, table)| table.is_due(when(name), all)) {
-            let prepared = table.prepare_waiting(step).await?;
-            table.commit(prepared, &position.transactions(name)).await?;
+    /// Whether changes wait that are due, or any with `all`.
+    pub fn is_due(&self, all: bool) -> bool {
+        self.keyed.iter().any(|(name, table)| table.is_due(when(&self.publishing, name), all))
+    }
+
+    /// Commits what waits in the tables where it is due, or in `all`; true when a part is left, of a new table
+    /// that takes every row. The keyed tables' rows are those of `folds`.
+    pub async fn publish(
+        &mut self,
+        step: &mut Step<'_>,
+        folds: &mut [FoldPlan],
+        position: Position,
+        all: bool,
+    ) -> Result<bool> {
+        let mut is_more = false;
+        for fold in folds {
+            let name = silver_name(&fold.name);
+            let Some(table) = self.keyed.get_mut(&name) else { continue };
+            if !table.is_due(when(&self.publishing, &name), all) {
+                continue;
+            }
+            let prepared = match table.take_waiting(step) {
+                Some(Waiting::Keys(keys)) => table.prepare_keys(step, keys, fold).await?,
+                Some(Waiting::Every { after }) => {
+                    let (changes, last) = fold.next_rows(step, after.as_ref(), PART_ROWS).await?;
+                    table.written_to(step, last);
+                    table.prepare(step, changes).await?
+                }
+                None => continue,
+            };
+            let is_last = !table.is_behind();
+            is_more |= !is_last;
+            let positions = position.transactions(&name);
+            table.commit(prepared, if is_last { &positions } else { &[] }).await?;
             table.table().checkpoint_when_due();
-            is_any = true;
         }
-        Ok(is_any)
+        Ok(is_more)
     }
 
     /// Commits a step's output: all tables at once, each with the position. Tables that `has` the position already are
@@ -109,21 +138,27 @@ impl Tables {
     pub async fn commit(
         &mut self,
         step: &mut Step<'_>,
-        pipeline: &str,
+        plan: &mut PipelinePlan,
         output: StepOutput,
         position: Position,
         has: impl Fn(&str) -> bool,
     ) -> Result<()> {
         let mut appends: HashMap<String, _> = output.appends.into_iter().collect();
-        appends.insert(quarantine_name(pipeline), output.quarantine);
+        appends.insert(quarantine_name(&plan.name), output.quarantine);
         let mut prepared: HashMap<String, Prepared> = HashMap::new();
         for (name, changes) in output.keyed {
             let Some(table) = self.keyed.get_mut(&name) else { continue };
             if has(&name) {
                 continue;
             }
-            let when = self.publishing.get(&name).copied().unwrap_or(Publish::AtOnce);
-            let files = table.prepare(step, changes, when).await?;
+            let files = match table.due(step, changes, when(&self.publishing, &name))? {
+                Due::Nothing => continue,
+                Due::Changes(changes) => table.prepare(step, changes).await?,
+                Due::Keys(keys) => match plan.folds.iter_mut().find(|fold| silver_name(&fold.name) == name) {
+                    Some(fold) => table.prepare_keys(step, keys, fold).await?,
+                    None => return Err(Error::DamagedState(PublishedTable::waiting_keyspace(&name))),
+                },
+            };
             if !files.is_empty() {
                 prepared.insert(name, files);
             }
@@ -168,4 +203,9 @@ impl Tables {
         }
         Ok(())
     }
+}
+
+/// When the files of a table take changes.
+fn when(publishing: &HashMap<String, Publish>, table: &str) -> Publish {
+    publishing.get(table).copied().unwrap_or(Publish::AtOnce)
 }

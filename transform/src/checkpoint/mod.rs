@@ -11,7 +11,8 @@
 //! - Every commit says which bronze version the files stand for, and of which generation, declaration and format. Files of
 //!   another one are never read; while the files do not add up to a state, they stand for none.
 //!
-//! A row is a pair of the store: `keyspace`, `key`, `value`, which is null when the pair was removed. The name of a file
+//! A row is a pair of the store: `keyspace`, `key`, `value`, which is null when the pair was removed; identities are many to a
+//! row. The name of a file
 //! begins with the bronze version it goes up to, `at-<version>`: later files win. Losing the table loses nothing.
 
 mod restore;
@@ -32,7 +33,7 @@ use crate::{
 };
 
 /// Raised when rows change their meaning.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// Steps that may wait for the writer.
 const QUEUE: usize = 4;
@@ -47,13 +48,13 @@ pub struct CheckpointSettings {
     pub every: Duration,
     /// Bytes of keys and values: bounds memory.
     pub max_bytes: usize,
-    /// Rows below which the whole state is not written anew, however small it is.
-    pub min_rows: u64,
+    /// Bytes of files that may be appended before the whole state is written anew, however small it is.
+    pub min_appended: u64,
 }
 
 impl Default for CheckpointSettings {
     fn default() -> Self {
-        Self { every: Duration::from_secs(30), max_bytes: 16 << 20, min_rows: 200_000 }
+        Self { every: Duration::from_secs(30), max_bytes: 16 << 20, min_appended: 8 << 20 }
     }
 }
 

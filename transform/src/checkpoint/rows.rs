@@ -1,4 +1,7 @@
 //! Pairs of the state store as rows of the checkpoint, and back.
+//!
+//! Identities are most of the pairs and never change: many of them are one row, whose value is key after key, each with its
+//! content.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -33,22 +36,49 @@ fn schema() -> SchemaRef {
     ]))
 }
 
+/// Bytes of an identity and its content.
+const IDENTITY: usize = 16;
+const PAIR: usize = IDENTITY + 8;
+
+/// Bytes of identities at which a row is full.
+const FULL: usize = 4096 * PAIR;
+
 /// Collects pairs as rows, in their order.
 #[derive(Default)]
 pub(super) struct Rows {
     keyspaces: StringBuilder,
     keys: BinaryBuilder,
     values: BinaryBuilder,
+    identities: Vec<u8>,
 }
 
 impl Rows {
     pub(super) fn push(&mut self, keyspace: &str, key: &[u8], value: Option<&[u8]>) {
+        if keyspace != IDENTITIES {
+            return self.push_row(keyspace, key, value);
+        }
+        self.identities.extend_from_slice(key);
+        self.identities.extend_from_slice(value.unwrap_or_default());
+        if self.identities.len() >= FULL {
+            self.push_identities();
+        }
+    }
+
+    fn push_row(&mut self, keyspace: &str, key: &[u8], value: Option<&[u8]>) {
         self.keyspaces.append_value(keyspace);
         self.keys.append_value(key);
         self.values.append_option(value);
     }
 
+    fn push_identities(&mut self) {
+        let identities = std::mem::take(&mut self.identities);
+        self.push_row(IDENTITIES, &[], Some(&identities));
+    }
+
     pub(super) fn finish(mut self) -> Result<RecordBatch> {
+        if !self.identities.is_empty() {
+            self.push_identities();
+        }
         let columns: Vec<ArrayRef> =
             vec![Arc::new(self.keyspaces.finish()), Arc::new(self.keys.finish()), Arc::new(self.values.finish())];
         Ok(RecordBatch::try_new(schema(), columns)?)
@@ -68,8 +98,11 @@ pub(super) fn from_rows(rows: &RecordBatch, writes: &mut Writes, meta: &mut BTre
                 meta.insert(key.to_vec(), value.ok_or_else(damaged)?.to_vec());
             }
             IDENTITIES => {
-                let (identity, content) = identity_of_pair(key, value)?;
-                writes.accept(identity, content);
+                for pair in value.ok_or_else(damaged)?.chunks(PAIR) {
+                    let (identity, content) = pair.split_at_checked(IDENTITY).ok_or_else(damaged)?;
+                    let (identity, content) = identity_of_pair(identity, Some(content))?;
+                    writes.accept(identity, content);
+                }
             }
             _ => writes.set(keyspace, key.to_vec(), value.map(<[u8]>::to_vec)),
         }

@@ -53,8 +53,9 @@ pub(super) struct Writer {
     pending: Pending,
     /// The newest bronze version that files go up to.
     written: u64,
-    /// Rows of the last whole state, and of what was appended to it.
-    whole_rows: u64,
+    /// Bytes of the files of the last whole state.
+    whole: u64,
+    /// Bytes and number of the files that were appended to it.
     appended: (u64, usize),
     anew: Option<Anew>,
     not_before: Option<Instant>,
@@ -79,7 +80,6 @@ struct Anew {
     began: Instant,
     replaced: Vec<String>,
     files: Vec<DataFile>,
-    rows: u64,
 }
 
 impl Writer {
@@ -102,7 +102,7 @@ impl Writer {
             is_whole: false,
             pending: Pending::default(),
             written: 0,
-            whole_rows: 0,
+            whole: 0,
             appended: (0, 0),
             anew: None,
             not_before: None,
@@ -152,8 +152,7 @@ impl Writer {
         let position = self.facts.position_in(&mut table).await?;
         self.is_whole = position == Some(self.begins_at);
         if self.is_whole {
-            let rows = table.files().filter_map(DataFile::rows).sum();
-            (self.written, self.whole_rows) = (self.begins_at, rows);
+            (self.written, self.whole) = (self.begins_at, bytes(table.files()));
         }
         self.table = Some(table);
         Ok(())
@@ -181,21 +180,15 @@ impl Writer {
         if pending.since.is_none() {
             return Ok(());
         }
-        let rows = tokio::task::spawn_blocking(move || {
-            let mut rows = Rows::default();
-            let mut push = |keyspace: &str, key: &[u8], value: Option<&[u8]>| rows.push(keyspace, key, value);
-            join(pending.steps).each(&mut push);
-            rows.finish()
-        });
-        let rows = rows.await??;
+        let rows = tokio::task::spawn_blocking(move || rows_of(pending.steps)).await??;
         crash::point(table.url(), "checkpoint.append").await;
         let file = stage(table, pending.version, table.version() + 1, &rows).await?;
         self.written = self.written.max(pending.version);
         let position = self.is_whole.then_some(self.written);
+        self.appended = (self.appended.0 + bytes(&file), self.appended.1 + 1);
         table.commit(Vec::new(), file.into_iter().collect(), &self.facts.transactions(position)).await?;
         table.checkpoint_when_due();
-        self.appended = (self.appended.0 + rows.num_rows() as u64, self.appended.1 + 1);
-        let is_much = self.appended.0 >= self.whole_rows.max(self.limits.min_rows) || self.appended.1 >= MOST_FILES;
+        let is_much = self.appended.0 >= self.whole.max(self.limits.min_appended) || self.appended.1 >= MOST_FILES;
         if is_much && self.anew.is_none() {
             self.begin_anew()?;
         }
@@ -229,7 +222,6 @@ impl Writer {
             began: Instant::now(),
             replaced,
             files: Vec::new(),
-            rows: 0,
         });
         Ok(())
     }
@@ -258,7 +250,6 @@ impl Writer {
         });
         let (part, cursor, rows) = read.await??;
         anew.cursor = cursor;
-        anew.rows += rows.num_rows() as u64;
         crash::point(table.url(), "checkpoint.part").await;
         anew.files.extend(stage(table, anew.version, anew.begun, &rows).await?);
         match part {
@@ -266,8 +257,9 @@ impl Writer {
             Part::End => {
                 self.written = self.written.max(anew.version);
                 crash::point(table.url(), "checkpoint.whole").await;
+                (self.whole, self.appended) = (bytes(&anew.files), (0, 0));
                 table.commit(anew.replaced, anew.files, &self.facts.transactions(Some(self.written))).await?;
-                (self.is_whole, self.whole_rows, self.appended) = (true, anew.rows, (0, 0));
+                self.is_whole = true;
             }
             Part::Closed => return Ok(false),
         }
@@ -286,11 +278,21 @@ impl Writer {
     }
 }
 
-/// One write a key of all steps: the newest.
-fn join(mut steps: Vec<Writes>) -> Writes {
-    let mut joined = Writes::default();
-    steps.drain(..).for_each(|writes| joined.take_in(writes));
-    joined
+/// One row a key that steps wrote: the newest. Identities are each written once.
+fn rows_of(steps: Vec<Writes>) -> Result<RecordBatch> {
+    let mut rows = Rows::default();
+    let mut push = |keyspace: &str, key: &[u8], value: Option<&[u8]>| rows.push(keyspace, key, value);
+    let mut newest = Writes::default();
+    for step in steps {
+        step.each_identity(&mut push);
+        newest.take_pairs(step);
+    }
+    newest.each_pair(&mut push);
+    rows.finish()
+}
+
+fn bytes<'f>(files: impl IntoIterator<Item = &'f DataFile>) -> u64 {
+    files.into_iter().map(|file| u64::try_from(file.size_bytes()).unwrap_or_default()).sum()
 }
 
 /// Names sort by bronze version, and those of one bronze version in the order in which they were begun.

@@ -135,7 +135,7 @@ impl MergePlan {
 
     pub(super) async fn apply(&mut self, step: &mut Step<'_>, changes: &RecordBatch, now_us: i64) -> Result<Applied> {
         let delta = self.delta.run(&[(&self.source, changes.clone())]).await?;
-        let (mut present, mut deleted, mut recompute) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut touched, mut deleted) = (Vec::new(), Vec::new());
         let columns = delta.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
         let keyspace = GoldPlan::keyspace(&self.name);
         for row in 0..delta.num_rows() {
@@ -158,13 +158,19 @@ impl MergePlan {
                 deleted.extend(stored.is_some().then_some(key));
                 continue;
             }
-            if group.parts.iter().any(PartState::lost_exactness) {
+            touched.push((key, values, group, stored));
+        }
+        let (mut present, mut recompute) = (Vec::new(), Vec::new());
+        // Computing a group again reads every row of the silver table. Then all take part that would need it soon.
+        let reads_rows = touched.iter().any(|(_, _, group, _)| group.parts.iter().any(PartState::lost_exactness));
+        for (key, values, mut group, stored) in touched {
+            if reads_rows && group.parts.iter().any(PartState::could_keep_values) {
                 recompute.push(values);
                 continue;
             }
             self.revise(&mut group, &values, now_us);
             let encoded = encode(&group);
-            if is_global && stored.as_ref() == Some(&encoded) {
+            if self.num_groups == 0 && stored.as_ref() == Some(&encoded) {
                 continue;
             }
             step.put(&keyspace, key.clone(), encoded);

@@ -18,6 +18,8 @@ struct World {
     lake: Lake,
     store: StateStore,
     table: PublishedTable,
+    /// What the table should have: the value of each key that is there.
+    rows: BTreeMap<i64, i64>,
 }
 
 impl World {
@@ -27,15 +29,21 @@ impl World {
         let names = [PublishedTable::keyspace(NAME), PublishedTable::waiting_keyspace(NAME)];
         let store = StateStore::open(&folder.path().join("state"), &names).unwrap();
         let table = open(&lake).await;
-        Self { folder, lake, store, table }
+        Self { folder, lake, store, table, rows: BTreeMap::new() }
     }
 
     /// Puts rows in and takes keys out, and keeps what the step wrote.
     async fn change(&mut self, rows: &[(i64, i64)], gone: &[i64], when: Publish) -> bool {
+        self.rows.extend(rows.iter().copied());
+        self.rows.retain(|number, _| !gone.contains(number));
         let mut step = self.store.begin();
-        let prepared = self.table.prepare(&mut step, changes(rows, gone), when).await.unwrap();
-        let is_published = !prepared.is_empty();
-        if is_published {
+        let prepared = match self.table.due(&mut step, changes(rows, gone), when).unwrap() {
+            Due::Nothing => None,
+            Due::Changes(changes) => Some(self.table.prepare(&mut step, changes).await.unwrap()),
+            Due::Keys(keys) => Some(self.table.prepare_keys(&mut step, keys, &mut self.rows).await.unwrap()),
+        };
+        let is_published = prepared.is_some();
+        if let Some(prepared) = prepared {
             self.table.commit(prepared, &[]).await.unwrap();
         }
         let writes = step.into_writes();
@@ -56,11 +64,27 @@ impl World {
 
     async fn publish_waiting(&mut self) {
         let mut step = self.store.begin();
-        let prepared = self.table.prepare_waiting(&mut step).await.unwrap();
-        self.table.commit(prepared, &[]).await.unwrap();
+        commit_waiting(&mut self.table, &mut step, &mut self.rows).await;
         let writes = step.into_writes();
         self.store.apply(&writes).unwrap();
     }
+}
+
+/// As the fold's state gives them.
+impl CurrentRows for BTreeMap<i64, i64> {
+    fn rows_of<'a>(&'a mut self, _: &'a Step<'_>, keys: &'a [Vec<u8>]) -> BoxFuture<'a, Result<GoldChanges>> {
+        let there = self.iter().map(|(number, value)| (*number, *value));
+        let there: Vec<(i64, i64)> = there.filter(|(number, _)| keys.contains(&key(*number))).collect();
+        let mut changes = changes(&there, &[]);
+        changes.deleted_keys = keys.iter().filter(|key| !changes.upsert_keys.contains(key)).cloned().collect();
+        Box::pin(async { Ok(changes) })
+    }
+}
+
+async fn commit_waiting(table: &mut PublishedTable, step: &mut Step<'_>, rows: &mut BTreeMap<i64, i64>) {
+    let Some(Waiting::Keys(keys)) = table.take_waiting(step) else { panic!("keys wait") };
+    let prepared = table.prepare_keys(step, keys, rows).await.unwrap();
+    table.commit(prepared, &[]).await.unwrap();
 }
 
 fn schema() -> SchemaRef {
@@ -117,13 +141,15 @@ async fn changes_all_over_a_large_table_wait_and_are_written_together() {
 async fn what_waits_is_published_after_a_crash_once_whether_the_files_have_it_or_not() {
     for files_have_it in [false, true] {
         let mut world = World::new().await;
-        world.change(&[(1, 1), (2, 2)], &[], Publish::AtOnce).await;
-        world.change(&[(2, 3), (4, 4)], &[1], Publish::Later).await;
+        let last = 3 * SLOT_ROWS as i64;
+        world.change(&(0..last).map(|number| (number, 0)).collect::<Vec<_>>(), &[], Publish::AtOnce).await;
+        let spread: Vec<(i64, i64)> = (0..3).map(|slot| (slot * SLOT_ROWS as i64, 1)).collect();
+        assert!(!world.change(&spread, &[1], SOON).await);
+        assert!(!world.change(&[(0, 2), (last, 3)], &[2], SOON).await);
         if files_have_it {
             // The commit is there, what the step wrote to the store is not.
             let mut step = world.store.begin();
-            let prepared = world.table.prepare_waiting(&mut step).await.unwrap();
-            world.table.commit(prepared, &[]).await.unwrap();
+            commit_waiting(&mut world.table, &mut step, &mut world.rows).await;
         }
         world.table = open(&world.lake).await;
         let mut step = world.store.begin();
@@ -131,12 +157,40 @@ async fn what_waits_is_published_after_a_crash_once_whether_the_files_have_it_or
         let writes = step.into_writes();
         world.store.apply(&writes).unwrap();
         world.publish_waiting().await;
-        assert_eq!(world.published().await, [(2, 3), (4, 4)], "{files_have_it}");
+        let rows: Vec<(i64, i64)> = world.rows.clone().into_iter().collect();
+        assert_eq!(world.published().await, rows, "{files_have_it}");
         let mut step = world.store.begin();
         assert!(!world.table.find_waiting(&mut step).await.unwrap());
         drop(step);
         drop(world.folder);
     }
+}
+
+#[tokio::test]
+async fn a_new_table_that_takes_rows_when_told_remembers_no_keys_and_later_does() {
+    let mut world = World::new().await;
+    assert!(!world.change(&[(1, 1), (2, 2)], &[], Publish::Later).await);
+    assert!(!world.change(&[(1, 3), (5, 5)], &[2], Publish::Later).await);
+    // As after a crash.
+    world.table = open(&world.lake).await;
+    for last in [Some(key(1)), None] {
+        let mut step = world.store.begin();
+        world.table.find_waiting(&mut step).await.unwrap();
+        assert!(world.table.is_due(Publish::Later, true));
+        let Some(Waiting::Every { after: None }) = world.table.take_waiting(&mut step) else { panic!("every row") };
+        let keys: Vec<Vec<u8>> = world.rows.keys().take(if last.is_some() { 1 } else { 9 }).copied().map(key).collect();
+        let rows = world.rows.rows_of(&step, &keys).await.unwrap();
+        let prepared = world.table.prepare(&mut step, rows).await.unwrap();
+        world.table.commit(prepared, &[]).await.unwrap();
+        world.table.written_to(&mut step, last.clone());
+        assert_eq!(world.table.is_behind(), last.is_some());
+        let writes = step.into_writes();
+        world.store.apply(&writes).unwrap();
+    }
+    assert_eq!(world.published().await, [(1, 3), (5, 5)]);
+    assert!(!world.change(&[(1, 4)], &[], Publish::Later).await);
+    world.publish_waiting().await;
+    assert_eq!(world.published().await, [(1, 4), (5, 5)]);
 }
 
 #[tokio::test]

@@ -1,12 +1,16 @@
 //! Changes that wait until a keyed table is written.
+//!
+//! What waits is known by its keys: the fold's state has the row that each key has by then. A step's keys are one value in
+//! the state store.
 
 use std::{
     collections::HashSet,
+    ops::Range,
     time::{Duration, Instant},
 };
 
 use super::{PublishedTable, SLOT_ROWS, slot_number};
-use crate::{Result, batches::join, gold::GoldChanges, rows::EncodedRows, state::Step, value};
+use crate::{Error, Result, gold::GoldChanges, state::Step};
 
 /// When the files of a table take what changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +19,7 @@ pub enum Publish {
     AtOnce,
     /// With the step where that is cheap, else within this time.
     Within(Duration),
-    /// When told.
+    /// When told, all at once: the rows of a new table.
     Later,
 }
 
@@ -25,50 +29,131 @@ const CHEAP_ROWS: u64 = 2 * SLOT_ROWS;
 /// Rewritten rows for each changed one that are still cheap.
 const CHEAP_SHARE: u64 = 4;
 
-/// Changed rows that may wait: they are in memory together when they are written.
-const MOST_WAITING: u64 = 1 << 18;
+/// Changed keys that may wait: their rows are in memory together when they are written.
+const MOST_WAITING: usize = 1 << 18;
 
 /// Changes wait at least so many times as long as it took to write the last ones that waited: on a busy machine the
 /// pipeline goes on with gold rather than write one table again and again.
 const PAUSE_FOR_WRITING: u32 = 4;
 
-/// Waiting rows that are made into columns at a time.
-const CHUNK_ROWS: usize = 8_192;
+/// What is to be written now.
+pub enum Due {
+    /// All of it waits.
+    Nothing,
+    /// The changes: nothing else waits.
+    Changes(GoldChanges),
+    /// The rows that these keys have now, sorted and each once.
+    Keys(Vec<Vec<u8>>),
+}
+
+/// What is to be written of a table that is behind.
+pub enum Waiting {
+    /// The rows that these keys have now, sorted and each once.
+    Keys(Vec<Vec<u8>>),
+    /// The rows of all keys after this one, or of all: the table is new, and no keys are remembered.
+    Every { after: Option<Vec<u8>> },
+}
 
 /// Changes that wait.
 pub(super) struct Behind {
     since: Instant,
-    /// At most so many rows: a key that changes again counts again.
-    rows: u64,
+    /// A key that changed again is there again.
+    waiting: Waiting,
+    /// Numbers of the values in the state store that hold the keys. One that is empty stands for all.
+    stored: Range<u64>,
 }
 
 impl Behind {
+    fn new(waiting: Waiting) -> Self {
+        Self { since: Instant::now(), waiting, stored: 0..0 }
+    }
+
     /// `took` is how long the last writing took.
     pub(super) fn is_due(&self, when: Publish, took: Duration) -> bool {
         match when {
             Publish::AtOnce => true,
             Publish::Within(time) => {
-                self.since.elapsed() >= time.max(took * PAUSE_FOR_WRITING) || self.rows >= MOST_WAITING
+                let are_many = matches!(&self.waiting, Waiting::Keys(keys) if keys.len() >= MOST_WAITING);
+                self.since.elapsed() >= time.max(took * PAUSE_FOR_WRITING) || are_many
             }
             Publish::Later => false,
         }
     }
+
+    fn is_every(&self) -> bool {
+        matches!(self.waiting, Waiting::Every { .. })
+    }
 }
 
 impl PublishedTable {
+    /// Puts a step's changes off, or says what is to be written now.
+    pub fn due(&mut self, step: &mut Step<'_>, changes: GoldChanges, when: Publish) -> Result<Due> {
+        if self.must_wait(step, &changes, when)? {
+            self.put_off(step, changes, when);
+            return Ok(Due::Nothing);
+        }
+        match self.take_waiting(step) {
+            Some(Waiting::Keys(keys)) => {
+                let GoldChanges { upsert_keys, deleted_keys, .. } = changes;
+                Ok(Due::Keys(sorted(keys.into_iter().chain(upsert_keys).chain(deleted_keys))))
+            }
+            Some(Waiting::Every { .. }) | None => Ok(Due::Changes(changes)),
+        }
+    }
+
+    /// What waits; none when nothing does. Keys wait no longer after this. Where every row waits, the caller writes some
+    /// and says so with [`PublishedTable::written_to`].
+    pub fn take_waiting(&mut self, step: &mut Step<'_>) -> Option<Waiting> {
+        if let Some(Behind { waiting: Waiting::Every { after }, .. }) = &self.behind {
+            return Some(Waiting::Every { after: after.clone() });
+        }
+        let behind = self.behind.take()?;
+        self.forget(step, behind.stored);
+        match behind.waiting {
+            Waiting::Keys(keys) => Some(Waiting::Keys(sorted(keys))),
+            every @ Waiting::Every { .. } => Some(every),
+        }
+    }
+
+    /// Of a table of which every row waits: the last key whose row is written, or none when all are.
+    pub fn written_to(&mut self, step: &mut Step<'_>, last: Option<Vec<u8>>) {
+        match (last, &mut self.behind) {
+            (Some(last), Some(behind)) => behind.waiting = Waiting::Every { after: Some(last) },
+            _ => {
+                let behind = self.behind.take();
+                behind.into_iter().for_each(|behind| self.forget(step, behind.stored));
+            }
+        }
+    }
+
+    /// Whether anything waits.
+    pub fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
     /// Finds what waited when the process ended. The files may be ahead of the store's slots: those are read anew.
     pub async fn find_waiting(&mut self, step: &mut Step<'_>) -> Result<bool> {
-        let rows = step.scan(&Self::waiting_keyspace(self.table.name()))?.len() as u64;
-        if rows == 0 {
+        let keyspace = Self::waiting_keyspace(self.table.name());
+        let damaged = || Error::DamagedState(keyspace.clone());
+        let (mut waiting, mut stored, mut is_every) = (Vec::new(), 0..0, false);
+        for (number, keys) in step.scan(&keyspace)? {
+            let number = u64::from_be_bytes(number.try_into().map_err(|_| damaged())?);
+            stored = if stored.is_empty() { number..number + 1 } else { stored.start..number + 1 };
+            is_every |= keys.is_empty();
+            waiting.extend(unpack(&keys).ok_or_else(damaged)?);
+        }
+        if stored.is_empty() {
             return Ok(false);
         }
         self.reindex(step).await?;
-        self.behind = Some(Behind { since: Instant::now(), rows });
+        let waiting = if is_every { Waiting::Every { after: None } } else { Waiting::Keys(waiting) };
+        self.behind = Some(Behind { stored, ..Behind::new(waiting) });
         Ok(true)
     }
 
-    pub(super) fn must_wait(&self, step: &Step<'_>, changes: &GoldChanges, when: Publish) -> Result<bool> {
+    fn must_wait(&self, step: &Step<'_>, changes: &GoldChanges, when: Publish) -> Result<bool> {
         match (&self.behind, when) {
+            (Some(behind), _) if behind.is_every() => Ok(true),
             (_, Publish::AtOnce) => Ok(false),
             (Some(behind), when) => Ok(!behind.is_due(when, self.took)),
             (None, Publish::Later) => Ok(true),
@@ -95,54 +180,60 @@ impl PublishedTable {
         Ok(false)
     }
 
-    pub(super) fn put_off(&mut self, step: &mut Step<'_>, changes: &GoldChanges) -> Result<()> {
-        let keyspace = Self::waiting_keyspace(self.table.name());
-        let columns = changes.upserts.columns().iter().map(value::Column::new).collect::<Result<Vec<_>>>()?;
-        for (row, key) in changes.upsert_keys.iter().enumerate() {
-            let mut bytes = Vec::with_capacity(columns.len() * 16);
-            columns.iter().for_each(|column| column.encode(row, &mut bytes));
-            step.put(&keyspace, key.clone(), bytes);
+    fn put_off(&mut self, step: &mut Step<'_>, changes: GoldChanges, when: Publish) {
+        let GoldChanges { mut upsert_keys, deleted_keys, .. } = changes;
+        upsert_keys.extend(deleted_keys);
+        if upsert_keys.is_empty() {
+            return;
         }
-        for key in &changes.deleted_keys {
-            step.put(&keyspace, key.clone(), Vec::new());
-        }
-        let rows = (changes.upsert_keys.len() + changes.deleted_keys.len()) as u64;
-        if rows > 0 {
-            self.behind.get_or_insert_with(|| Behind { since: Instant::now(), rows: 0 }).rows += rows;
-        }
-        Ok(())
+        let is_new = when == Publish::Later && self.slots.is_empty();
+        let behind = self.behind.get_or_insert_with(|| {
+            Behind::new(if is_new { Waiting::Every { after: None } } else { Waiting::Keys(Vec::new()) })
+        });
+        let keys = match &mut behind.waiting {
+            Waiting::Every { .. } if !behind.stored.is_empty() => return,
+            Waiting::Every { .. } => Vec::new(),
+            Waiting::Keys(keys) => {
+                let packed = pack(&upsert_keys);
+                keys.append(&mut upsert_keys);
+                packed
+            }
+        };
+        step.put(&Self::waiting_keyspace(self.table.name()), behind.stored.end.to_be_bytes().to_vec(), keys);
+        behind.stored.end += 1;
     }
 
-    /// What waits, and over it the changes of this step; nothing waits afterwards.
-    pub(super) fn with_waiting(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<GoldChanges> {
-        if self.behind.take().is_none() {
-            return Ok(changes);
-        }
+    fn forget(&self, step: &mut Step<'_>, stored: Range<u64>) {
         let keyspace = Self::waiting_keyspace(self.table.name());
-        let waiting = step.scan(&keyspace)?;
-        let newer: HashSet<Vec<u8>> = changes.upsert_keys.iter().chain(&changes.deleted_keys).cloned().collect();
-        let schema = self.table.schema().clone();
-        let (mut batches, mut chunk) = (Vec::new(), EncodedRows::new(&schema)?);
-        let GoldChanges { upserts, mut upsert_keys, mut deleted_keys } = changes;
-        let mut waiting_keys = Vec::new();
-        for (key, bytes) in waiting {
-            step.remove(&keyspace, key.clone());
-            if newer.contains(&key) {
-                continue;
-            }
-            if bytes.is_empty() {
-                deleted_keys.push(key);
-                continue;
-            }
-            chunk.push(&[&bytes], &keyspace)?;
-            waiting_keys.push(key);
-            if chunk.num_rows() == CHUNK_ROWS {
-                batches.push(chunk.take()?);
-            }
-        }
-        batches.push(chunk.take()?);
-        batches.push(upserts.with_schema(schema.clone())?);
-        waiting_keys.append(&mut upsert_keys);
-        Ok(GoldChanges { upserts: join(&schema, batches)?, upsert_keys: waiting_keys, deleted_keys })
+        stored.for_each(|number| step.remove(&keyspace, number.to_be_bytes().to_vec()));
     }
+}
+
+fn sorted(keys: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut keys: Vec<Vec<u8>> = keys.into_iter().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+/// Keys, each after its length.
+fn pack(keys: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(keys.iter().map(|key| LENGTH + key.len()).sum());
+    for key in keys {
+        bytes.extend_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes());
+        bytes.extend_from_slice(key);
+    }
+    bytes
+}
+
+const LENGTH: usize = 4;
+
+fn unpack(mut bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut keys = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() {
+        let (key, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+        keys.push(key.to_vec());
+        bytes = rest;
+    }
+    bytes.is_empty().then_some(keys)
 }

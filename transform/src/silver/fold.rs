@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use karat_lake::arrow::{
     array::{AsArray, Int64Array, RecordBatch, UInt32Array},
     datatypes::{DataType, Field, Schema, SchemaRef, UInt32Type},
@@ -28,7 +29,9 @@ use crate::{
     Error, Result,
     batches::join,
     decode::ROW,
+    gold::GoldChanges,
     origin::require_plain,
+    publish::CurrentRows,
     query::{Planner, Query},
     rows::EncodedRows,
     state::Step,
@@ -75,10 +78,7 @@ const PUBLISH_WITHIN: Duration = Duration::from_secs(5);
 pub struct Changes {
     /// The table's columns and `_weight`.
     pub weighted: RecordBatch,
-    /// Rows that are there now, with the encoded key of each.
-    pub upserts: RecordBatch,
-    pub upsert_keys: Vec<Vec<u8>>,
-    pub deleted_keys: Vec<Vec<u8>>,
+    pub rows: GoldChanges,
 }
 
 impl FoldPlan {
@@ -158,24 +158,41 @@ impl FoldPlan {
             Rule::LastRow(last) => last.take(step, &keyspace, keys, rows)?,
             Rule::Aggregates(aggregates) => self.aggregate(aggregates, step, &keyspace, keys, rows)?,
         };
-        self.changes(&old, &new).await
+        self.changes(&old, new).await
     }
 
     /// The current row of every key, for recomputations.
     pub async fn all_rows(&mut self, step: &Step<'_>) -> Result<RecordBatch> {
-        let keyspace = Self::keyspace(&self.name);
-        let all = match &self.rule {
-            Rule::LastRow(last) => last.all(step, &keyspace)?,
-            Rule::Aggregates(aggregates) => {
-                let mut rows = Vec::new();
-                for (key, bytes) in step.scan(&keyspace)? {
-                    let values = values(&decode(aggregates, &bytes, &keyspace)?);
-                    rows.push((key, values));
-                }
-                self.folded(rows)?
-            }
-        };
+        let all = self.stored(step.scan(&Self::keyspace(&self.name))?)?;
         Ok(self.shape(&all).await?.0)
+    }
+
+    /// The rows of the next `limit` keys after one, as the store has them, and the last of those keys; none at the end.
+    pub async fn next_rows(
+        &mut self,
+        step: &Step<'_>,
+        after: Option<&Vec<u8>>,
+        limit: usize,
+    ) -> Result<(GoldChanges, Option<Vec<u8>>)> {
+        let stored = step.stored_after(&Self::keyspace(&self.name), after, limit)?;
+        let last = stored.last().map(|(key, _)| key.clone());
+        let stored = self.stored(stored)?;
+        Ok((self.present(stored).await?, last))
+    }
+
+    /// Folded rows from pairs of the state store.
+    fn stored(&self, pairs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Keyed> {
+        let keyspace = Self::keyspace(&self.name);
+        match &self.rule {
+            Rule::LastRow(last) => last.stored(pairs, &keyspace),
+            Rule::Aggregates(aggregates) => {
+                let rows = pairs.into_iter().map(|(key, bytes)| {
+                    let values = values(&decode(aggregates, &bytes, &keyspace)?);
+                    Ok((key, values))
+                });
+                self.folded(rows.collect::<Result<_>>()?)
+            }
+        }
     }
 
     fn aggregate(
@@ -219,18 +236,24 @@ impl FoldPlan {
         Ok((self.folded(old)?, self.folded(new)?))
     }
 
-    async fn changes(&mut self, old: &Keyed, new: &Keyed) -> Result<Changes> {
+    async fn changes(&mut self, old: &Keyed, new: Keyed) -> Result<Changes> {
         let (old_rows, _) = self.shape(old).await?;
-        let (upserts, kept) = self.shape(new).await?;
-        let upsert_keys: Vec<Vec<u8>> = kept.iter().map(|row| new.keys[*row].clone()).collect();
-        let mut is_kept = vec![false; new.keys.len()];
-        kept.iter().for_each(|row| is_kept[*row] = true);
-        let gone = new.keys.iter().zip(&is_kept).filter(|(_, is_kept)| !**is_kept);
-        // A deletion, or a filter in the table's SQL that the row no longer passes.
-        let deleted_keys = gone.map(|(key, _)| key.clone()).collect();
+        let rows = self.present(new).await?;
         let weighted_schema = self.weighted_schema();
-        let weighted = [with_weight(&weighted_schema, &old_rows, -1)?, with_weight(&weighted_schema, &upserts, 1)?];
-        Ok(Changes { weighted: join(&weighted_schema, weighted.into())?, upserts, upsert_keys, deleted_keys })
+        let weighted =
+            [with_weight(&weighted_schema, &old_rows, -1)?, with_weight(&weighted_schema, &rows.upserts, 1)?];
+        Ok(Changes { weighted: join(&weighted_schema, weighted.into())?, rows })
+    }
+
+    /// What the table has of folded rows. Gone is what a deletion removes, or a filter in the table's SQL.
+    async fn present(&mut self, mut folded: Keyed) -> Result<GoldChanges> {
+        let (upserts, kept) = self.shape(&folded).await?;
+        let mut is_kept = vec![false; folded.keys.len()];
+        kept.iter().for_each(|row| is_kept[*row] = true);
+        let upsert_keys = kept.iter().map(|row| std::mem::take(&mut folded.keys[*row])).collect();
+        let gone = folded.keys.into_iter().zip(is_kept).filter(|(_, is_kept)| !is_kept);
+        let deleted_keys = gone.map(|(key, _)| key).collect();
+        Ok(GoldChanges { upserts, upsert_keys, deleted_keys })
     }
 
     /// Rows of folded values, by key.
@@ -257,6 +280,21 @@ impl FoldPlan {
         let positions: Vec<usize> =
             (0..shaped.num_columns()).filter(|index| shaped.schema().field(*index).name() != ROW).collect();
         Ok((shaped.project(&positions)?.with_schema(self.schema.clone())?, kept))
+    }
+}
+
+impl CurrentRows for FoldPlan {
+    fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [Vec<u8>]) -> BoxFuture<'a, Result<GoldChanges>> {
+        Box::pin(async move {
+            let keyspace = Self::keyspace(&self.name);
+            let mut pairs = Vec::with_capacity(keys.len());
+            for key in keys {
+                let value = step.get(&keyspace, key)?.ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
+                pairs.push((key.clone(), value));
+            }
+            let stored = self.stored(pairs)?;
+            self.present(stored).await
+        })
     }
 }
 

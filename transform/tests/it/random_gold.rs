@@ -153,7 +153,7 @@ impl World {
             checkpoints: self.crashes.then(|| CheckpointSettings {
                 every: Duration::from_millis(5),
                 max_bytes: 4000,
-                min_rows: 200,
+                min_appended: 20_000,
             }),
             publishes_later: self.puts_off,
             journal: Journal::off(),

@@ -238,6 +238,10 @@ impl PartState {
         matches!(self, Self::Histogram(histogram) if histogram.lost_exactness())
     }
 
+    pub(super) fn could_keep_values(&self) -> bool {
+        matches!(self, Self::Histogram(histogram) if histogram.could_keep_values())
+    }
+
     pub(super) fn stored(&self) -> Value {
         match self {
             Self::Sum(value) | Self::Min(value) | Self::Max(value) => value.clone(),

@@ -3,7 +3,7 @@
 //! Stored of a key: the length of its order, the order (the values of the sequence columns and the event's hash), and
 //! the row, encoded. What is not the last by its order is put aside without looking at the row.
 
-use std::{cmp::Ordering, collections::HashMap};
+use std::cmp::Ordering;
 
 use karat_lake::arrow::{
     array::{RecordBatch, UInt32Array},
@@ -71,10 +71,10 @@ impl LastRows {
         Ok((Keyed { keys: old_keys, rows: old.take()? }, new))
     }
 
-    /// The kept row of every key.
-    pub(super) fn all(&self, step: &Step<'_>, keyspace: &str) -> Result<Keyed> {
-        let (mut rows, mut keys) = (EncodedRows::new(&self.schema)?, Vec::new());
-        for (key, bytes) in step.scan(keyspace)? {
+    /// The kept rows of pairs of the state store.
+    pub(super) fn stored(&self, pairs: Vec<(Vec<u8>, Vec<u8>)>, keyspace: &str) -> Result<Keyed> {
+        let (mut rows, mut keys) = (EncodedRows::new(&self.schema)?, Vec::with_capacity(pairs.len()));
+        for (key, bytes) in pairs {
             rows.push(&[&key, Stored::read(&bytes, keyspace)?.row], keyspace)?;
             keys.push(key);
         }
@@ -100,25 +100,14 @@ impl<'b> Stored<'b> {
     }
 }
 
-/// The last row of each key, in the order in which the keys appear.
+/// The last row of each key, in the order of the keys: neighbours in the state store are then read and written together.
 fn last_of_each(keys: Vec<Vec<u8>>, order: &[Column]) -> Vec<(Vec<u8>, usize)> {
-    let mut last: Vec<(Vec<u8>, usize)> = Vec::with_capacity(keys.len());
-    let mut places: HashMap<Vec<u8>, usize> = HashMap::with_capacity(keys.len());
-    for (row, key) in keys.into_iter().enumerate() {
-        match places.get(&key) {
-            Some(place) => {
-                let kept = &mut last[*place].1;
-                if compare(order, row, *kept) == Ordering::Greater {
-                    *kept = row;
-                }
-            }
-            None => {
-                places.insert(key.clone(), last.len());
-                last.push((key, row));
-            }
-        }
-    }
-    last
+    let mut rows: Vec<(Vec<u8>, usize)> = keys.into_iter().zip(0..).collect();
+    rows.sort_unstable_by(|(key, row), (other_key, other)| {
+        key.cmp(other_key).then_with(|| compare(order, *other, *row)).then(row.cmp(other))
+    });
+    rows.dedup_by(|other, last| other.0 == last.0);
+    rows
 }
 
 fn compare(order: &[Column], row: usize, other: usize) -> Ordering {
