@@ -106,6 +106,12 @@ if [ -n "$PEER" ]; then
 fi
 row "Log to gold, one file" "\`log-to-gold\`, median of $RUNS" "$ours events/s, $cpu us of processor an event, $memory MiB at most" "$theirs"
 
+say "stock parts"
+parts=$("$BIN/stock-parts" --input "$INPUT")
+echo "$parts" >&2
+row "JSON to columns, and the bytes and the columns to Parquet, alone, with stock parts" "\`stock-parts\`" \
+    "$(field decode_us <<<"$parts") + $(field encode_bronze_us <<<"$parts") + $(field encode_silver_us <<<"$parts") us of processor an event: $(ratio "$(field sum_us <<<"$parts")" "$cpu") of log to gold" -
+
 say "three gold tables"
 three=$("$BIN/log-to-gold" --input "$INPUT" --pipelines benches/pipelines/three-golds.toml ${EXPECT[@]+"${EXPECT[@]}"})
 echo "$three" >&2

@@ -297,6 +297,12 @@ fn fingerprint(pipeline: &Pipeline) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 
+/// The first 60 bits of a fingerprint, as commits carry it.
+pub(crate) fn declaration_number(fingerprint: &str) -> i64 {
+    let digits = fingerprint.get(..15).unwrap_or(fingerprint);
+    i64::from_str_radix(digits, 16).unwrap_or_default()
+}
+
 /// Raised when stored state changes its meaning: the tables are then rebuilt instead of misread.
 const STATE_VERSION: u32 = 7;
 

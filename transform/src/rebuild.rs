@@ -24,9 +24,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Result,
     journal::Journal,
-    plan::PipelinePlan,
+    plan::{PipelinePlan, declaration_number},
     runner::{Runner, RunnerSettings, generation_folder},
-    tables::hash_name,
+    tables::Position,
 };
 
 /// Written when a rebuild is ready to be swapped in.
@@ -159,11 +159,10 @@ async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()>
     for file in shadow.files() {
         files.push(table.adopt(shadow, file).await?);
     }
-    let positions = [
-        TransactionId::new(&name, i64::try_from(ready.position).unwrap_or(i64::MAX)),
-        TransactionId::new(hash_name(&name), ready.hash),
-        TransactionId::new(application, ready.id),
-    ];
+    let declaration = declaration_number(&ready.fingerprint);
+    let position = Position { version: ready.position, hash: ready.hash, declaration };
+    let mut positions = position.transactions(&name).to_vec();
+    positions.push(TransactionId::new(application, ready.id));
     table.replace_all(shadow.schema(), files, &positions).await?;
     Ok(())
 }

@@ -24,7 +24,7 @@ use crate::{
     bronze::{self, writer::now_us},
     checkpoint::{self, Checkpoint, CheckpointSettings, Facts},
     journal::{Journal, StepEnd, StepNote},
-    plan::PipelinePlan,
+    plan::{PipelinePlan, declaration_number},
     shape::Shaped,
     state::{StateStore, Writes},
     step::{self, StepCounts},
@@ -244,7 +244,7 @@ impl Runner {
             if self.position == 0 || !self.tables.is_due(all) {
                 return Ok(false);
             }
-            let position = Position { version: self.position, hash: self.bronze.commit_hash(self.position).await? };
+            let position = self.position_at(self.position).await?;
             let mut step = self.store.begin();
             while self.tables.publish(&mut step, &mut self.plan.folds, position, all).await? {
                 let writes = step.into_writes();
@@ -363,14 +363,14 @@ impl Runner {
         let journal = self.settings.journal.clone();
         let note = journal.is_on().then(|| StepNote::new(&self.plan.name, &output, self.tables.versions()));
         let computed = Instant::now();
-        let hash = self.bronze.commit_hash(version).await?;
+        let position = self.position_at(version).await?;
         self.point("step.computed").await;
         let has = |table: &str| done.get(table).is_some_and(|reached| *reached >= version);
-        self.tables.commit(&mut step, &mut self.plan, output, Position { version, hash }, has).await?;
+        self.tables.commit(&mut step, &mut self.plan, output, position, has).await?;
         step.put_meta(POSITION, &version)?;
         step.put_meta(AS_OF, &self.as_of_us)?;
         step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;
-        step.put_meta(BRONZE_HASH, &hash)?;
+        step.put_meta(BRONZE_HASH, &position.hash)?;
         let writes = step.into_writes();
         let committed = Instant::now();
         self.covered.extend(positions);
@@ -413,6 +413,11 @@ impl Runner {
         );
         add_counts(&mut self.totals, &counts);
         Ok(())
+    }
+
+    async fn position_at(&self, version: u64) -> Result<Position> {
+        let hash = self.bronze.commit_hash(version).await?;
+        Ok(Position { version, hash, declaration: declaration_number(&self.plan.fingerprint) })
     }
 
     async fn point(&self, name: &str) {

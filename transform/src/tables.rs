@@ -29,23 +29,29 @@ pub struct Tables {
 /// Rows that a new table takes at a time: whole slots.
 const PART_ROWS: usize = 1 << 16;
 
-/// The bronze version that a step reaches, and the hash of its commit.
+/// The bronze version that a step reaches, the hash of its commit, and the number of the declaration, reference tables
+/// included, that made the rows (decisions 6 and 10).
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
     pub version: u64,
     pub hash: i64,
+    pub declaration: i64,
 }
 
 impl Position {
-    /// A table's transactions for this position (decision 10).
-    fn transactions(self, table: &str) -> [TransactionId; 2] {
+    /// A table's transactions for this position.
+    pub fn transactions(self, table: &str) -> [TransactionId; 3] {
         let version = i64::try_from(self.version).unwrap_or(i64::MAX);
-        [TransactionId::new(table, version), TransactionId::new(hash_name(table), self.hash)]
+        [
+            TransactionId::new(table, version),
+            TransactionId::new(hash_name(table), self.hash),
+            TransactionId::new(format!("{table}#declaration"), self.declaration),
+        ]
     }
 }
 
 /// Application name of the hash beside a table's position.
-pub fn hash_name(table: &str) -> String {
+fn hash_name(table: &str) -> String {
     format!("{table}#hash")
 }
 

@@ -246,10 +246,11 @@ pub fn columns(batch: &RecordBatch, names: &[String]) -> Result<Vec<Column>> {
 /// The encoded key of each row: the values of `names`.
 pub fn row_keys(batch: &RecordBatch, names: &[String]) -> Result<Vec<Vec<u8>>> {
     let columns = columns(batch, names)?;
+    let mut bytes = Vec::new();
     let key = |row| {
-        let mut out = Vec::with_capacity(columns.len() * 16);
-        columns.iter().for_each(|column| column.encode(row, &mut out));
-        out
+        bytes.clear();
+        columns.iter().for_each(|column| column.encode(row, &mut bytes));
+        bytes.clone()
     };
     Ok((0..batch.num_rows()).map(key).collect())
 }

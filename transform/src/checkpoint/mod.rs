@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::restore::restore;
 use self::writer::{Message, Writer};
 use crate::{
-    plan::PipelinePlan,
+    plan::{PipelinePlan, declaration_number},
     runner::RunnerSettings,
     state::{Reader, Writes},
 };
@@ -72,10 +72,9 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn new(settings: &RunnerSettings, plan: &PipelinePlan) -> Self {
-        let fingerprint = xxhash_rust::xxh3::xxh3_64(plan.fingerprint.as_bytes()) >> 1;
         Self {
             generation: i64::try_from(settings.generation).unwrap_or(i64::MAX),
-            fingerprint: i64::try_from(fingerprint).unwrap_or_default(),
+            fingerprint: declaration_number(&plan.fingerprint),
         }
     }
 

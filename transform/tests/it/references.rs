@@ -104,6 +104,12 @@ async fn generation(world: &World, running: &Running, wanted: u64) {
     }
 }
 
+/// The number of the declaration that the newest commit says; it covers the content of reference tables.
+async fn declaration(world: &World) -> i64 {
+    let mut table = world.settings.lake.open("gold.customers").await.unwrap();
+    table.position("gold.customers#declaration").await.unwrap().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gold_joins_reference_tables_and_follows_their_files() {
     let folder = tempfile::tempdir().unwrap();
@@ -114,10 +120,13 @@ async fn gold_joins_reference_tables_and_follows_their_files() {
     world.settled(&running).await;
     assert_eq!(world.text("gold.customers", &COLUMNS).await, ["ada|2|europe|40", "bob|1|asia|30", "cy|1|NULL|NULL"]);
     world.assert_verified().await;
+    let before = declaration(&world).await;
 
     // Every group that the file touches changes, also those without a new event.
     put(folder.path(), "countries.csv", "code,region\nde,mitteleuropa\nfr,western\n");
     generation(&world, &running, 1).await;
+    let after = declaration(&world).await;
+    assert_ne!(before, after, "another content is another declaration");
     load(&mut world, folder.path());
     assert_eq!(
         world.text("gold.customers", &COLUMNS).await,
@@ -125,6 +134,7 @@ async fn gold_joins_reference_tables_and_follows_their_files() {
     );
     world.publish(vec![order("5", "bob", "de")]).await;
     world.settled(&running).await;
+    assert_eq!(declaration(&world).await, after);
     assert_eq!(
         world.text("gold.customers", &COLUMNS).await,
         ["ada|2|mitteleuropa|40", "bob|2|mitteleuropa|50", "cy|1|western|NULL"]

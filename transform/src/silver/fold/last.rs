@@ -42,13 +42,15 @@ impl LastRows {
         let cells = value::columns(rows, &names[self.num_keys..])?;
         let mut old = EncodedRows::new(&self.schema)?;
         let (mut old_keys, mut new_keys, mut came) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = Vec::new();
         for (key, row) in last_of_each(keys, &order) {
             let stored = step.get(keyspace, &key)?;
             let stored = stored.as_deref().map(|bytes| Stored::read(bytes, keyspace)).transpose()?;
             if stored.as_ref().is_some_and(|stored| compare_with(&order, row, &stored.order) != Ordering::Greater) {
                 continue;
             }
-            let mut bytes = vec![0; LENGTH];
+            bytes.clear();
+            bytes.resize(LENGTH, 0);
             order.iter().for_each(|column| column.encode(row, &mut bytes));
             let length = u32::try_from(bytes.len() - LENGTH).unwrap_or(u32::MAX);
             bytes[..LENGTH].copy_from_slice(&length.to_le_bytes());
@@ -63,7 +65,7 @@ impl LastRows {
                 new_keys.push(key.clone());
                 came.push(u32::try_from(row).unwrap_or(u32::MAX));
             }
-            step.put(keyspace, key, bytes);
+            step.put(keyspace, key, bytes.clone());
         }
         let columns: Result<Vec<usize>, _> = names.iter().map(|name| rows.schema().index_of(name)).collect();
         let new = take_record_batch(&rows.project(&columns?)?, &UInt32Array::from(came))?;
