@@ -23,9 +23,11 @@ check: ## Compiles everything without linking it
 test: ## Runs every test that needs no service
 	$(CARGO) test --workspace --locked
 
-chaos: ## Random faults under load for MINUTES=2, from SEED if given; prints a table
+chaos: ## Random faults under load for MINUTES=2, from SEED if given, with LOG=embedded or kafka; prints a table
+	$(if $(filter kafka,$(LOG)),trap 'dev/kafka.sh stop' EXIT;) \
 	KARAT_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),KARAT_SEED=$(SEED)) \
-	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact chaos::chaos
+	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact \
+	  $(if $(filter kafka,$(LOG)),chaos_on_kafka::chaos_on_kafka,chaos::chaos)
 
 test-services: ## Starts real services, runs on them what can run on them, stops them
 	@trap 'dev/kafka.sh stop; dev/services.sh stop' EXIT; \

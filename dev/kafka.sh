@@ -4,6 +4,8 @@
 #   dev/kafka.sh start     starts it if needed; prints KARAT_TEST_KAFKA=127.0.0.1:PORT on standard output
 #   dev/kafka.sh status    the same line if it answers; exit code 3 if it does not run
 #   dev/kafka.sh stop      ends it and removes everything but the cached jars
+#   dev/kafka.sh kill      SIGKILL, and what it has stays; `again` starts it on that, at the same address
+#   dev/kafka.sh freeze    SIGSTOP; `thaw` lets it go on
 #
 #   env $(dev/kafka.sh start) cargo test -p karat-eventlog
 #
@@ -100,13 +102,18 @@ EOF
 java_run() { java -Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" "$@"; }
 
 launch() { # one attempt
-  local port controller cluster deadline
+  local port controller cluster
   rm -rf "$run"
   mkdir -p "$run"
   port=$(free_port) controller=$(free_port "$port")
   write_settings "$port" "$controller"
   cluster=$(java_run kafka.tools.StorageTool random-uuid 2>>"$run/log" | tail -n 1)
   java_run kafka.tools.StorageTool format -t "$cluster" -c "$run/server.properties" >>"$run/log" 2>&1
+  run_broker "$port"
+}
+
+run_broker() { # PORT: runs it on what is there, and waits until it answers
+  local port=$1 deadline
   setsid nohup java -Xms256m -Xmx768m -XX:+UseG1GC -Djava.awt.headless=true \
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$jars/*" kafka.Kafka "$run/server.properties" \
     </dev/null >>"$run/log" 2>&1 &
@@ -156,8 +163,19 @@ case ${1:-} in
   stop)
     end
     ;;
+  kill)
+    is_ours || die 'not running'
+    kill -KILL "$(cat "$run/pid")"
+    while kill -0 "$(cat "$run/pid")" 2>/dev/null; do sleep 0.05; done
+    ;;
+  again)
+    if is_ours; then die 'it runs'; fi
+    run_broker "$(cat "$run/port")" || die "the broker did not come back within ${start_deadline_s}s"
+    ;;
+  freeze) is_ours && kill -STOP "$(cat "$run/pid")" ;;
+  thaw) is_ours && kill -CONT "$(cat "$run/pid")" ;;
   *)
-    sed -n '2,11p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
+    sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
     exit 2
     ;;
 esac

@@ -74,6 +74,9 @@ pub enum Command {
     /// Tables and their state.
     #[command(subcommand)]
     Table(TableCommand),
+    /// Topics of the event log.
+    #[command(subcommand)]
+    Topic(TopicCommand),
     /// Rebuild silver and gold from bronze.
     #[command(subcommand)]
     Replay(ReplayCommand),
@@ -199,6 +202,24 @@ pub enum TableCommand {
         /// One pipeline; all when absent.
         #[arg(long)]
         pipeline: Option<String>,
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TopicCommand {
+    /// Go on with a topic that was created again, or lost records: for when a process refuses it by name.
+    ///
+    /// Moves the positions of its bronze table to what the topic holds: to the beginning of a topic that was created again,
+    /// else to the nearest offset that is there. Tables keep what they have. Stop every transform process first.
+    #[command(
+        after_help = "Examples:\n  karat topic accept karat.events\n  karat topic accept karat.events --kafka broker:9092 --format json"
+    )]
+    Accept {
+        topic: String,
         #[command(flatten)]
         instance: InstanceArgs,
         #[arg(long, value_enum, default_value_t)]

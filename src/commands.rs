@@ -8,6 +8,7 @@ mod query;
 mod replay;
 mod status;
 mod table;
+mod topic;
 mod validate;
 
 use std::{io::Write, process::ExitCode};
@@ -31,6 +32,7 @@ pub async fn run(arguments: Cli) -> Result<ExitCode> {
         Command::Publish(arguments) => Ok(publish::run(arguments).await?),
         Command::Status { instance, format } => status::run(&instance, format).await,
         Command::Table(command) => table::run(command).await,
+        Command::Topic(command) => topic::run(command).await,
         Command::Replay(command) => replay::run(command).await,
         Command::Query { sql, instance, format } => query::run(&sql, &instance, format).await,
         Command::User(command) => accounts::user(command).await,

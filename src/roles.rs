@@ -2,7 +2,6 @@
 //!
 //! `up` runs all three over one log; `ingest`, `transform` and `api` run one each and meet in Kafka and the lake.
 
-mod commands;
 mod demo;
 mod notices;
 
@@ -19,7 +18,6 @@ use karat_api::{
 use karat_eventlog::EventLog;
 use karat_http::{ServeSettings, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
-use karat_lake::outcomes::Outcomes;
 use karat_transform::worker;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use tokio::{
@@ -109,10 +107,9 @@ fn start_transform(
     tasks: &mut JoinSet<Result<()>>,
 ) -> Result<()> {
     let settings = instance.worker(Arc::clone(log))?;
-    let (orders, received) = mpsc::channel(1);
+    // Orders come through the log.
+    let (_, received) = mpsc::channel(1);
     let stop = process.stopped();
-    let outcomes = Outcomes::of(&settings.lake)?;
-    tasks.spawn(commands::follow(Arc::clone(log), instance.data.join("state"), outcomes, orders, stop.clone()));
     let engine = Engine::new()?;
     tasks.spawn(async move {
         let worked = engine.handle().spawn(worker::run(settings, stop, received)).await;
@@ -184,7 +181,7 @@ impl Server {
         let publisher = Publisher::new(Arc::clone(log), Arc::new(instance.contracts()?), receipts);
         let ingest = (door != Door::Api).then(|| IngestApi::new(publisher, Some(watcher.clone())));
         let names = instance.pipelines.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
-        let replays = ReplaysApi::new(Arc::clone(log), Outcomes::of(&lake)?, names, Some(note.local()));
+        let replays = ReplaysApi::new(Arc::clone(log), lake.clone(), names, Some(note.local()))?;
         let mut settings = ApiSettings {
             cursor_key: Some(SecretString::from(hex::encode(secret.expose_secret()))),
             ..ApiSettings::default()

@@ -7,7 +7,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use karat_access::Permission;
 use karat_eventlog::{EventLog, NewRecord};
 use karat_http::{Answer, ApiError, JsonBody, authenticate, error_answers, ok};
-use karat_lake::outcomes::Outcomes;
+use karat_lake::{Lake, outcomes::Outcomes};
 use karat_schemas::{COMMANDS_TOPIC, command::Command};
 use poem::Request;
 use poem_openapi::{Enum, Object, OpenApi, Tags, param::Path};
@@ -80,6 +80,7 @@ pub struct Replay {
 /// The routes on replays.
 pub struct ReplaysApi {
     log: Arc<dyn EventLog>,
+    lake: Lake,
     outcomes: Outcomes,
     pipelines: Vec<String>,
     local: Option<SecretString>,
@@ -89,11 +90,11 @@ impl ReplaysApi {
     /// `local` is the credential of the data folder's owner, accepted instead of a log-in.
     pub fn new(
         log: Arc<dyn EventLog>,
-        outcomes: Outcomes,
+        lake: Lake,
         pipelines: Vec<String>,
         local: Option<SecretString>,
-    ) -> Self {
-        Self { log, outcomes, pipelines, local }
+    ) -> karat_lake::Result<Self> {
+        Ok(Self { log, outcomes: Outcomes::of(&lake)?, lake, pipelines, local })
     }
 
     async fn require_operator(&self, request: &Request) -> Result<(), ApiError> {
@@ -122,7 +123,8 @@ impl ReplaysApi {
             return Err(ApiError::not_found(format!("no pipeline is named `{pipeline}`")).into());
         }
         let id = Uuid::now_v7().to_string();
-        let command = Command::Replay { pipeline: pipeline.clone(), id: Some(id.clone()) };
+        let lake = Some(self.lake.identity().await.map_err(ApiError::internal)?);
+        let command = Command::Replay { pipeline: pipeline.clone(), id: Some(id.clone()), lake };
         let payload = serde_json::to_vec(&command).map_err(ApiError::internal)?;
         let record = NewRecord { key: Some(pipeline.clone().into()), payload: payload.into(), ..NewRecord::default() };
         let appended = self.log.append(COMMANDS_TOPIC, vec![record]).await;

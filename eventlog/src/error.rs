@@ -32,11 +32,17 @@ pub enum Error {
     Unavailable { reason: String },
 
     /// The log does not hold the position that the table wants next: records are missing, or the topic is another one.
-    #[error("offset {wanted} of `{topic}` partition {partition} is not in the log, which holds {begin} up to {end}")]
+    #[error(
+        "offset {wanted} of `{topic}` partition {partition} is not in the log, which holds {begin} up to {end}: if the records \
+         between are given up, stop every transform process and run `karat topic accept {topic}`, which goes on with what is there"
+    )]
     OffsetOutOfRange { topic: String, partition: u32, wanted: i64, begin: i64, end: i64 },
 
     /// The topic was deleted and created again: positions recorded for the old one mean nothing in it.
-    #[error("topic `{topic}` was deleted and created again: its id was `{expected}` and is `{found}`")]
+    #[error(
+        "topic `{topic}` was deleted and created again: its id was `{expected}` and is `{found}`; if that is meant, stop \
+         every transform process and run `karat topic accept {topic}`, which goes on with it from its beginning"
+    )]
     TopicRecreated { topic: String, expected: String, found: String },
 
     /// A write or an fsync failed. What is on disk is only known after the log has been opened again.

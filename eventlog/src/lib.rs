@@ -66,7 +66,15 @@ pub struct Position {
 pub trait StartPositions: Send + Sync + 'static {
     /// The next offset wanted of each listed partition; a missing one starts at the beginning.
     async fn next_offsets(&self, topic: &str, partitions: &[u32]) -> Result<BTreeMap<u32, i64>>;
+
+    /// Called when partitions go to another consumer. The group waits for the answer, up to [`HANDOVER`], so that what
+    /// is under way can be ended first. When they are `lost`, somebody may have them already, and nobody waits.
+    async fn taken_away(&self, _topic: &str, _partitions: &[u32], _lost: bool) {}
 }
+
+/// How long partitions that are taken away wait for their old owner: well below the time after which a group throws out
+/// a member that holds everybody up.
+pub const HANDOVER: Duration = Duration::from_secs(15);
 
 /// Bounds of one [`Consumer::poll`]: it returns when the first is reached.
 #[derive(Debug, Clone, Copy)]
@@ -112,6 +120,9 @@ pub trait EventLog: Send + Sync + 'static {
     /// may be in the log: the outcome is unknown, and publishing again is safe because silver keeps one of each identity.
     async fn append(&self, topic: &str, records: Vec<NewRecord>) -> Result<Vec<Position>>;
 
+    /// The partition, of so many, that records of a key go to.
+    fn partition_of(&self, key: &[u8], partitions: u32) -> u32;
+
     /// Opens a consumer.
     async fn consumer(&self, settings: ConsumerSettings) -> Result<Box<dyn Consumer>>;
 }
@@ -128,4 +139,8 @@ pub trait Consumer: Send {
 
     /// Tells the broker how far the tables are, for lag displays only (spec L2). Failures do not matter.
     async fn commit_for_display(&mut self, next_offsets: &BTreeMap<u32, i64>);
+
+    /// Leaves the group: others have the partitions when this returns, or a few seconds later if the broker does not answer.
+    /// Dropping a consumer does the same behind the caller's back.
+    async fn close(self: Box<Self>) {}
 }

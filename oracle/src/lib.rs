@@ -10,14 +10,18 @@
 //!
 //! That gold equals a recomputation is for `verify` to say: [`Verdict::differs`] takes what it found.
 //!
+//! [`Proxy`] is a door in front of a broker through which answers get lost.
+//!
 //! *Identity* is the pair of `source` and `id` of an event; an *event* here is an identity with a payload.
 
 mod ledger;
+mod proxy;
 mod tables;
 mod verdict;
 
 pub use self::{
     ledger::{Ledger, Outcome},
+    proxy::{Proxy, Weather},
     tables::{Error, Watched},
     verdict::Verdict,
 };

@@ -12,6 +12,9 @@ pub enum Command {
         /// Under this name the outcome is found; nobody asks when there is none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
+        /// Name of the lake whose pipeline is meant; that of whoever reads it when there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lake: Option<String>,
     },
 }
 

@@ -6,7 +6,7 @@ use karat_access::{Access, AccessSettings};
 use karat_api::{ApiSettings, Parts, lag::NoLag, openapi_json, replays::ReplaysApi, snapshot::Snapshots};
 use karat_eventlog::{EventLog, embedded::EmbeddedLog};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
-use karat_lake::{Lake, outcomes::Outcomes};
+use karat_lake::Lake;
 use karat_schemas::pipelines::Pipelines;
 use secrecy::SecretBox;
 
@@ -22,7 +22,7 @@ pub async fn run() -> Result<ExitCode> {
     let contracts = contracts.map_err(|problems| crate::failure::Failure::configuration(problems.join("\n")))?;
     let receipts = ReceiptKey::new(&SecretBox::new(Box::new([0; 32])));
     let ingest = IngestApi::new(Publisher::new(Arc::clone(&log), Arc::new(contracts), receipts), None);
-    let replays = ReplaysApi::new(log, Outcomes::of(&lake)?, Vec::new(), None);
+    let replays = ReplaysApi::new(log, lake.clone(), Vec::new(), None)?;
     let parts = Parts {
         access: Access::open(AccessSettings::in_folder(folder.path())).await?,
         snapshots: Snapshots::new(lake.clone(), "etl_runs")?,

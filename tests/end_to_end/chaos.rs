@@ -4,7 +4,6 @@
 //! The seed of a failure is in its message; `KARAT_SEED` runs it again.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::PathBuf,
     sync::{
@@ -22,6 +21,7 @@ use crate::{
     client::{Client, run_event},
     judged::{BATCH, Judged, answer_of},
     process::{Karat, PASSWORD},
+    report::{Report, minutes, seed},
     wait::until,
 };
 
@@ -29,7 +29,7 @@ use crate::{
 const LONGEST_DRAIN: Duration = Duration::from_secs(60);
 
 /// What is done to the process, while events come in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Kill,
     KillAtPoint,
@@ -71,27 +71,13 @@ const POINTS: [&str; 14] = [
     "step.applied",
 ];
 
-/// What came of all rounds with one fault.
-#[derive(Default)]
-struct Row {
-    runs: u64,
-    acknowledged: u64,
-    found: u64,
-    duplicated: usize,
-    lost: usize,
-    wrong: usize,
-    longest_drain: Duration,
-}
-
 struct Chaos {
     seed: u64,
     random: StdRng,
     judged: Judged,
     karat: Option<(Karat, Client)>,
     starts: u64,
-    rows: BTreeMap<Fault, Row>,
-    acknowledged: u64,
-    found: u64,
+    report: Report,
 }
 
 impl Chaos {
@@ -102,9 +88,7 @@ impl Chaos {
             judged: Judged::new().await,
             karat: None,
             starts: 0,
-            rows: BTreeMap::new(),
-            acknowledged: 0,
-            found: 0,
+            report: Report::default(),
         }
     }
 
@@ -244,15 +228,7 @@ impl Chaos {
 
     async fn record(&mut self, fault: Fault, drained: Duration) {
         let verdict = self.judged.judge().await;
-        let row = self.rows.entry(fault).or_default();
-        row.runs += 1;
-        row.acknowledged += verdict.acknowledged - self.acknowledged;
-        row.found += verdict.found - self.found;
-        row.duplicated += verdict.duplicated.len();
-        row.lost += verdict.lost.len();
-        row.wrong += verdict.wrong.len();
-        row.longest_drain = row.longest_drain.max(drained);
-        (self.acknowledged, self.found) = (verdict.acknowledged, verdict.found);
+        self.report.note(name(fault), &verdict, drained);
         verdict.assert_clean(&format!("seed {}, after {fault:?}", self.seed));
     }
 
@@ -262,27 +238,6 @@ impl Chaos {
             karat.stop().await;
         }
         self.judged.end().await;
-    }
-
-    fn table(&self) -> String {
-        let mut lines = vec![
-            "| fault | runs | acknowledged | found | duplicates | lost | wrong | longest time to drain |".to_owned(),
-            "|---|---|---|---|---|---|---|---|".to_owned(),
-        ];
-        lines.extend(self.rows.iter().map(|(fault, row)| {
-            format!(
-                "| {} | {} | {} | {} | {} | {} | {} | {:.1} s |",
-                name(*fault),
-                row.runs,
-                row.acknowledged,
-                row.found,
-                row.duplicated,
-                row.lost,
-                row.wrong,
-                row.longest_drain.as_secs_f64()
-            )
-        }));
-        lines.join("\n")
     }
 }
 
@@ -343,10 +298,6 @@ impl Load {
     }
 }
 
-fn seed(usual: u64) -> u64 {
-    std::env::var("KARAT_SEED").map_or(usual, |seed| seed.parse().unwrap())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn random_faults_under_load_lose_nothing_and_count_nothing_twice() {
     let mut chaos = Chaos::new(seed(1)).await;
@@ -360,7 +311,7 @@ async fn random_faults_under_load_lose_nothing_and_count_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "takes minutes: make chaos"]
 async fn chaos() {
-    let minutes: u64 = std::env::var("KARAT_CHAOS_MINUTES").map_or(2, |minutes| minutes.parse().unwrap());
+    let minutes = minutes();
     let seed = seed(rand::random::<u32>().into());
     let mut chaos = Chaos::new(seed).await;
     let until = Instant::now() + Duration::from_secs(60 * minutes);
@@ -371,7 +322,7 @@ async fn chaos() {
         chaos.round(fault).await;
         rounds += 1;
     }
-    let table = chaos.table();
+    let table = chaos.report.table();
     chaos.end().await;
     println!("seed {seed}, {minutes} min, embedded log; every table then equals its recomputation\n\n{table}");
 }

@@ -21,13 +21,15 @@ pub struct Judged {
     pub ledger: Ledger,
     /// Number of the next event.
     pub next: u64,
+    /// Full name of the bronze table.
+    pub bronze: String,
 }
 
 impl Judged {
     pub async fn new() -> Self {
         let folder = Folder::new();
         let key = folder.account("ada", "operator").await;
-        Self { folder, key, ledger: Ledger::default(), next: 0 }
+        Self { folder, key, ledger: Ledger::default(), next: 0, bronze: "bronze.karat_events".to_owned() }
     }
 
     pub fn note(&mut self, number: u64, outcome: Outcome) {
@@ -66,7 +68,7 @@ impl Judged {
     pub async fn judge(&self) -> Verdict {
         let lake = Lake::at(self.folder.path("data/lake").to_str().unwrap()).unwrap();
         let watched = Watched {
-            bronze: "bronze.karat_events".to_owned(),
+            bronze: self.bronze.clone(),
             silver: vec!["silver.run_events".to_owned()],
             quarantine: "quarantine.etl_runs".to_owned(),
         };

@@ -12,11 +12,17 @@ use crate::{
 
 /// The pipelines that ship, on a topic of this run alone: the broker may have events of others.
 fn pipelines(folder: &Folder) -> String {
+    let path = folder.text("pipelines.toml");
+    std::fs::write(&path, on_own_topic().1).unwrap();
+    path
+}
+
+/// A topic of this run alone, and the pipelines that ship, on it.
+pub fn on_own_topic() -> (String, String) {
     let topic = format!("karat.events.{}", uuid::Uuid::new_v4().simple());
     let shipped = include_str!("../../pipelines.toml");
-    let path = folder.text("pipelines.toml");
-    std::fs::write(&path, shipped.replace("\"karat.events\"", &format!("\"{topic}\""))).unwrap();
-    path
+    let declared = shipped.replace("\"karat.events\"", &format!("\"{topic}\""));
+    (topic, declared)
 }
 
 /// The roles of one instance, sharing a data folder.

@@ -8,16 +8,22 @@
 mod bad_input;
 #[cfg(debug_assertions)]
 mod chaos;
+mod chaos_on_kafka;
 mod client;
 mod crash;
 mod demo;
 mod epochs;
+mod fleet;
 mod judged;
 mod kafka;
+mod lost_answers;
 mod matrix;
 mod openapi;
+mod owners;
 mod process;
 mod replay;
+mod report;
 mod sample;
 mod shell;
+mod topics;
 mod wait;

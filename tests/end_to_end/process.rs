@@ -108,8 +108,13 @@ impl Folder {
 
     /// The same, with variables in its environment.
     pub fn start_with(&self, name: &str, words: &[&str], variables: &[(&str, &str)]) -> Karat {
+        self.start_in(&self.data(), name, words, variables)
+    }
+
+    /// The same, on another data folder: that of another machine.
+    pub fn start_in(&self, data: &str, name: &str, words: &[&str], variables: &[(&str, &str)]) -> Karat {
         let (out, err) = (self.path(&format!("{name}.out")), self.path(&format!("{name}.err")));
-        let mut command = karat(&[words, &["--data-dir", &self.data()]].concat());
+        let mut command = karat(&[words, &["--data-dir", data]].concat());
         command.env_remove("NO_COLOR").envs(variables.iter().copied()).stdin(Stdio::null());
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         Karat { child: command.spawn().unwrap(), out, err }
@@ -152,6 +157,13 @@ impl Karat {
         .await
     }
 
+    /// Bytes of memory that it has now.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     pub fn assert_alive(&mut self) {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the process ended with {status}:\n{}", self.err());
@@ -167,6 +179,13 @@ impl Karat {
     /// Waits for its end, by itself.
     pub async fn ended(mut self) {
         until("the process ends by itself", async || self.child.try_wait().unwrap()).await;
+    }
+
+    /// Waits until it ends by itself with an error, and gives what it said.
+    pub async fn fails(mut self) -> String {
+        let status = until("the process refuses to run", async || self.child.try_wait().unwrap()).await;
+        assert!(!status.success());
+        self.err()
     }
 
     /// SIGKILL: nothing of the process runs any more when this returns.

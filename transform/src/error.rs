@@ -30,6 +30,12 @@ pub enum Error {
          run `karat replay start {pipeline} --all` to rebuild it"
     )]
     ForeignBronze { table: String, pipeline: String, version: i64 },
+    /// The topic is not the one that the bronze table was filled from.
+    #[error(
+        "table `{table}` was filled from another topic `{topic}` than the one there is now, which was created since: \
+         if that is meant, stop every transform process and run `karat topic accept {topic}`, which goes on with it from its beginning"
+    )]
+    ForeignTopic { topic: String, table: String },
     #[error("epoch {epoch} of pipeline `{pipeline}` was written by another process")]
     EpochTaken { pipeline: String, epoch: u64 },
     #[error("the replay was given up because the pipeline paused or the worker stopped; order it again")]
@@ -66,7 +72,9 @@ impl Error {
                  again; the log of the transform process names the place"
                     .to_owned()
             }
-            Self::ForeignBronze { .. } | Self::UnknownPipeline(_) | Self::ReplayGivenUp => self.to_string(),
+            Self::ForeignBronze { .. } | Self::ForeignTopic { .. } | Self::UnknownPipeline(_) | Self::ReplayGivenUp => {
+                self.to_string()
+            }
             Self::Lake(
                 karat_lake::Error::Schema { table, .. }
                 | karat_lake::Error::Damaged { table, .. }

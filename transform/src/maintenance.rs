@@ -13,7 +13,12 @@ use karat_lake::{Cleaned, Cleaner, Kept, Lake, epochs::Epochs};
 use karat_schemas::pipelines::Pipeline;
 use tokio::sync::watch;
 
-use crate::{Result, bronze, checkpoint, journal::TABLE as EVENT_LOG, plan::PipelinePlan, worker::WorkerSettings};
+use crate::{
+    Result, bronze, checkpoint,
+    journal::TABLE as EVENT_LOG,
+    plan::PipelinePlan,
+    worker::{Owned, WorkerSettings},
+};
 
 /// What is kept, and how often the rest is removed.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +36,7 @@ impl Default for MaintenanceSettings {
 }
 
 /// Runs until `stop`. A table that cannot be cleaned is a line in the log, and is tried again.
-pub(crate) async fn run(settings: WorkerSettings, mut stop: watch::Receiver<bool>) -> Result<()> {
+pub(crate) async fn run(settings: WorkerSettings, owned: Owned, mut stop: watch::Receiver<bool>) -> Result<()> {
     let mut cleaner = Cleaner::new(settings.lake.clone());
     let mut is_first = true;
     loop {
@@ -41,15 +46,17 @@ pub(crate) async fn run(settings: WorkerSettings, mut stop: watch::Receiver<bool
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            () = clean_all(&settings, &mut cleaner, is_first) => is_first = false,
+            () = clean_all(&settings, &owned, &mut cleaner, is_first) => is_first = false,
         }
     }
 }
 
 /// Bronze has no garbage but what a crash left: it is looked through once.
-async fn clean_all(settings: &WorkerSettings, cleaner: &mut Cleaner, with_bronze: bool) {
+///
+/// Each pipeline's tables are the owner's to clean; what belongs to none, the owner's of the first pipeline.
+async fn clean_all(settings: &WorkerSettings, owned: &Owned, cleaner: &mut Cleaner, with_bronze: bool) {
     let age = settings.maintenance.kept;
-    for pipeline in &settings.pipelines.pipelines {
+    for pipeline in settings.pipelines.pipelines.iter().filter(|pipeline| owned.is(&pipeline.name)) {
         match tables_of(pipeline, &settings.lake, age).await {
             Ok(tables) => {
                 for (table, kept) in tables {
@@ -58,6 +65,9 @@ async fn clean_all(settings: &WorkerSettings, cleaner: &mut Cleaner, with_bronze
             }
             Err(error) => tracing::debug!(pipeline = pipeline.name, %error, "not cleaned"),
         }
+    }
+    if !settings.pipelines.pipelines.first().is_some_and(|first| owned.is(&first.name)) {
+        return;
     }
     clean(cleaner, EVENT_LOG, &Kept { age, version: None, only_grows: false }).await;
     let topics = settings.pipelines.topics.iter().filter(|_| with_bronze);

@@ -26,7 +26,7 @@ use crate::{
     journal::Journal,
     plan::{PipelinePlan, declaration_number},
     runner::{Runner, RunnerSettings, generation_folder},
-    tables::Position,
+    tables::{Position, swap_name},
 };
 
 /// Written when a rebuild is ready to be swapped in.
@@ -84,6 +84,7 @@ pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, mut shadow: Ru
             positions,
             as_of_us,
         };
+        shadow.put_in_place(id)?;
         shadow.close()?;
         let note = rebuild_folder(live).join("ready.json");
         let text = serde_json::to_vec(&ready)?;
@@ -113,6 +114,9 @@ pub fn finish_pending<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings) -> B
 async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Result<()> {
     let plan = PipelinePlan::new(pipeline).await?;
     let shadow_lake = Lake::at(&rebuild_folder(live).display().to_string())?;
+    // Read before anything is replaced: an owner that came meanwhile has written the next one, and ours is refused.
+    let epochs = Epochs::of(&live.lake, &plan.name)?;
+    let mut epoch = epochs.latest().await?.unwrap_or_default();
     let mut versions = BTreeMap::new();
     let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
     for spec in plan.append_specs().into_iter().chain(keyed) {
@@ -126,8 +130,6 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
         versions.insert(spec.name, table.version());
     }
     crash::point(live.lake.root(), "swap.replaced").await;
-    let epochs = Epochs::of(&live.lake, &plan.name)?;
-    let mut epoch = epochs.latest().await?.unwrap_or_default();
     if epoch.generation < ready.generation {
         epoch.pipeline.clone_from(&plan.name);
         epoch.epoch += 1;
@@ -151,7 +153,7 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
 
 async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()> {
     let name = table.name().to_owned();
-    let application = format!("{name}#swap");
+    let application = swap_name(&name);
     if table.position(&application).await? == Some(ready.id) {
         return Ok(());
     }

@@ -7,9 +7,11 @@
 //! What other crates await is boxed, here and in the neighbouring modules, so that the engine is compiled once, in this
 //! crate, and not again in each that awaits it.
 
+mod opening;
+
 use std::{
     collections::{BTreeMap, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
@@ -18,11 +20,13 @@ use futures::future::BoxFuture;
 use karat_lake::{Lake, Table, arrow::array::RecordBatch, crash, epochs::Epochs};
 use karat_schemas::{epoch::Epoch, pipelines::Pipeline};
 
+pub(crate) use self::opening::generation_folder;
+use self::opening::open_store;
 use crate::{
     Error, Result,
     batches::join,
     bronze::{self, writer::now_us},
-    checkpoint::{self, Checkpoint, CheckpointSettings, Facts},
+    checkpoint::{Checkpoint, CheckpointSettings, Source},
     journal::{Journal, StepEnd, StepNote},
     plan::{PipelinePlan, declaration_number},
     shape::Shaped,
@@ -61,6 +65,8 @@ pub struct Runner {
     checkpoint: Option<Checkpoint>,
     store: StateStore,
     tables: Tables,
+    /// See [`Tables::swap`].
+    swap: Option<i64>,
     bronze: Table,
     epochs: Epochs,
     last: Epoch,
@@ -77,6 +83,10 @@ pub(crate) const FINGERPRINT: &str = "fingerprint";
 /// Hash of the bronze commit at the position.
 pub(crate) const BRONZE_HASH: &str = "bronze_hash";
 const AS_OF: &str = "as_of";
+/// Which replay put the tables in their places that the store goes with; see [`Tables::swap`].
+const SWAP: &str = "swap";
+/// Names a store, another at each opening.
+const STORE: &str = "store";
 
 /// Bronze rows and bytes read from files in one step while catching up: they bound memory, and keep columns of bytes
 /// within 32-bit offsets.
@@ -91,8 +101,9 @@ impl Runner {
             let bronze = settings.lake.open_or_create(&bronze::table_spec(&plan.topic)).await?;
             let epochs = Epochs::of(&settings.lake, &plan.name)?;
             let last = epochs.latest().await?.unwrap_or_default();
-            let store = open_store(&settings, &plan, &bronze).await?;
-            let tables = Tables::open(&settings.tables, &plan, settings.publishes_later).await?;
+            let mut tables = Tables::open(&settings.tables, &plan, settings.publishes_later).await?;
+            let swap = if settings.writes_epochs { tables.swap().await? } else { Some(0) };
+            let store = open_store(&settings, &plan, &bronze, swap).await?;
             let position = store.meta(POSITION)?.unwrap_or(0);
             // Nothing but quarantined records so far: stored as no time.
             let as_of_us = store.meta::<Option<i64>>(AS_OF)?.flatten();
@@ -104,6 +115,7 @@ impl Runner {
                 checkpoint: None,
                 store,
                 tables,
+                swap,
                 bronze,
                 epochs,
                 last,
@@ -113,7 +125,7 @@ impl Runner {
                 totals,
             };
             if runner.is_current().await? {
-                runner.start_checkpoint();
+                runner.start_checkpoint().await?;
                 // Before steps are run again: what they write stands on what waits.
                 runner.find_waiting().await?;
                 runner.recover().await?;
@@ -159,7 +171,7 @@ impl Runner {
         Box::pin(async move {
             let stored: Option<String> = self.store.meta(FINGERPRINT)?;
             match stored {
-                Some(stored) => Ok(stored == self.plan.fingerprint && !self.lacks_tables()),
+                Some(stored) => Ok(stored == self.plan.fingerprint && self.swap.is_some() && !self.lacks_tables()),
                 None => Ok(self.tables.positions().await?.is_empty()),
             }
         })
@@ -173,10 +185,24 @@ impl Runner {
         self.settings.writes_epochs && (has_no_epoch || self.last.tables.iter().any(is_older))
     }
 
-    fn start_checkpoint(&mut self) {
-        let limits = self.settings.checkpoints.filter(|_| self.settings.writes_epochs);
-        self.checkpoint = limits
-            .map(|limits| Checkpoint::start(&self.settings, limits, &self.plan, self.store.reader(), self.position));
+    async fn start_checkpoint(&mut self) -> Result<()> {
+        let Some(limits) = self.settings.checkpoints.filter(|_| self.settings.writes_epochs) else { return Ok(()) };
+        let name = i64::try_from(uuid::Uuid::new_v4().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
+        let source = Source { name, before: self.store.meta(STORE)?, position: self.position };
+        let reader = self.store.reader();
+        self.checkpoint = Some(Checkpoint::start(&self.settings, limits, &self.plan, reader, source));
+        let mut step = self.store.begin();
+        step.put_meta(STORE, &name)?;
+        let writes = step.into_writes();
+        self.keep(writes).await
+    }
+
+    /// Says that the tables of this runner's state are put in place by a replay of that name.
+    pub(crate) fn put_in_place(&mut self, swap: i64) -> Result<()> {
+        let mut step = self.store.begin();
+        step.put_meta(SWAP, &swap)?;
+        let writes = step.into_writes();
+        self.store.apply(&writes)
     }
 
     /// Reads bronze versions that are not processed yet and processes them; false when there were none.
@@ -197,12 +223,17 @@ impl Runner {
     pub fn catch_up_to(&mut self, version: u64) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             while self.position < version {
-                let (to, rows, positions) = self.read_bronze(version).await?;
-                let shaped = self.shape(rows).await?;
-                self.advance(to, shaped, positions).await?;
+                self.catch_up_part(version).await?;
             }
             Ok(())
         })
+    }
+
+    /// Processes as many bronze versions up to `version` as fit one step.
+    pub async fn catch_up_part(&mut self, version: u64) -> Result<()> {
+        let (to, rows, positions) = self.read_bronze(version).await?;
+        let shaped = self.shape(rows).await?;
+        self.advance(to, shaped, positions).await
     }
 
     /// Processes shaped rows of the bronze versions after [`Runner::position`] up to `version`.
@@ -330,19 +361,13 @@ impl Runner {
                 to = end,
                 "a step is run again after a crash"
             );
-            let (mut batches, mut positions) = (Vec::new(), BTreeMap::new());
-            for commit in self.bronze.commits_between(self.position, end).await? {
-                for file in &commit.files {
-                    batches.extend(self.bronze.read(file, None).await?);
-                }
-                positions.extend(
-                    commit.positions.iter().filter_map(|id| Some((partition_of(&id.application)?, id.version))),
-                );
-            }
-            let rows = join(&bronze::schema(), batches)?;
             let done = reached.iter().map(|(table, (version, _))| (table.clone(), *version)).collect();
-            let shaped = self.shape(rows).await?;
-            self.step_to(end, shaped, positions, &done).await?;
+            // In parts: another process may have been at work for long.
+            while self.position < end {
+                let (to, rows, positions) = self.read_bronze(end).await?;
+                let shaped = self.shape(rows).await?;
+                self.step_to(to, shaped, positions, &done).await?;
+            }
         }
         Ok(())
     }
@@ -371,6 +396,7 @@ impl Runner {
         step.put_meta(AS_OF, &self.as_of_us)?;
         step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;
         step.put_meta(BRONZE_HASH, &position.hash)?;
+        step.put_meta(SWAP, &self.swap.unwrap_or_default())?;
         let writes = step.into_writes();
         let committed = Instant::now();
         self.covered.extend(positions);
@@ -456,26 +482,6 @@ impl Runner {
 
 /// Manifests kept for readers that hold on to an epoch with a cursor.
 const KEPT_EPOCHS: u64 = 10_000;
-
-/// The folder of one generation's state.
-pub(crate) fn generation_folder(state: &Path, generation: u64) -> PathBuf {
-    state.join(format!("g{generation}"))
-}
-
-/// Opens the local state store. One without a position is new or half made: then the checkpoint is asked.
-async fn open_store(settings: &RunnerSettings, plan: &PipelinePlan, bronze: &Table) -> Result<StateStore> {
-    let folder = generation_folder(&settings.state_folder, settings.generation);
-    std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
-    let store = StateStore::open(&folder, &plan.keyspaces())?;
-    if !settings.writes_epochs || settings.checkpoints.is_none() || store.meta::<u64>(POSITION)?.is_some() {
-        return Ok(store);
-    }
-    drop(store);
-    let facts = Facts::new(settings, plan);
-    checkpoint::restore(&settings.lake, plan, facts, bronze, &folder).await?;
-    std::fs::create_dir_all(&folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
-    StateStore::open(&folder, &plan.keyspaces())
-}
 
 /// The partition in a position's name, `topic/partition`.
 fn partition_of(application: &str) -> Option<u32> {

@@ -10,7 +10,10 @@ use std::{
 };
 
 use karat_schemas::pipelines::Pipeline;
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 
 use crate::{
     Result,
@@ -31,11 +34,12 @@ pub struct ShapedBatch {
     pub shaped: Result<Shaped>,
 }
 
-/// Shapes until `batches` ends or nobody takes what is shaped. What cannot be planned cannot be opened either, and its
+/// Shapes until `batches` ends or nobody takes what is shaped, and only while the pipeline is `owned`. What cannot be planned cannot be opened either, and its
 /// pipeline says why: here batches are then only let go.
 pub async fn run(
     pipeline: Pipeline,
     declared: Option<Arc<HashSet<String>>>,
+    owned: watch::Receiver<bool>,
     mut batches: mpsc::Receiver<BronzeBatch>,
     shaped: mpsc::Sender<ShapedBatch>,
 ) -> Result<()> {
@@ -56,6 +60,10 @@ pub async fn run(
                 None => return Ok(()),
             },
         };
+        if !*owned.borrow() {
+            // The owner reads it from the files.
+            continue;
+        }
         let group = Group::collect(first, &mut batches, &mut waiting);
         let declared = declared.clone();
         let (returned, batch) =

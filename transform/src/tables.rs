@@ -1,6 +1,6 @@
 //! The tables of one pipeline, open, and the commit of a step to all of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::future::try_join_all;
 use karat_lake::{Lake, Table, TransactionId};
@@ -55,6 +55,11 @@ fn hash_name(table: &str) -> String {
     format!("{table}#hash")
 }
 
+/// Application name of the replay that put a table in its place.
+pub fn swap_name(table: &str) -> String {
+    format!("{table}#swap")
+}
+
 impl Tables {
     /// Opens the tables of `plan`. Keyed silver tables that are `put_off` take changes only in [`Tables::publish`].
     pub async fn open(lake: &Lake, plan: &PipelinePlan, put_off: bool) -> Result<Self> {
@@ -83,6 +88,18 @@ impl Tables {
             }
         }
         Ok(positions)
+    }
+
+    /// Names the replay that put these tables in their places, 0 when none did. None while a replay has put some of them
+    /// there and not the others.
+    pub async fn swap(&mut self) -> Result<Option<i64>> {
+        let mut swaps = BTreeSet::new();
+        let keyed = self.keyed.values_mut().map(PublishedTable::table_mut);
+        for table in self.appends.values_mut().chain(keyed) {
+            let application = swap_name(table.name());
+            swaps.insert(table.position(&application).await?.unwrap_or(0));
+        }
+        Ok(if swaps.len() <= 1 { swaps.pop_first().or(Some(0)) } else { None })
     }
 
     /// Version of each table.

@@ -1,10 +1,14 @@
 //! The transform worker: bronze writers and pipelines, each a named task with one owner.
 //!
+//! Several workers share one lake and one log: partitions of the topics, and pipelines, each have one of them as owner
+//! (`worker::ownership`).
+//!
 //! A pipeline that cannot go on waits alone (`worker::pipeline`); any other failing task stops the others, and the error is the
 //! worker's. On a stop, bronze commits what it collected, the pipelines take what bronze handed over, and every state
 //! store is synced.
 
 mod opening;
+mod ownership;
 mod pipeline;
 
 use std::{
@@ -26,10 +30,14 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::pipeline::{Order, PipelineTask};
+pub(crate) use self::ownership::Owned;
+use self::{
+    ownership::Ownership,
+    pipeline::{Order, PipelineTask},
+};
 use crate::{
     Error, Result,
-    bronze::{BronzeSettings, BronzeWriter},
+    bronze::{BronzeBatch, BronzeSettings, BronzeWriter},
     checkpoint::CheckpointSettings,
     journal::{self, Entry, Journal, Kind},
     maintenance::{self, MaintenanceSettings},
@@ -57,7 +65,8 @@ pub struct WorkerSettings {
 /// An order to a running worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Rebuilds silver and gold of a pipeline from bronze; answers when the new tables are in place.
+    /// Rebuilds silver and gold of a pipeline from bronze; answers when the new tables are in place. Not begun when nobody
+    /// waits for the answer any more.
     Replay { pipeline: String, done: oneshot::Sender<Result<()>> },
 }
 
@@ -65,6 +74,10 @@ pub enum Command {
 /// and the one that is being committed, this bounds the memory of the hand-over.
 const HAND_OVER: usize = 2;
 const SHAPED_AHEAD: usize = 1;
+
+/// Partitions of the topic of the orders: the owner of one owns the pipelines whose names go to it. More than there are
+/// processes, so that pipelines are spread.
+const OWNERS: u32 = 32;
 
 impl WorkerSettings {
     /// Where the pipeline reads and writes, at its newest epoch.
@@ -110,7 +123,8 @@ pub async fn ensure_topics(log: &dyn EventLog, pipelines: &Pipelines) -> Result<
     }
     let hour = Some(Duration::from_secs(3600));
     log.ensure_topic(&TopicSpec { name: COMMITS_TOPIC.to_owned(), partitions: 1, retention: hour }).await?;
-    log.ensure_topic(&TopicSpec { name: COMMANDS_TOPIC.to_owned(), partitions: 1, retention: None }).await?;
+    let commands = TopicSpec { name: COMMANDS_TOPIC.to_owned(), partitions: OWNERS, retention: None };
+    log.ensure_topic(&commands).await?;
     Ok(())
 }
 
@@ -148,37 +162,45 @@ async fn run_pipelines(
     commands: mpsc::Receiver<Command>,
     journal: &Journal,
 ) -> Result<()> {
+    let mut ownership = Ownership::new(Arc::clone(&settings.log), &settings.lake, &settings.group).await?;
+    let (mut claims, mut orders) = (Vec::new(), BTreeMap::new());
+    for pipeline in &settings.pipelines.pipelines {
+        let (order, orders_of_pipeline) = mpsc::channel(1);
+        let claim = ownership.claim(pipeline, order.clone());
+        orders.insert(pipeline.name.clone(), order);
+        claims.push((pipeline, claim, orders_of_pipeline));
+    }
+    let member = ownership.join(stop.clone())?;
     let mut tasks: JoinSet<(String, Result<()>)> = JoinSet::new();
-    let mut orders = BTreeMap::new();
-    let topics: HashSet<&str> = settings.pipelines.pipelines.iter().map(|pipeline| pipeline.topic.as_str()).collect();
-    for topic in topics {
-        let mut senders = Vec::new();
-        for pipeline in settings.pipelines.pipelines.iter().filter(|pipeline| pipeline.topic == topic) {
-            let (sender, batches) = mpsc::channel(HAND_OVER);
-            let (order, orders_of_pipeline) = mpsc::channel(1);
-            senders.push(sender);
-            orders.insert(pipeline.name.clone(), order);
-            let (shaped, taken) = mpsc::channel(SHAPED_AHEAD);
-            let declared = declared_for(pipeline, &settings.pipelines);
-            let shaping = shaper::run(pipeline.clone(), declared, batches, shaped);
-            let name = format!("shaper {}", pipeline.name);
-            tasks.spawn(async move { (name, shaping.await) });
-            let task =
-                PipelineTask::new(settings.clone(), pipeline.clone(), taken, orders_of_pipeline, journal.clone());
-            let name = format!("pipeline {}", pipeline.name);
-            tasks.spawn(async move { (name, task.run().await) });
-        }
+    let mut senders: BTreeMap<&str, Vec<mpsc::Sender<BronzeBatch>>> = BTreeMap::new();
+    for (pipeline, claim, orders) in claims {
+        let (sender, batches) = mpsc::channel(HAND_OVER);
+        senders.entry(&pipeline.topic).or_default().push(sender);
+        let (shaped, taken) = mpsc::channel(SHAPED_AHEAD);
+        let declared = declared_for(pipeline, &settings.pipelines);
+        let Some(owned) = member.owned.of(&pipeline.name) else { continue };
+        let shaping = shaper::run(pipeline.clone(), declared, owned, batches, shaped);
+        let name = format!("shaper {}", pipeline.name);
+        tasks.spawn(async move { (name, shaping.await) });
+        let task = PipelineTask::new(settings.clone(), pipeline.clone(), taken, orders, claim, journal.clone());
+        let name = format!("pipeline {}", pipeline.name);
+        tasks.spawn(async move { (name, task.run().await) });
+    }
+    let group = format!("{}-{}", settings.group, settings.lake.identity().await?);
+    for (topic, senders) in senders {
         let log = Arc::clone(&settings.log);
         let writer = BronzeWriter::open(topic, settings.bronze, log, &settings.lake, senders).await?;
-        let (group, stop) = (settings.group.clone(), stop.clone());
+        let (group, stop) = (group.clone(), stop.clone());
         let name = format!("bronze {topic}");
         tasks.spawn(async move { (name, writer.run(&group, stop).await) });
     }
-    let maintenance = maintenance::run(settings.clone(), stop.clone());
+    let maintenance = maintenance::run(settings.clone(), member.owned.clone(), stop);
     tasks.spawn(async move { ("maintenance".to_owned(), maintenance.await) });
     let passing = tokio::spawn(pass_orders(commands, orders));
     let result = first_failure(&mut tasks, journal).await;
     passing.abort();
+    // Only now: whoever takes over finds everything written.
+    member.leave().await;
     result
 }
 

@@ -196,6 +196,10 @@ impl EventLog for EmbeddedLog {
         Ok(plan.positions(&bases))
     }
 
+    fn partition_of(&self, key: &[u8], partitions: u32) -> u32 {
+        topic::partition_of(key, partitions)
+    }
+
     async fn consumer(&self, settings: ConsumerSettings) -> Result<Box<dyn Consumer>> {
         let topic = self.find(&settings.topic)?;
         Ok(Box::new(EmbeddedConsumer::open(self.store.clone(), topic, &settings).await?))

@@ -20,6 +20,11 @@ use super::{
 };
 use crate::{Error, PartitionRange, Result, TopicInfo};
 
+/// The partition of a key: the same for ever, which `stable_hash_of_keys` pins.
+pub(super) fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    (xxh3_64(key) % u64::from(partitions.max(1))) as u32
+}
+
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) name: Arc<str>,
@@ -54,9 +59,9 @@ impl Topic {
         }
     }
 
-    /// The partition of a key: the same for ever, which `stable_hash_of_keys` pins.
+    /// The partition of a key.
     pub(super) fn partition_of(&self, key: &[u8]) -> u32 {
-        (xxh3_64(key) % u64::from(self.row.partitions)) as u32
+        partition_of(key, self.row.partitions)
     }
 
     /// The partition for the keyless records of one append.

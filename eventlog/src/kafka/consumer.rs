@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -25,6 +26,9 @@ use super::{
     rebalance::{Assignment, Shared},
 };
 use crate::{Consumer, ConsumerSettings, Error, PollLimits, Polled, Record, Result};
+
+/// How long leaving the group may take.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) struct KafkaConsumer {
     topic: Arc<str>,
@@ -174,6 +178,15 @@ impl Consumer for KafkaConsumer {
     async fn commit_for_display(&mut self, next_offsets: &BTreeMap<u32, i64>) {
         // A full queue means that newer ones are coming anyway.
         drop(self.displays.try_send(next_offsets.iter().map(|(&partition, &offset)| (partition, offset)).collect()));
+    }
+
+    async fn close(mut self: Box<Self>) {
+        self.is_closed.store(true, Ordering::Release);
+        // The channel ends with the thread, which leaves the group before.
+        let ended = async { while self.bundles.recv().await.is_some() {} };
+        if tokio::time::timeout(LEAVE_DEADLINE, ended).await.is_err() {
+            tracing::warn!(topic = %self.topic, "the broker does not answer: the group finds out by itself that we left");
+        }
     }
 }
 

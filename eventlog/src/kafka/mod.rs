@@ -16,6 +16,7 @@ mod bundle;
 mod consumer;
 mod describe;
 mod failure;
+mod partitioner;
 mod producer;
 mod reader;
 mod rebalance;
@@ -116,6 +117,10 @@ impl EventLog for KafkaLog {
             self.producer.remember(topic);
         }
         self.producer.append(topic, &records).await
+    }
+
+    fn partition_of(&self, key: &[u8], partitions: u32) -> u32 {
+        partitioner::partition_of(key, partitions)
     }
 
     async fn consumer(&self, settings: ConsumerSettings) -> Result<Box<dyn Consumer>> {

@@ -34,6 +34,7 @@ const IDENTITY_EVERY: Duration = Duration::from_secs(10);
 pub(super) type Display = Vec<(u32, i64)>;
 
 pub(super) struct Reader {
+    // First, so that it has left the group when the channel of the bundles ends.
     pub(super) consumer: BaseConsumer<Assignment>,
     pub(super) bundles: Sender<Result<Bundle>>,
     pub(super) displays: Receiver<Display>,

@@ -26,7 +26,7 @@ use rdkafka::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{REQUEST_DEADLINE, describe, failure};
-use crate::{Error, Result, StartPositions};
+use crate::{Error, HANDOVER, Result, StartPositions};
 
 /// The table has this long to say where to start; well below the group's `max.poll.interval.ms`.
 const POSITIONS_DEADLINE: Duration = Duration::from_secs(60);
@@ -98,7 +98,8 @@ impl ConsumerContext for Assignment {
             Event::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 let numbers = numbers(partitions);
                 self.next.lock().retain(|partition, _| !numbers.contains(partition));
-                self.shared.revoke(numbers);
+                self.shared.revoke(numbers.clone());
+                self.hand_over(&numbers, consumer.assignment_lost());
                 self.check(match is_cooperative {
                     true => consumer.incremental_unassign(partitions),
                     false => consumer.unassign(),
@@ -135,6 +136,15 @@ impl Assignment {
             self.next.lock().insert(partition, next);
         }
         Ok(())
+    }
+
+    /// Lets the caller end what it does with the partitions, before anybody else has them.
+    fn hand_over(&self, partitions: &[u32], is_lost: bool) {
+        let told = self.start.taken_away(&self.topic, partitions, is_lost);
+        let told = self.runtime.block_on(async { tokio::time::timeout(HANDOVER, told).await });
+        if told.is_err() {
+            tracing::warn!(topic = %self.topic, ?partitions, "partitions are handed over before their owner was done");
+        }
     }
 
     /// Positions of a topic mean nothing in another of the same name.

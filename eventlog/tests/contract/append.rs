@@ -17,6 +17,9 @@ pub async fn returned_positions_are_where_the_records_are_read(fixture: Fixture)
         let records: Vec<_> = (0..20).map(|i| keyed(format!("key-{i}"), format!("{round}/{i}"))).collect();
         let positions = fixture.log().append(&fixture.topic, records.clone()).await.unwrap();
         assert_eq!(positions.len(), records.len());
+        for (position, record) in positions.iter().zip(&records) {
+            assert_eq!(position.partition, fixture.log().partition_of(record.key.as_ref().unwrap(), 3));
+        }
         written.extend(positions.into_iter().zip(records));
     }
     assert_eq!(written.len(), 100, "two records got one position");

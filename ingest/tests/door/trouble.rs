@@ -29,6 +29,10 @@ impl EventLog for Failing {
         Err((self.0)())
     }
 
+    fn partition_of(&self, _: &[u8], _: u32) -> u32 {
+        0
+    }
+
     async fn consumer(&self, _: ConsumerSettings) -> Result<Box<dyn Consumer>> {
         Err((self.0)())
     }

@@ -13,12 +13,12 @@ use std::{
 use async_trait::async_trait;
 use chrono::DateTime;
 use karat_eventlog::{Consumer, ConsumerSettings, EventLog, NewRecord, PollLimits, Record, StartPositions};
-use karat_lake::{Lake, Table, TransactionId, arrow::array::RecordBatch, crash};
+use karat_lake::{Committed, Lake, Table, TransactionId, arrow::array::RecordBatch, crash};
 use karat_schemas::{COMMITS_TOPIC, epoch::Notice};
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::{position_name, rows, table_spec};
-use crate::Result;
+use super::{position_name, rows, source, table_spec};
+use crate::{Error, Result};
 
 /// When a batch is written: on the first of these.
 #[derive(Debug, Clone, Copy)]
@@ -92,15 +92,34 @@ impl BronzeWriter {
         Ok(Self { topic: topic.to_owned(), settings, log, lake: lake.clone(), table, pipelines })
     }
 
-    /// Runs until `stop` says so; what was collected by then is committed.
+    /// Runs until `stop` says so; what was collected by then is committed. A log that does not answer is tried again.
     pub async fn run(self, group: &str, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            let began = Instant::now();
+            let error = match self.follow(group, &mut stop).await {
+                Err(Error::Log(error)) if error.is_retriable() => error,
+                ended => return ended,
+            };
+            tracing::warn!(topic = self.topic, %error, "the log cannot be read now; it is tried again");
+            wait = if began.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+            }
+        }
+    }
+
+    async fn follow(&self, group: &str, stop: &mut watch::Receiver<bool>) -> Result<()> {
+        let info = self.log.topic(&self.topic).await?;
+        let source = source::check(&mut *self.table.lock().await, &info).await?;
         let start = Arc::new(FromTable { table: Arc::clone(&self.table) });
         let settings = ConsumerSettings { group: group.to_owned(), topic: self.topic.clone(), start };
         let mut consumer = self.log.consumer(settings).await?;
         loop {
-            let records = self.collect(consumer.as_mut(), &mut stop).await?;
+            let records = self.collect(consumer.as_mut(), stop).await?;
             if !records.is_empty()
-                && let Some(batch) = self.commit(records).await?
+                && let Some(batch) = self.commit(records, source.as_ref()).await?
             {
                 crash::point(self.lake.root(), "bronze.committed").await;
                 consumer.commit_for_display(&batch.positions).await;
@@ -109,6 +128,7 @@ impl BronzeWriter {
                 crash::point(self.lake.root(), "bronze.announced").await;
             }
             if *stop.borrow() {
+                consumer.close().await;
                 return Ok(());
             }
         }
@@ -148,35 +168,71 @@ impl BronzeWriter {
         }
     }
 
-    async fn commit(&self, mut records: Vec<Record>) -> Result<Option<BronzeBatch>> {
+    /// Commits the records that the table does not have; none when it has them all.
+    ///
+    /// While partitions change hands, two processes may hold records of one. The one that commits first moves the position,
+    /// and the other is fenced: it looks again, and drops what the table has by now.
+    async fn commit(&self, records: Vec<Record>, source: Option<&TransactionId>) -> Result<Option<BronzeBatch>> {
         let mut table = self.table.lock().await;
-        // The consumer starts at the table's positions; what lies below them is in the table already.
+        let mut records = records;
+        loop {
+            let floor = self.floor(&mut table, &records).await?;
+            records.retain(|record| record.offset >= floor[&record.partition]);
+            if records.is_empty() {
+                return Ok(None);
+            }
+            let kept = Arc::new(records);
+            let committed = self.try_commit(&mut table, Arc::clone(&kept), source).await;
+            let is_fenced = matches!(committed, Err(Error::Lake(karat_lake::Error::Fenced { .. })));
+            if !is_fenced || !table.refresh().await? {
+                return committed;
+            }
+            tracing::info!(topic = self.topic, "another process was faster with some partitions; looking again");
+            records = Arc::unwrap_or_clone(kept);
+        }
+    }
+
+    /// The position of each partition that has records: what lies below is in the table.
+    async fn floor(&self, table: &mut Table, records: &[Record]) -> Result<BTreeMap<u32, i64>> {
         let mut floor = BTreeMap::new();
         for partition in records.iter().map(|record| record.partition).collect::<BTreeSet<_>>() {
             floor.insert(partition, table.position(&position_name(&self.topic, partition)).await?.unwrap_or(0));
         }
-        records.retain(|record| record.offset >= floor[&record.partition]);
-        if records.is_empty() {
-            return Ok(None);
-        }
+        Ok(floor)
+    }
+
+    async fn try_commit(
+        &self,
+        table: &mut Table,
+        records: Arc<Vec<Record>>,
+        source: Option<&TransactionId>,
+    ) -> Result<Option<BronzeBatch>> {
         let ingest_us = now_us();
         let mut positions = BTreeMap::new();
-        for record in &records {
+        for record in records.iter() {
             let next = positions.entry(record.partition).or_insert(0);
             *next = (record.offset + 1).max(*next);
         }
         let rows = tokio::task::spawn_blocking(move || rows::from_records(&records, ingest_us)).await??;
         let date = DateTime::from_timestamp_micros(ingest_us).unwrap_or_default().format("%Y-%m-%d").to_string();
-        let transactions: Vec<TransactionId> = positions
+        let mut transactions: Vec<TransactionId> = positions
             .iter()
             .map(|(partition, next)| TransactionId::new(position_name(&self.topic, *partition), *next))
             .collect();
+        if let Some(source) = source
+            && table.position(&source.application).await?.is_none()
+        {
+            transactions.push(source.clone());
+        }
         let partition = [("ingest_date".to_owned(), date)];
         let staged = table.stage("part", &partition, std::slice::from_ref(&rows)).await?;
         let committed = table.commit(Vec::new(), staged.into_iter().collect(), &transactions).await?;
-        let version = committed.version();
         table.checkpoint_when_due();
-        Ok(Some(BronzeBatch { version, rows, positions }))
+        Ok(match committed {
+            Committed::Now(version) => Some(BronzeBatch { version, rows, positions }),
+            // The rows of that version may be another process's, which announces them.
+            Committed::Before(_) => None,
+        })
     }
 
     async fn announce(&self, batch: BronzeBatch) {
@@ -190,6 +246,10 @@ impl BronzeWriter {
         announce(self.log.as_ref(), &table, &notice).await;
     }
 }
+
+/// How long nothing is read after the log failed: twice as long after each further failure.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How long bronze waits for a busy pipeline to take a batch from memory.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(2);

@@ -8,6 +8,7 @@
 //!   graceful stop. No step waits for a write unless collecting reached its bound.
 //! - When as much was appended as there is state, the whole state is written anew, read in parts from a snapshot of the
 //!   store, and takes the place of the older files in one commit.
+//! - A process that owned the pipeline before, and finds an older store of its own, takes the checkpoint instead.
 //! - Every commit says which bronze version the files stand for, and of which generation, declaration and format. Files of
 //!   another one are never read; while the files do not add up to a state, they stand for none.
 //!
@@ -24,7 +25,7 @@ use std::time::Duration;
 use karat_lake::TransactionId;
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::restore::restore;
+pub(crate) use self::restore::{position_of, restore};
 use self::writer::{Message, Writer};
 use crate::{
     plan::{PipelinePlan, declaration_number},
@@ -68,6 +69,20 @@ pub fn table_name(pipeline: &str) -> String {
 pub(crate) struct Facts {
     generation: i64,
     fingerprint: i64,
+    /// Name of the store that they were written from.
+    store: i64,
+}
+
+/// The store that a checkpoint is written from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    /// Its name, of this opening.
+    pub(crate) name: i64,
+    /// Its name before this opening. Only a checkpoint that was written under it is gone on with: another process may
+    /// have written one of the same bronze version.
+    pub(crate) before: Option<i64>,
+    /// Its bronze version.
+    pub(crate) position: u64,
 }
 
 impl Facts {
@@ -75,23 +90,25 @@ impl Facts {
         Self {
             generation: i64::try_from(settings.generation).unwrap_or(i64::MAX),
             fingerprint: declaration_number(&plan.fingerprint),
+            store: 0,
         }
     }
 
     /// What a commit says: `position` is the bronze version, none while the files do not add up to a state.
-    fn transactions(self, position: Option<u64>) -> [TransactionId; 4] {
+    fn transactions(self, position: Option<u64>) -> [TransactionId; 5] {
         let position = position.and_then(|version| i64::try_from(version).ok()).unwrap_or(-1);
         [
             TransactionId::new("format", FORMAT),
             TransactionId::new("generation", self.generation),
             TransactionId::new("fingerprint", self.fingerprint),
             TransactionId::new("position", position),
+            TransactionId::new("store", self.store),
         ]
     }
 
     /// The bronze version that the table's files stand for; none when they are of another state, or of none.
     async fn position_in(self, table: &mut karat_lake::Table) -> karat_lake::Result<Option<u64>> {
-        let [format, generation, fingerprint, position] = self.transactions(None);
+        let [format, generation, fingerprint, position, _] = self.transactions(None);
         for id in [format, generation, fingerprint] {
             if table.position(&id.application).await? != Some(id.version) {
                 return Ok(None);
@@ -105,17 +122,17 @@ impl Facts {
 pub(crate) struct Checkpoint(mpsc::Sender<Message>);
 
 impl Checkpoint {
-    /// Starts the writer over a store that is at bronze version `position`.
+    /// Starts the writer over a store.
     pub(crate) fn start(
         settings: &RunnerSettings,
         limits: CheckpointSettings,
         plan: &PipelinePlan,
         reader: Reader,
-        position: u64,
+        source: Source,
     ) -> Self {
         let (queue, messages) = mpsc::channel(QUEUE);
-        let facts = Facts::new(settings, plan);
-        let writer = Writer::new(settings.lake.clone(), table_name(&plan.name), limits, facts, reader, position);
+        let facts = Facts { store: source.name, ..Facts::new(settings, plan) };
+        let writer = Writer::new(settings.lake.clone(), table_name(&plan.name), limits, facts, reader, source);
         tokio::spawn(writer.run(messages));
         Self(queue)
     }

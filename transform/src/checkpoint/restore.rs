@@ -13,6 +13,17 @@ use crate::{
     state::{META, StateStore, Writes},
 };
 
+/// The bronze version that the checkpoint in the lake stands for; none when there is none of this state.
+pub(crate) async fn position_of(lake: &Lake, plan: &PipelinePlan, facts: Facts) -> Result<Option<u64>> {
+    let name = table_name(&plan.name);
+    let mut table = match lake.open(&name).await {
+        Ok(table) => table,
+        Err(karat_lake::Error::UnknownTable(_)) => return Ok(None),
+        Err(error) => return unusable(&name, error.into()).map(|_| None),
+    };
+    Ok(facts.position_in(&mut table).await?)
+}
+
 /// Makes the state store in `folder` from the checkpoint in the lake, in place of what a half-made one left. False when the
 /// lake has none of this state; a store that is not whole has no position, so a crash in here is made good by the next try.
 pub(crate) async fn restore(
@@ -61,7 +72,7 @@ pub(crate) async fn restore(
         position,
         rows,
         took = ?began.elapsed(),
-        "the state was lost and is restored from the checkpoint in the lake"
+        "the state is restored from the checkpoint in the lake"
     );
     Ok(true)
 }

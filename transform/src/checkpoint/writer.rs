@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    CheckpointSettings, Facts,
+    CheckpointSettings, Facts, Source,
     rows::{Rows, table_spec},
 };
 use crate::{
@@ -45,8 +45,7 @@ pub(super) struct Writer {
     limits: CheckpointSettings,
     facts: Facts,
     reader: Reader,
-    /// Bronze version of the store when this began.
-    begins_at: u64,
+    source: Source,
     table: Option<Table>,
     /// Whether the table's files, with what is pending, add up to the state.
     is_whole: bool,
@@ -89,7 +88,7 @@ impl Writer {
         limits: CheckpointSettings,
         facts: Facts,
         reader: Reader,
-        begins_at: u64,
+        source: Source,
     ) -> Self {
         Self {
             lake,
@@ -97,7 +96,7 @@ impl Writer {
             limits,
             facts,
             reader,
-            begins_at,
+            source,
             table: None,
             is_whole: false,
             pending: Pending::default(),
@@ -150,9 +149,10 @@ impl Writer {
     async fn open(&mut self) -> Result<()> {
         let mut table = self.lake.open_or_create(&table_spec(&self.name)).await?;
         let position = self.facts.position_in(&mut table).await?;
-        self.is_whole = position == Some(self.begins_at);
+        let is_ours = self.source.before.is_some() && table.position("store").await? == self.source.before;
+        self.is_whole = is_ours && position == Some(self.source.position);
         if self.is_whole {
-            (self.written, self.whole) = (self.begins_at, bytes(table.files()));
+            (self.written, self.whole) = (self.source.position, bytes(table.files()));
         }
         self.table = Some(table);
         Ok(())

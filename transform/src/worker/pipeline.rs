@@ -1,9 +1,13 @@
 //! One pipeline of a worker: takes batches, poll after poll, replay after replay, for as long as the worker runs.
 //!
+//! It works while this process owns the pipeline (`worker::ownership`). When the pipeline goes to another process, or
+//! another process shows up in its tables, it lets everything go and waits until the pipeline is its own again; then it
+//! begins with what the tables say.
+//!
 //! What fails here is the pipeline's own matter: it *pauses*, which the event log, the status and its epoch say, while
 //! ingestion and the other pipelines go on. Nothing is lost by it, because everything is in bronze. A failure that may pass
 //! is tried again after a while; SQL that fails, or columns that no table can hold, wait for a better declaration, which is
-//! a restart, or for a replay. Only another owner of the tables ends the worker.
+//! a restart, or for a replay.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::WorkerSettings;
+use super::{WorkerSettings, ownership::Claim};
 use crate::{
     Error, Result, bronze,
     journal::{Entry, Journal, Kind},
@@ -42,6 +46,7 @@ pub(super) struct PipelineTask {
     pub(super) journal: Journal,
     batches: mpsc::Receiver<ShapedBatch>,
     orders: mpsc::Receiver<Order>,
+    claim: Claim,
     wait: Duration,
     /// Why it pauses, as it was noted.
     pub(super) paused_for: Option<String>,
@@ -52,6 +57,12 @@ struct Rebuild {
     began: Instant,
     task: JoinHandle<Result<Runner>>,
     done: Option<Order>,
+}
+
+/// Why the work on a pipeline ended without a failure.
+enum Ended {
+    Stopped,
+    HandedOver,
 }
 
 /// How a pause ends.
@@ -67,44 +78,86 @@ impl PipelineTask {
         pipeline: Pipeline,
         batches: mpsc::Receiver<ShapedBatch>,
         orders: mpsc::Receiver<Order>,
+        claim: Claim,
         journal: Journal,
     ) -> Self {
-        Self { settings, pipeline, journal, batches, orders, wait: FIRST_WAIT, paused_for: None }
+        Self { settings, pipeline, journal, batches, orders, claim, wait: FIRST_WAIT, paused_for: None }
     }
 
-    /// Runs until the worker stops, or another owner shows up.
+    /// Runs until the worker stops.
     pub(super) async fn run(mut self) -> Result<()> {
         let mut order = None;
-        loop {
-            let opened = match order.take() {
-                Some(done) => self.open_rebuilt(done).await,
-                None => self.open().await,
+        while self.own().await {
+            let ended = self.work(order.take()).await;
+            let is_held = self.claim.is_held();
+            self.claim.release();
+            let error = match ended {
+                Ok(Ended::Stopped) => break,
+                Ok(Ended::HandedOver) => continue,
+                // Whoever has the pipeline now says how it is.
+                Err(error) if !is_held => {
+                    tracing::info!(pipeline = self.pipeline.name, %error, "the pipeline is another process's now");
+                    continue;
+                }
+                Err(error) => error,
             };
-            let mut rebuild = None;
-            let ended = match opened {
-                Ok(runner) => self.drive(runner, &mut rebuild).await,
-                Err(error) => Err(error),
-            };
-            if let Some(rebuild) = rebuild {
-                self.give_up(rebuild).await;
-            }
-            let Err(error) = ended else { return Ok(()) };
             if error.is_other_owner() {
-                return Err(error);
+                tracing::warn!(
+                    pipeline = self.pipeline.name,
+                    %error,
+                    "another process was at work on the tables; this one begins again with what they say"
+                );
+            } else {
+                self.pause(&error).await;
             }
-            self.pause(&error).await;
             order = match self.wait_after(&error).await {
-                Waited::Stopped => return Ok(()),
+                Waited::Stopped => break,
                 Waited::Ordered(done) => Some(done),
                 Waited::LongEnough => None,
             };
         }
+        Ok(())
     }
 
-    async fn drive(&mut self, mut runner: Runner, rebuild: &mut Option<Rebuild>) -> Result<()> {
+    /// Waits until the pipeline is ours; false when the worker stops. What is handed over meanwhile is in bronze.
+    async fn own(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.claim.held() => return true,
+                batch = self.batches.recv() => if batch.is_none() {
+                    return false;
+                },
+            }
+        }
+    }
+
+    async fn work(&mut self, order: Option<Order>) -> Result<Ended> {
+        let mut losing = self.claim.losing();
+        let open = async {
+            match order {
+                Some(done) => self.open_rebuilt(done).await,
+                None => self.open().await,
+            }
+        };
+        let runner = tokio::select! {
+            biased;
+            () = losing.lost() => return Ok(Ended::HandedOver),
+            opened = open => opened?,
+        };
+        let mut rebuild = None;
+        let ended = self.drive(runner, &mut rebuild).await;
+        if let Some(rebuild) = rebuild {
+            self.give_up(rebuild).await;
+        }
+        ended
+    }
+
+    async fn drive(&mut self, mut runner: Runner, rebuild: &mut Option<Rebuild>) -> Result<Ended> {
         if runner.resume().await? {
             self.announce(&runner).await;
         }
+        let mut losing = self.claim.losing();
         // A broken `fail` rule pauses after its batch is committed, until a restart or a replay.
         let mut is_paused = false;
         let mut watch = Watch::new(&self.pipeline.references);
@@ -112,6 +165,10 @@ impl PipelineTask {
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                () = losing.lost() => {
+                    runner.finish().await?;
+                    return Ok(Ended::HandedOver);
+                }
                 batch = self.batches.recv() => match batch {
                     // What a paused pipeline leaves is in bronze: it goes on from there.
                     Some(_) if is_paused => {}
@@ -121,9 +178,10 @@ impl PipelineTask {
                     }
                     None => break,
                 },
-                Some(done) = self.orders.recv(), if rebuild.is_none() => {
+                // Nobody waits for one that another process executes.
+                Some(done) = self.orders.recv(), if rebuild.is_none() => if !done.is_closed() {
                     *rebuild = Some(self.start_rebuild(&runner, Some(done), "ordered"));
-                }
+                },
                 _ = look.tick(), if rebuild.is_none() && !watch.is_empty() => {
                     if self.references_changed(&mut watch).await? {
                         *rebuild = Some(self.start_rebuild(&runner, None, "a reference table changed"));
@@ -146,7 +204,8 @@ impl PipelineTask {
             }
         }
         runner.publish(true).await?;
-        runner.finish().await
+        runner.finish().await?;
+        Ok(Ended::Stopped)
     }
 
     /// Waits until there is a reason to try again. What is handed over meanwhile is in bronze.
@@ -156,13 +215,17 @@ impl PipelineTask {
         let is_over =
             async { if error.may_pass() { tokio::time::sleep(wait).await } else { std::future::pending().await } };
         tokio::pin!(is_over);
+        let mut losing = self.claim.losing();
         loop {
             tokio::select! {
                 batch = self.batches.recv() => if batch.is_none() {
                     return Waited::Stopped;
                 },
-                Some(done) = self.orders.recv() => return Waited::Ordered(done),
+                Some(done) = self.orders.recv() => if !done.is_closed() {
+                    return Waited::Ordered(done);
+                },
                 () = &mut is_over => return Waited::LongEnough,
+                () = losing.lost() => return Waited::LongEnough,
             }
         }
     }
@@ -171,7 +234,7 @@ impl PipelineTask {
     async fn look_for_versions(&mut self, runner: &mut Runner) -> Result<bool> {
         let before = runner.position();
         let mut is_paused = false;
-        while !is_paused && runner.catch_up().await? {
+        while !is_paused && self.claim.is_held() && runner.catch_up().await? {
             is_paused = self.has_paused(runner);
         }
         if runner.publish(false).await? || runner.position() != before {
@@ -183,14 +246,16 @@ impl PipelineTask {
 
     /// Processes a shaped batch.
     async fn take(&mut self, runner: &mut Runner, batch: ShapedBatch) -> Result<()> {
-        if batch.version <= runner.position() {
-            return Ok(());
+        // Another process wrote versions in between, or a batch was not handed over: the files have them all.
+        while runner.position() < batch.after && self.claim.is_held() {
+            runner.catch_up_part(batch.after).await?;
         }
         if batch.after == runner.position() {
             runner.advance(batch.version, batch.shaped?, batch.positions).await?;
         } else {
-            // Another process wrote versions in between, or a batch was not handed over: the files have them all.
-            runner.catch_up_to(batch.version).await?;
+            while runner.position() < batch.version && self.claim.is_held() {
+                runner.catch_up_part(batch.version).await?;
+            }
         }
         // A step without changes of a table leaves what waits there.
         runner.publish(false).await?;

@@ -15,8 +15,11 @@ mod faults;
 mod judged;
 #[cfg(debug_assertions)]
 mod maintenance;
+#[cfg(debug_assertions)]
+mod owners;
 mod pauses;
 mod random_gold;
 mod references;
 mod second_pipeline;
 mod support;
+mod topics;

@@ -81,9 +81,7 @@ impl World {
 
     /// Starts the worker on a runtime of the caller, who can drop that with everything in it.
     pub fn start_on(&self, runtime: &Handle) -> Running {
-        let (stop, stopped) = watch::channel(false);
-        let (commands, orders) = mpsc::channel(1);
-        Running { stop, commands, task: runtime.spawn(worker::run(self.settings.clone(), stopped, orders)) }
+        start_on(self.settings.clone(), runtime)
     }
 
     pub fn pipeline(&self) -> &Pipeline {
@@ -176,9 +174,25 @@ impl World {
     }
 }
 
+/// Starts a worker with settings of its own.
+pub fn start(settings: WorkerSettings) -> Running {
+    start_on(settings, &Handle::current())
+}
+
+fn start_on(settings: WorkerSettings, runtime: &Handle) -> Running {
+    let (stop, stopped) = watch::channel(false);
+    let (commands, orders) = mpsc::channel(1);
+    Running { stop, commands, task: runtime.spawn(worker::run(settings, stopped, orders)) }
+}
+
 impl Running {
     pub fn is_over(&self) -> bool {
         self.task.is_finished()
+    }
+
+    /// Waits for its end by itself.
+    pub async fn ended(self) -> karat_transform::Result<()> {
+        tokio::time::timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap()
     }
 
     pub async fn stop(self) {
@@ -188,7 +202,9 @@ impl Running {
 
     /// Orders a replay; does not wait for it.
     pub async fn order_replay(&self, pipeline: &str) {
-        let (done, _) = oneshot::channel();
+        let (done, ended) = oneshot::channel();
+        // An order that nobody waits for is not carried out.
+        tokio::spawn(ended);
         self.commands.send(Command::Replay { pipeline: pipeline.to_owned(), done }).await.unwrap();
     }
 

@@ -1,0 +1,192 @@
+//! Several transform processes on one lake and one topic of eight partitions, on a real broker, under a load that the
+//! judge watches.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use karat_oracle::{Outcome, Verdict};
+use serde_json::Value;
+
+use crate::{
+    client::{Client, run_event},
+    judged::{BATCH, Judged, answer_of},
+    kafka::on_own_topic,
+    process::{Karat, Said},
+    sample::assert_no_difference,
+    wait::until,
+};
+
+/// Everything must be in gold so long after the fault is over. The time after which a dead member is thrown out of its
+/// group is in it.
+const LONGEST_DRAIN: Duration = Duration::from_secs(90);
+
+/// How long a group waits for a silent member: the shortest that brokers allow.
+pub const SESSION: Duration = Duration::from_secs(6);
+
+/// One process with the doors, and any number of processes with the pipelines, each with a data folder of its own.
+pub struct Fleet {
+    pub judged: Judged,
+    pub client: Client,
+    pub transforms: BTreeMap<usize, Karat>,
+    pub ingest: Karat,
+    pub topic: String,
+    common: Vec<String>,
+    starts: usize,
+}
+
+/// The broker that tests may use; says so when there is none.
+pub fn broker() -> Option<String> {
+    let broker = std::env::var("KARAT_TEST_KAFKA").ok();
+    if broker.is_none() {
+        eprintln!("left out, because KARAT_TEST_KAFKA names no broker: `make test-services` starts one");
+    }
+    broker
+}
+
+impl Fleet {
+    /// The doors reach the log at `door`, the pipelines at `log`.
+    pub async fn new(door: &str, log: &str) -> Self {
+        let mut judged = Judged::new().await;
+        let (topic, declared) = on_own_topic();
+        judged.bronze = karat_transform::bronze::table_name(&topic);
+        let pipelines = judged.folder.text("pipelines.toml");
+        std::fs::write(&pipelines, declared.replacen("partitions = 4", "partitions = 8", 1)).unwrap();
+        let lake = judged.folder.text("data/lake");
+        let session = format!("session.timeout.ms={}", SESSION.as_millis());
+        let common = |broker: &str| -> Vec<String> {
+            let mut words = vec!["--kafka", broker, "--pipelines", &pipelines, "--lake", &lake];
+            for property in [&session, "heartbeat.interval.ms=500", "message.timeout.ms=5000"] {
+                words.extend(["--kafka-property", property]);
+            }
+            words.into_iter().map(str::to_owned).collect()
+        };
+        let doors = common(door);
+        let mut words = vec!["ingest", "--listen", "127.0.0.1:0", "--without-limits"];
+        words.extend(doors.iter().map(String::as_str));
+        let mut ingest = judged.folder.start("ingest", &words);
+        let client = Client::new(&ingest.url().await, &judged.key);
+        Self { judged, client, transforms: BTreeMap::new(), ingest, topic, common: common(log), starts: 0 }
+    }
+
+    /// Starts the process `number`, whose data folder stays when it ends.
+    pub fn start(&mut self, number: usize) {
+        self.starts += 1;
+        let folder = &self.judged.folder;
+        let (data, name) = (folder.text(&format!("machine-{number}")), format!("transform-{number}-{}", self.starts));
+        let words: Vec<&str> = ["transform"].into_iter().chain(self.common.iter().map(String::as_str)).collect();
+        let karat = folder.start_in(&data, &name, &words, &[]);
+        assert!(self.transforms.insert(number, karat).is_none(), "{number} runs already");
+    }
+
+    pub fn kill(&mut self, number: usize) {
+        self.transforms.remove(&number).unwrap().kill();
+    }
+
+    pub async fn stop(&mut self, number: usize) {
+        self.transforms.remove(&number).unwrap().stop().await;
+    }
+
+    /// The processes that believe to own the pipeline.
+    pub fn owners(&self) -> Vec<usize> {
+        let owns = |karat: &Karat| {
+            let err = karat.err();
+            let last = err.lines().rfind(|line| line.contains("the owner of a pipeline changed"));
+            last.is_some_and(|line| line.contains("owned=true"))
+        };
+        self.transforms.iter().filter(|(_, karat)| owns(karat)).map(|(number, _)| *number).collect()
+    }
+
+    pub async fn owner(&self) -> usize {
+        until("one process owns the pipeline", async || match self.owners()[..] {
+            [owner] => Some(owner),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Publishes until it is ended, whatever the answers.
+    pub fn load(&self) -> Load {
+        Load::start(&self.client, self.judged.next)
+    }
+
+    /// Waits until everything is in gold, and asks the judge. How long that took, too.
+    pub async fn drain(&mut self, context: &str) -> (Verdict, Duration) {
+        let began = Instant::now();
+        loop {
+            self.transforms.values_mut().for_each(Karat::assert_alive);
+            let numbers = self.judged.next..self.judged.next + BATCH;
+            let events: Vec<Value> = numbers.clone().map(run_event).collect();
+            let answer = self.client.publish(&events, "?wait=gold").await.unwrap();
+            let status = answer.status().as_u16();
+            let outcome = if status < 300 { Outcome::Acknowledged } else { Outcome::Unknown };
+            self.judged.note_all(numbers.map(|number| (number, outcome)).collect());
+            if status == 200 {
+                break;
+            }
+            assert!(began.elapsed() < LONGEST_DRAIN, "{context}: not drained in time");
+        }
+        let drained = began.elapsed();
+        let verdict = self.judged.judge().await;
+        verdict.assert_clean(context);
+        (verdict, drained)
+    }
+
+    /// Runs a command on the lake and the log of the fleet.
+    pub async fn run(&self, words: &[&str]) -> Said {
+        let words: Vec<&str> = words.iter().copied().chain(self.common.iter().map(String::as_str)).collect();
+        self.judged.folder.run(&words).await
+    }
+
+    /// Ends everything, and verifies every table.
+    pub async fn end(mut self) {
+        self.drain("in the end").await;
+        for (_, karat) in std::mem::take(&mut self.transforms) {
+            karat.stop().await;
+        }
+        assert_no_difference(&self.run(&["table", "verify", "--format", "json"]).await.json());
+        assert!(self.judged.ledger.acknowledged() > 0, "nothing was acknowledged");
+        self.judged.judge().await.assert_clean("after the end");
+        self.ingest.stop().await;
+    }
+}
+
+/// Publishing that goes on until it is ended.
+pub struct Load {
+    is_over: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<Vec<(u64, Outcome)>>,
+}
+
+impl Load {
+    fn start(client: &Client, mut next: u64) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, client) = (Arc::clone(&is_over), client.clone());
+        let task = tokio::spawn(async move {
+            let mut told = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                let numbers = next..next + BATCH;
+                next += BATCH;
+                let events: Vec<Value> = numbers.clone().map(run_event).collect();
+                let outcome = match answer_of(&client, &events).await {
+                    Some((status, _)) if status.as_u16() == 202 => Outcome::Acknowledged,
+                    // The log did not answer: nothing of it may be there, or all of it.
+                    _ => Outcome::Unknown,
+                };
+                told.extend(numbers.map(|number| (number, outcome)));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            told
+        });
+        Self { is_over, task }
+    }
+
+    pub async fn end(self) -> Vec<(u64, Outcome)> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.task.await.unwrap()
+    }
+}

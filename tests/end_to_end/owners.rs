@@ -1,0 +1,90 @@
+//! Processes share a topic and its pipeline on a real broker: they come, go, die and freeze, and nothing is lost or doubled.
+
+use std::time::{Duration, Instant};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
+
+use crate::{
+    fleet::{Fleet, SESSION, broker},
+    report::seed,
+    wait::until,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_owner_is_replaced_and_refused_when_it_comes_back() {
+    let Some(broker) = broker() else { return };
+    let mut fleet = Fleet::new(&broker, &broker).await;
+    fleet.start(0);
+    fleet.start(1);
+    let load = fleet.load();
+    let stale = fleet.owner().await;
+    fleet.transforms[&stale].signal("STOP");
+    let next =
+        until("another process owns the pipeline", async || fleet.owners().into_iter().find(|owner| *owner != stale))
+            .await;
+    let told = load.end().await;
+    fleet.judged.note_all(told);
+    fleet.drain("one process is frozen").await;
+    let load = fleet.load();
+    fleet.transforms[&stale].signal("CONT");
+    until("the old owner knows that it is none", async || (fleet.owner().await == next).then_some(())).await;
+    let told = load.end().await;
+    fleet.judged.note_all(told);
+    fleet.drain("the old owner is back").await;
+    // It takes over again where the other one is, when that one stops.
+    let began = Instant::now();
+    fleet.stop(next).await;
+    fleet.drain("the other one stopped").await;
+    assert!(began.elapsed() < Duration::from_secs(60), "handing over took {:?}", began.elapsed());
+    fleet.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_come_and_go_and_nothing_is_lost_or_doubled() {
+    let Some(broker) = broker() else { return };
+    let mut fleet = Fleet::new(&broker, &broker).await;
+    let mut random = StdRng::seed_from_u64(seed(1));
+    fleet.start(0);
+    let load = fleet.load();
+    storm(&mut fleet, &mut random, Duration::from_secs(20), Duration::from_secs(2)).await;
+    let told = load.end().await;
+    fleet.judged.note_all(told);
+    fleet.drain("after the storm").await;
+    fleet.end().await;
+}
+
+/// Every `pause` a process starts, stops, dies or freezes past its session; each time the group is shared out anew.
+pub async fn storm(fleet: &mut Fleet, random: &mut StdRng, time: Duration, pause: Duration) {
+    let until = Instant::now() + time;
+    let mut frozen: Option<(usize, Instant)> = None;
+    while Instant::now() < until {
+        tokio::time::sleep(pause).await;
+        if let Some((number, since)) = frozen
+            && since.elapsed() > SESSION + Duration::from_secs(3)
+        {
+            fleet.transforms[&number].signal("CONT");
+            frozen = None;
+        }
+        fleet.transforms.iter_mut().for_each(|(_, karat)| karat.assert_alive());
+        let idle: Vec<usize> = (0..4).filter(|number| !fleet.transforms.contains_key(number)).collect();
+        let awake = fleet.transforms.keys().copied().filter(|number| frozen.is_none_or(|(other, _)| other != *number));
+        let awake: Vec<usize> = awake.collect();
+        let victim = awake.iter().copied().choose(random);
+        match (random.random_range(0..4), victim) {
+            (0, Some(victim)) if awake.len() > 1 => fleet.kill(victim),
+            (1, Some(victim)) if awake.len() > 1 => fleet.stop(victim).await,
+            (2, Some(victim)) if awake.len() > 1 && frozen.is_none() => {
+                fleet.transforms[&victim].signal("STOP");
+                frozen = Some((victim, Instant::now()));
+            }
+            _ => {
+                if let Some(number) = idle.first() {
+                    fleet.start(*number);
+                }
+            }
+        }
+    }
+    if let Some((number, _)) = frozen {
+        fleet.transforms[&number].signal("CONT");
+    }
+}

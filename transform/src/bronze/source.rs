@@ -1,0 +1,75 @@
+//! Which topic a bronze table is filled from, and how to go on with another one.
+//!
+//! Offsets mean something in one topic only. So the table remembers the identity of its topic, `<topic>#id`, beside the
+//! positions, and a topic that was deleted and created again is refused by name, however many records it has (spec L3). Somebody
+//! who knows what happened says [`accept`], which moves the positions to what the topic holds.
+
+use std::collections::BTreeMap;
+
+use karat_eventlog::{EventLog, TopicInfo};
+use karat_lake::{Lake, Table, TransactionId};
+use serde::Serialize;
+
+use super::{position_name, table_name};
+use crate::{Error, Result};
+
+/// Application name of the identity of a topic.
+fn identity_name(topic: &str) -> String {
+    format!("{topic}#id")
+}
+
+/// Identity of a topic in 63 bits.
+fn identity(info: &TopicInfo) -> i64 {
+    i64::try_from(xxhash_rust::xxh3::xxh3_64(info.id.as_bytes()) >> 1).unwrap_or_default()
+}
+
+/// Says whether the table was filled from this topic. Gives what its next commit must remember, when it does not know yet.
+pub(super) async fn check(table: &mut Table, info: &TopicInfo) -> Result<Option<TransactionId>> {
+    let (name, found) = (identity_name(&info.name), identity(info));
+    match table.position(&name).await? {
+        None => Ok(Some(TransactionId::new(name, found))),
+        Some(known) if known == found => Ok(None),
+        Some(_) => Err(Error::ForeignTopic { topic: info.name.clone(), table: table.name().to_owned() }),
+    }
+}
+
+/// How a partition goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Accepted {
+    pub partition: u32,
+    /// The next offset that was wanted.
+    pub wanted: i64,
+    /// The next offset that is read now.
+    pub next: i64,
+    /// Records between the two that no table gets; 0 when that cannot be known.
+    pub missing: i64,
+}
+
+/// Moves the positions of a topic's bronze table to what the topic holds: to its begin when it is another topic, else to the
+/// nearest offset that is there. Says how each partition that was moved goes on. Nothing of the table is removed; doing it twice is
+/// as once. No worker may run.
+///
+/// # Errors
+/// A topic or a table that is not there, and a commit that another process was faster with.
+pub async fn accept(log: &dyn EventLog, lake: &Lake, topic: &str) -> Result<Vec<Accepted>> {
+    let info = log.topic(topic).await?;
+    let mut table = lake.open(&table_name(topic)).await?;
+    let is_other = matches!(check(&mut table, &info).await, Err(Error::ForeignTopic { .. }));
+    let mut transactions = BTreeMap::from([(identity_name(topic), identity(&info))]);
+    let mut accepted = Vec::new();
+    for (partition, range) in (0..).zip(&info.partitions) {
+        let name = position_name(topic, partition);
+        let Some(wanted) = table.position(&name).await? else { continue };
+        let next = if is_other { range.begin } else { wanted.clamp(range.begin, range.end) };
+        if next != wanted {
+            let missing = if is_other { 0 } else { (next - wanted).max(0) };
+            transactions.insert(name, next);
+            accepted.push(Accepted { partition, wanted, next, missing });
+        }
+    }
+    if is_other || !accepted.is_empty() {
+        let transactions: Vec<_> = transactions.into_iter().map(|(name, at)| TransactionId::new(name, at)).collect();
+        table.commit(Vec::new(), Vec::new(), &transactions).await?;
+    }
+    Ok(accepted)
+}
