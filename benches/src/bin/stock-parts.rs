@@ -6,6 +6,7 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
+use chrono::DateTime;
 use clap::Parser;
 use karat_benches::{Error, Result, exit_code, machine::cpu_seconds};
 use karat_lake::{
@@ -21,6 +22,7 @@ use karat_lake::{
     },
 };
 use serde::Serialize;
+use serde_json::Value;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -89,10 +91,12 @@ fn run(options: &Options) -> Result<()> {
 }
 
 fn is_good(line: &[u8]) -> bool {
-    let Ok(serde_json::Value::Object(event)) = serde_json::from_slice(line) else { return false };
-    schema().fields().iter().all(|field| match event.get(field.name()) {
-        None | Some(serde_json::Value::Null) => field.is_nullable(),
-        Some(value) => value.is_string() != (field.data_type() == &DataType::Int64),
+    let Ok(Value::Object(event)) = serde_json::from_slice(line) else { return false };
+    schema().fields().iter().all(|field| match (event.get(field.name()), field.data_type()) {
+        (None | Some(Value::Null), _) => field.is_nullable(),
+        (Some(value), DataType::Int64) => value.is_i64(),
+        (Some(Value::String(text)), DataType::Timestamp(..)) => DateTime::parse_from_rfc3339(text).is_ok(),
+        (Some(value), _) => value.is_string(),
     })
 }
 

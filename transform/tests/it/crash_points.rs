@@ -63,7 +63,7 @@ fn round(events: &[NewRecord], rounds: usize, number: usize) -> Vec<NewRecord> {
 
 /// Waits for the armed spot, or says that nothing came by.
 pub async fn reached(armed: &crash::Armed, spot: &str) {
-    let wait = tokio::time::timeout(Duration::from_secs(60), armed.reached());
+    let wait = tokio::time::timeout(Duration::from_secs(180), armed.reached());
     assert!(wait.await.is_ok(), "nothing passed `{spot}`");
 }
 

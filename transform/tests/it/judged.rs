@@ -42,7 +42,7 @@ impl Judged {
 
     /// Publishes part after part, again and again, until the armed spot is reached.
     pub async fn publish_until(&mut self, armed: &Armed, spot: &str, events: &[NewRecord]) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(180);
         for part in events.chunks(30).cycle() {
             self.publish(part.to_vec()).await;
             if tokio::time::timeout(Duration::from_millis(60), armed.reached()).await.is_ok() {
