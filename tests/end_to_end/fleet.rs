@@ -12,6 +12,7 @@ use std::{
 
 use karat_oracle::{Outcome, Verdict};
 use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     client::{Client, run_event},
@@ -38,7 +39,11 @@ pub struct Fleet {
     pub topic: String,
     common: Vec<String>,
     starts: usize,
+    /// One fleet at a time: each has up to five processes.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// The broker that tests may use; says so when there is none.
 pub fn broker() -> Option<String> {
@@ -52,6 +57,7 @@ pub fn broker() -> Option<String> {
 impl Fleet {
     /// The doors reach the log at `door`, the pipelines at `log`.
     pub async fn new(door: &str, log: &str) -> Self {
+        let turn = TURN.lock().await;
         let mut judged = Judged::new().await;
         let (topic, declared) = on_own_topic();
         judged.bronze = karat_transform::bronze::table_name(&topic);
@@ -71,7 +77,7 @@ impl Fleet {
         words.extend(doors.iter().map(String::as_str));
         let mut ingest = judged.folder.start("ingest", &words);
         let client = Client::new(&ingest.url().await, &judged.key);
-        Self { judged, client, transforms: BTreeMap::new(), ingest, topic, common: common(log), starts: 0 }
+        Self { judged, client, transforms: BTreeMap::new(), ingest, topic, common: common(log), starts: 0, _turn: turn }
     }
 
     /// Starts the process `number`, whose data folder stays when it ends.
@@ -129,12 +135,23 @@ impl Fleet {
             if status == 200 {
                 break;
             }
-            assert!(began.elapsed() < LONGEST_DRAIN, "{context}: not drained in time");
+            assert!(began.elapsed() < LONGEST_DRAIN, "{context}: not drained in time\n{}", self.last_words());
         }
         let drained = began.elapsed();
         let verdict = self.judged.judge().await;
         verdict.assert_clean(context);
         (verdict, drained)
+    }
+
+    /// Who owns the pipeline, and the end of what each process said.
+    fn last_words(&self) -> String {
+        let mut words = format!("owners: {:?}", self.owners());
+        for (number, karat) in &self.transforms {
+            let err = karat.err();
+            let lines: Vec<&str> = err.lines().collect();
+            words += &format!("\n-- {number}\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
+        words
     }
 
     /// Runs a command on the lake and the log of the fleet.

@@ -275,7 +275,7 @@ impl Runner {
             }
             let hash = self.bronze.commit_hash(self.position).await?;
             let mut step = self.store.begin();
-            if !self.tables.publish(&mut step, Position { version: self.position, hash }, all).await? {
+            if !self.tables.publish(&mut step, self.position_of(self.position, hash), all).await? {
                 return Ok(false);
             }
             let writes = step.into_writes();
@@ -296,6 +296,10 @@ impl Runner {
             self.keep(writes).await?;
         }
         Ok(())
+    }
+
+    fn position_of(&self, version: u64, hash: i64) -> Position {
+        Position { version, hash, swap: self.swap.unwrap_or_default() }
     }
 
     /// Makes writes permanent that do not move the position.
@@ -387,7 +391,7 @@ impl Runner {
         let hash = self.bronze.commit_hash(version).await?;
         self.point("step.computed").await;
         let has = |table: &str| done.get(table).is_some_and(|reached| *reached >= version);
-        self.tables.commit(&mut step, &self.plan.name, output, Position { version, hash }, has).await?;
+        self.tables.commit(&mut step, &self.plan.name, output, self.position_of(version, hash), has).await?;
         step.put_meta(POSITION, &version)?;
         step.put_meta(AS_OF, &self.as_of_us)?;
         step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;

@@ -25,18 +25,25 @@ pub struct Tables {
     compactions: HashMap<String, Compaction>,
 }
 
-/// The bronze version that a step reaches, and the hash of its commit.
+/// The bronze version that a step reaches, the hash of its commit, and the replay that the tables are of: every commit
+/// says it, so that the newest one is enough to know it.
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
     pub version: u64,
     pub hash: i64,
+    /// See [`Tables::swap`].
+    pub swap: i64,
 }
 
 impl Position {
     /// A table's transactions for this position (decision 10).
-    fn transactions(self, table: &str) -> [TransactionId; 2] {
+    fn transactions(self, table: &str) -> [TransactionId; 3] {
         let version = i64::try_from(self.version).unwrap_or(i64::MAX);
-        [TransactionId::new(table, version), TransactionId::new(hash_name(table), self.hash)]
+        [
+            TransactionId::new(table, version),
+            TransactionId::new(hash_name(table), self.hash),
+            TransactionId::new(swap_name(table), self.swap),
+        ]
     }
 }
 
