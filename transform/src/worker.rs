@@ -183,8 +183,7 @@ async fn run_pipelines(
         let shaping = shaper::run(pipeline.clone(), declared, owned, batches, shaped);
         let name = format!("shaper {}", pipeline.name);
         tasks.spawn(async move { (name, shaping.await) });
-        let task =
-            PipelineTask::new(settings.clone(), pipeline.clone(), taken, orders, claim, stop.clone(), journal.clone());
+        let task = PipelineTask::new(settings.clone(), pipeline.clone(), taken, orders, claim, journal.clone());
         let name = format!("pipeline {}", pipeline.name);
         tasks.spawn(async move { (name, task.run().await) });
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use karat_schemas::{epoch::Notice, pipelines::Pipeline};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -48,7 +48,6 @@ pub(super) struct PipelineTask {
     batches: mpsc::Receiver<ShapedBatch>,
     orders: mpsc::Receiver<Order>,
     claim: Claim,
-    stop: watch::Receiver<bool>,
     poll: Duration,
     /// When a batch of this process came that nothing of others lay before.
     fed: Instant,
@@ -84,7 +83,6 @@ impl PipelineTask {
         batches: mpsc::Receiver<ShapedBatch>,
         orders: mpsc::Receiver<Order>,
         claim: Claim,
-        stop: watch::Receiver<bool>,
         journal: Journal,
     ) -> Self {
         Self {
@@ -94,7 +92,6 @@ impl PipelineTask {
             batches,
             orders,
             claim,
-            stop,
             poll: POLL,
             fed: Instant::now(),
             wait: FIRST_WAIT,
@@ -158,12 +155,9 @@ impl PipelineTask {
                 None => self.open().await,
             }
         };
-        let mut stop = self.stop.clone();
         let runner = tokio::select! {
             biased;
             () = losing.lost() => return Ok(Ended::HandedOver),
-            // As after a crash: the next start does it.
-            _ = stop.wait_for(|stop| *stop) => return Ok(Ended::Stopped),
             opened = open => opened?,
         };
         let mut rebuild = None;
