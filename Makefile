@@ -25,7 +25,7 @@ test: ## Runs every test that needs no service
 
 chaos: ## Random faults under load for MINUTES=2, from SEED if given, with LOG=embedded or kafka; prints a table
 	$(if $(filter kafka,$(LOG)),trap 'dev/kafka.sh stop' EXIT;) \
-	KARAT_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),KARAT_SEED=$(SEED)) \
+	KARAT_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),KARAT_SEED=$(SEED)) $(if $(ONLY),KARAT_CHAOS_ONLY=$(ONLY)) \
 	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact \
 	  $(if $(filter kafka,$(LOG)),chaos_on_kafka::chaos_on_kafka,chaos::chaos)
 

@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 
 KAFKA=${KARAT_TEST_KAFKA:?names no broker: dev/kafka.sh start}
 COUNT=${COUNT:-400000} BAR=${BAR:-1.4} CORES=${CORES:-0,1} RUNS=${RUNS:-3}
-BIN=${CARGO_TARGET_DIR:-target}/release
+BIN=${BIN:-${CARGO_TARGET_DIR:-target}/release}
 SCRATCH=$(mktemp -d)
 TOPIC=bench.scale.$RANDOM$RANDOM
 PIPELINES=$SCRATCH/pipelines.toml

@@ -14,7 +14,7 @@ use deltalake::{
         datatypes::{DataType, Schema, SchemaRef},
     },
     datafusion::catalog::TableProvider,
-    kernel::{Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
+    kernel::{Action, Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
     logstore::LogStoreRef,
     operations::create::CreateBuilder,
 };
@@ -192,7 +192,12 @@ impl Table {
         };
         opened.set_schema(schema);
         // A newest commit that is empty or torn would read as a smaller version, without an error.
-        opened.actions(version).await?;
+        let newest = opened.actions(version).await?.unwrap_or_default();
+        // The positions that are asked for are mostly those of the newest commit; others are looked for in the whole log.
+        opened.transactions.extend(newest.into_iter().filter_map(|action| match action {
+            Action::Txn(id) => Some((id.app_id, Some(id.version))),
+            _ => None,
+        }));
         Ok(opened)
     }
 

@@ -1,4 +1,4 @@
-//! Faults at random on a real broker, with several processes: `make chaos LOG=kafka` (MINUTES, SEED).
+//! Faults at random on a real broker, with several processes: `make chaos LOG=kafka` (MINUTES, SEED, and ONLY for one fault by its name here).
 
 use std::{
     process::Command,
@@ -123,10 +123,13 @@ async fn chaos_on_kafka() {
     fleet.drain("at first").await;
     let mut report = Report::default();
     let until = Instant::now() + Duration::from_secs(60 * minutes);
+    let only = std::env::var("KARAT_CHAOS_ONLY").ok();
+    let is_meant = |fault: &Fault| only.as_ref().is_none_or(|only| *only == format!("{fault:?}"));
+    let faults: Vec<Fault> = FAULTS.into_iter().filter(is_meant).collect();
     let mut rounds = 0;
-    while Instant::now() < until || rounds < FAULTS.len() {
+    while Instant::now() < until || rounds < faults.len() {
         // Each once, and then any.
-        let fault = FAULTS.get(rounds).copied().unwrap_or_else(|| *FAULTS.choose(&mut random).unwrap());
+        let fault = faults.get(rounds).copied().unwrap_or_else(|| *faults.choose(&mut random).unwrap());
         eprintln!("round {rounds}: {}", fault.name());
         let load = fleet.load();
         tokio::time::sleep(Duration::from_millis(random.random_range(300..2_000))).await;

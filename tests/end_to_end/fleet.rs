@@ -10,8 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
+use karat_eventlog::{
+    ConsumerSettings, EventLog, PollLimits, StartPositions,
+    kafka::{KafkaLog, KafkaSettings},
+};
 use karat_oracle::{Outcome, Verdict};
 use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     client::{Client, run_event},
@@ -36,9 +42,14 @@ pub struct Fleet {
     pub transforms: BTreeMap<usize, Karat>,
     pub ingest: Karat,
     pub topic: String,
+    broker: String,
     common: Vec<String>,
     starts: usize,
+    /// One fleet at a time: each has up to five processes.
+    _turn: MutexGuard<'static, ()>,
 }
+
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// The broker that tests may use; says so when there is none.
 pub fn broker() -> Option<String> {
@@ -52,6 +63,7 @@ pub fn broker() -> Option<String> {
 impl Fleet {
     /// The doors reach the log at `door`, the pipelines at `log`.
     pub async fn new(door: &str, log: &str) -> Self {
+        let turn = TURN.lock().await;
         let mut judged = Judged::new().await;
         let (topic, declared) = on_own_topic();
         judged.bronze = karat_transform::bronze::table_name(&topic);
@@ -71,7 +83,17 @@ impl Fleet {
         words.extend(doors.iter().map(String::as_str));
         let mut ingest = judged.folder.start("ingest", &words);
         let client = Client::new(&ingest.url().await, &judged.key);
-        Self { judged, client, transforms: BTreeMap::new(), ingest, topic, common: common(log), starts: 0 }
+        Self {
+            judged,
+            client,
+            transforms: BTreeMap::new(),
+            ingest,
+            topic,
+            broker: log.to_owned(),
+            common: common(log),
+            starts: 0,
+            _turn: turn,
+        }
     }
 
     /// Starts the process `number`, whose data folder stays when it ends.
@@ -129,12 +151,50 @@ impl Fleet {
             if status == 200 {
                 break;
             }
-            assert!(began.elapsed() < LONGEST_DRAIN, "{context}: not drained in time");
+            assert!(began.elapsed() < LONGEST_DRAIN, "{context}: not drained in time\n{}", self.last_words());
         }
         let drained = began.elapsed();
         let verdict = self.judged.judge().await;
+        if !verdict.lost.is_empty() {
+            eprintln!("{context}: what the broker has of the last events\n{}", self.in_the_log().await);
+        }
         verdict.assert_clean(context);
         (verdict, drained)
+    }
+
+    /// Where each of the last events is in the log, to tell a loss of the broker from one of ours.
+    async fn in_the_log(&self) -> String {
+        let properties = std::collections::BTreeMap::new();
+        let settings = KafkaSettings { bootstrap: self.broker.clone(), properties, replication: 1 };
+        let log = KafkaLog::connect(settings).await.unwrap();
+        let ends = log.topic(&self.topic).await.unwrap().partitions;
+        let (group, topic) = (uuid::Uuid::new_v4().to_string(), self.topic.clone());
+        let start = Arc::new(FromTheBeginning);
+        let mut consumer = log.consumer(ConsumerSettings { group, topic, start }).await.unwrap();
+        let mut open: i64 = ends.iter().map(|range| range.end - range.begin).sum();
+        let (mut places, began) = (Vec::new(), Instant::now());
+        while open > 0 && began.elapsed() < LONGEST_DRAIN {
+            let limits = PollLimits { max_records: 10_000, max_bytes: 16 << 20, max_wait: Duration::from_secs(1) };
+            for record in consumer.poll(limits).await.unwrap().records {
+                open -= 1;
+                let id = record.headers.get("ce_id").map(String::from_utf8_lossy).unwrap_or_default().into_owned();
+                places.push((id, record.partition, record.offset));
+            }
+        }
+        places.sort();
+        let last = &places[places.len().saturating_sub(1_000)..];
+        last.iter().map(|(id, partition, offset)| format!("{id} {partition}/{offset}\n")).collect()
+    }
+
+    /// Who owns the pipeline, and the end of what each process said.
+    fn last_words(&self) -> String {
+        let mut words = format!("owners: {:?}", self.owners());
+        for (number, karat) in &self.transforms {
+            let err = karat.err();
+            let lines: Vec<&str> = err.lines().collect();
+            words += &format!("\n-- {number}\n{}", lines[lines.len().saturating_sub(20)..].join("\n"));
+        }
+        words
     }
 
     /// Runs a command on the lake and the log of the fleet.
@@ -153,6 +213,15 @@ impl Fleet {
         assert!(self.judged.ledger.acknowledged() > 0, "nothing was acknowledged");
         self.judged.judge().await.assert_clean("after the end");
         self.ingest.stop().await;
+    }
+}
+
+struct FromTheBeginning;
+
+#[async_trait]
+impl StartPositions for FromTheBeginning {
+    async fn next_offsets(&self, _: &str, _: &[u32]) -> karat_eventlog::Result<BTreeMap<u32, i64>> {
+        Ok(BTreeMap::new())
     }
 }
 

@@ -153,8 +153,7 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
 
 async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()> {
     let name = table.name().to_owned();
-    let application = swap_name(&name);
-    if table.position(&application).await? == Some(ready.id) {
+    if table.position(&swap_name(&name)).await? == Some(ready.id) {
         return Ok(());
     }
     let mut files = Vec::new();
@@ -162,10 +161,8 @@ async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()>
         files.push(table.adopt(shadow, file).await?);
     }
     let declaration = declaration_number(&ready.fingerprint);
-    let position = Position { version: ready.position, hash: ready.hash, declaration };
-    let mut positions = position.transactions(&name).to_vec();
-    positions.push(TransactionId::new(application, ready.id));
-    table.replace_all(shadow.schema(), files, &positions).await?;
+    let position = Position { version: ready.position, hash: ready.hash, declaration, swap: ready.id };
+    table.replace_all(shadow.schema(), files, &position.transactions(&name)).await?;
     Ok(())
 }
 

@@ -443,7 +443,8 @@ impl Runner {
 
     async fn position_at(&self, version: u64) -> Result<Position> {
         let hash = self.bronze.commit_hash(version).await?;
-        Ok(Position { version, hash, declaration: declaration_number(&self.plan.fingerprint) })
+        let declaration = declaration_number(&self.plan.fingerprint);
+        Ok(Position { version, hash, declaration, swap: self.swap.unwrap_or_default() })
     }
 
     async fn point(&self, name: &str) {

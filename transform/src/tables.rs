@@ -29,23 +29,27 @@ pub struct Tables {
 /// Rows that a new table takes at a time: whole slots.
 const PART_ROWS: usize = 1 << 16;
 
-/// The bronze version that a step reaches, the hash of its commit, and the number of the declaration, reference tables
-/// included, that made the rows (decisions 6 and 10).
+/// The bronze version that a step reaches, and what made the rows. Every commit says all of it, so that the newest one is
+/// enough to know it (decisions 6 and 10).
 #[derive(Debug, Clone, Copy)]
 pub struct Position {
     pub version: u64,
     pub hash: i64,
+    /// Number of the declaration, in which the content of reference tables is.
     pub declaration: i64,
+    /// The replay that the tables are of: see [`Tables::swap`].
+    pub swap: i64,
 }
 
 impl Position {
     /// A table's transactions for this position.
-    pub fn transactions(self, table: &str) -> [TransactionId; 3] {
+    pub fn transactions(self, table: &str) -> [TransactionId; 4] {
         let version = i64::try_from(self.version).unwrap_or(i64::MAX);
         [
             TransactionId::new(table, version),
             TransactionId::new(hash_name(table), self.hash),
             TransactionId::new(format!("{table}#declaration"), self.declaration),
+            TransactionId::new(swap_name(table), self.swap),
         ]
     }
 }

@@ -8,6 +8,7 @@
 //! store is synced.
 
 mod opening;
+mod orders;
 mod ownership;
 mod pipeline;
 

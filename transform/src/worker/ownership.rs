@@ -8,33 +8,28 @@
 //! - A process that was thrown out of the group, and does not know it yet, may still believe that it owns a pipeline. It is
 //!   fenced by the tables: each commit and each epoch is put-if-absent on what it knows. Ownership saves work; it is not
 //!   what correctness rests on.
-//! - An order is executed by the owner of its pipeline, and counts as executed when its outcome is in the lake. One that is
-//!   given up because the pipeline goes to another process is executed there.
+//! - The owner of a partition takes the orders on it (`worker::orders`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
+use karat_eventlog::{ConsumerSettings, EventLog, StartPositions};
 use karat_lake::{Lake, orders::OrderPositions, outcomes::Outcomes};
-use karat_schemas::{
-    COMMANDS_TOPIC,
-    command::{Command, Outcome},
-    pipelines::Pipeline,
-};
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::JoinSet,
-};
+use karat_schemas::{COMMANDS_TOPIC, pipelines::Pipeline};
+use tokio::sync::{mpsc, watch};
 
-use super::pipeline::Order;
-use crate::{Error, Result, bronze::writer::now_us};
-
-/// Orders that may wait in memory: people give them.
-const MOST_ORDERS: usize = 100;
+use super::{
+    orders::{Executor, take_part},
+    pipeline::Order,
+};
+use crate::Result;
 
 /// How long nothing is tried after a failure: twice as long after each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -87,12 +82,22 @@ impl Losing {
 }
 
 /// A pipeline as the group sees it.
-struct Held {
+pub(super) struct Held {
     pipeline: String,
     partition: u32,
     owned: watch::Sender<bool>,
     busy: watch::Receiver<bool>,
-    orders: mpsc::Sender<Order>,
+    pub(super) orders: mpsc::Sender<Order>,
+}
+
+impl Held {
+    pub(super) fn is_owned(&self) -> bool {
+        *self.owned.borrow()
+    }
+
+    pub(super) fn losing(&self) -> Losing {
+        Losing(self.owned.subscribe())
+    }
 }
 
 /// Asks who owns what.
@@ -101,12 +106,16 @@ pub(crate) struct Owned(Arc<Vec<Held>>);
 
 impl Owned {
     pub(crate) fn is(&self, pipeline: &str) -> bool {
-        self.0.iter().any(|held| held.pipeline == pipeline && *held.owned.borrow())
+        self.held(pipeline).is_some_and(Held::is_owned)
+    }
+
+    pub(super) fn held(&self, pipeline: &str) -> Option<&Held> {
+        self.0.iter().find(|held| held.pipeline == pipeline)
     }
 
     /// Sees one pipeline come and go.
     pub(crate) fn of(&self, pipeline: &str) -> Option<watch::Receiver<bool>> {
-        self.0.iter().find(|held| held.pipeline == pipeline).map(|held| held.owned.subscribe())
+        self.held(pipeline).map(|held| held.owned.subscribe())
     }
 
     fn on(&self, partitions: &[u32]) -> impl Iterator<Item = &Held> {
@@ -161,11 +170,10 @@ impl Ownership {
     pub(super) fn join(self, stop: watch::Receiver<bool>) -> Result<Member> {
         let (positions, outcomes) = (OrderPositions::of(&self.lake)?, Outcomes::of(&self.lake)?);
         let owned = Owned(Arc::new(self.held));
-        let start = Arc::new(Start { log: Arc::clone(&self.log), owned: owned.clone(), positions: positions.clone() });
         let (leave, leaving) = watch::channel(false);
         let (log, group) = (self.log, self.group);
         let executor = Arc::new(Executor { owned: owned.clone(), outcomes, positions, lake: self.lake_id, stop });
-        Ok(Member { owned, leave, task: tokio::spawn(follow(log, group, start, executor, leaving)) })
+        Ok(Member { owned, leave, task: tokio::spawn(follow(log, group, executor, leaving)) })
     }
 }
 
@@ -196,6 +204,10 @@ struct Start {
     log: Arc<dyn EventLog>,
     owned: Owned,
     positions: OrderPositions,
+    /// Which membership this is, and which is the newest: one that failed leaves the group behind our back, and what it
+    /// gives up then may be ours again.
+    number: u64,
+    newest: Arc<AtomicU64>,
 }
 
 #[async_trait]
@@ -215,6 +227,9 @@ impl StartPositions for Start {
     }
 
     async fn taken_away(&self, _topic: &str, partitions: &[u32], lost: bool) {
+        if self.newest.load(Ordering::Acquire) != self.number {
+            return;
+        }
         self.owned.set(partitions, false);
         if lost {
             return;
@@ -226,18 +241,19 @@ impl StartPositions for Start {
 }
 
 /// Stays in the group, through every failure, until it is told to leave.
-async fn follow(
-    log: Arc<dyn EventLog>,
-    group: String,
-    start: Arc<Start>,
-    executor: Arc<Executor>,
-    mut leaving: watch::Receiver<bool>,
-) {
+async fn follow(log: Arc<dyn EventLog>, group: String, executor: Arc<Executor>, mut leaving: watch::Receiver<bool>) {
     let mut wait = FIRST_WAIT;
+    let newest = Arc::new(AtomicU64::new(0));
     loop {
         let began = tokio::time::Instant::now();
-        let settings =
-            ConsumerSettings { group: group.clone(), topic: COMMANDS_TOPIC.to_owned(), start: start.clone() };
+        let start = Arc::new(Start {
+            log: Arc::clone(&log),
+            owned: executor.owned.clone(),
+            positions: executor.positions.clone(),
+            number: newest.fetch_add(1, Ordering::AcqRel) + 1,
+            newest: Arc::clone(&newest),
+        });
+        let settings = ConsumerSettings { group: group.clone(), topic: COMMANDS_TOPIC.to_owned(), start };
         let Err(error) = take_part(log.as_ref(), settings, &executor, leaving.clone()).await else { return };
         executor.owned.lose_all();
         tracing::warn!(%error, "who owns which pipeline is not known now; it is asked again");
@@ -249,126 +265,59 @@ async fn follow(
     }
 }
 
-/// Takes orders until it is told to leave.
-async fn take_part(
-    log: &dyn EventLog,
-    settings: ConsumerSettings,
-    executor: &Arc<Executor>,
-    mut leaving: watch::Receiver<bool>,
-) -> Result<()> {
-    let mut consumer = log.consumer(settings).await?;
-    let limits = PollLimits { max_records: 10, max_bytes: 1 << 20, max_wait: Duration::from_secs(1) };
-    let mut waiting: BTreeMap<u32, VecDeque<(i64, Command)>> = BTreeMap::new();
-    let mut busy = BTreeSet::new();
-    let mut executing = JoinSet::new();
-    loop {
-        for (partition, queue) in &mut waiting {
-            if !busy.contains(partition)
-                && let Some((offset, command)) = queue.pop_front()
-            {
-                busy.insert(*partition);
-                let (executor, partition) = (Arc::clone(executor), *partition);
-                executing.spawn(async move {
-                    let is_done = executor.execute(partition, offset, &command).await;
-                    (partition, offset, command, is_done)
-                });
-            }
-        }
-        let has_room = waiting.values().map(VecDeque::len).sum::<usize>() < MOST_ORDERS;
-        tokio::select! {
-            biased;
-            _ = leaving.wait_for(|leave| *leave) => break,
-            Some(ended) = executing.join_next() => {
-                let (partition, offset, command, is_done) = ended?;
-                busy.remove(&partition);
-                if !is_done && let Some(queue) = waiting.get_mut(&partition)
-                    && queue.front().is_none_or(|(next, _)| *next > offset)
-                {
-                    queue.push_front((offset, command));
-                }
-            }
-            polled = consumer.poll(limits), if has_room => {
-                let polled = polled?;
-                waiting.retain(|partition, _| !polled.revoked.contains(partition));
-                for record in polled.records {
-                    match serde_json::from_slice(&record.payload) {
-                        Ok(command) => waiting.entry(record.partition).or_default().push_back((record.offset, command)),
-                        Err(error) => {
-                            tracing::warn!(offset = record.offset, %error, "an order does not parse and is left out");
-                        }
-                    }
-                }
-            }
-        }
-    }
-    consumer.close().await;
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use karat_eventlog::{TopicSpec, embedded::EmbeddedLog};
 
-struct Executor {
-    owned: Owned,
-    outcomes: Outcomes,
-    positions: OrderPositions,
-    lake: String,
-    stop: watch::Receiver<bool>,
-}
+    use super::*;
 
-impl Executor {
-    /// Executes one order; false when it is to be tried again, here or by another owner.
-    async fn execute(&self, partition: u32, offset: i64, command: &Command) -> bool {
-        let executed = match self.carry_out(command).await {
-            Ok(true) => self.positions.put(partition, offset + 1).await.map(|()| true).map_err(Error::from),
-            other => other,
+    async fn start(folder: &std::path::Path) -> (Start, Claim) {
+        let log = EmbeddedLog::open(folder.join("log")).unwrap();
+        let spec = TopicSpec { name: COMMANDS_TOPIC.to_owned(), partitions: 4, retention: None };
+        log.ensure_topic(&spec).await.unwrap();
+        let lake = Lake::at(folder.join("lake").to_str().unwrap()).unwrap();
+        let (owned, claimed) = watch::channel(false);
+        let (busy, worked_on) = watch::channel(false);
+        let (orders, _) = mpsc::channel(1);
+        let held = Held { pipeline: "shop".to_owned(), partition: 3, owned, busy: worked_on, orders };
+        let start = Start {
+            log: Arc::new(log),
+            owned: Owned(Arc::new(vec![held])),
+            positions: OrderPositions::of(&lake).unwrap(),
+            number: 1,
+            newest: Arc::new(AtomicU64::new(1)),
         };
-        let is_done = executed.unwrap_or_else(|error| {
-            tracing::warn!(partition, offset, %error, "the outcome of an order is not written; it is tried again");
-            false
-        });
-        if !is_done {
-            tokio::time::sleep(FIRST_WAIT).await;
-        }
-        is_done
+        (start, Claim { owned: claimed, busy })
     }
 
-    async fn carry_out(&self, command: &Command) -> Result<bool> {
-        let Command::Replay { pipeline, id, lake } = command;
-        if lake.as_ref().is_some_and(|lake| *lake != self.lake) {
-            return Ok(true);
-        }
-        if let Some(id) = id
-            && self.outcomes.get(id).await?.is_some()
-        {
-            return Ok(true);
-        }
-        let Some(failure) = self.replay(pipeline).await else { return Ok(false) };
-        if let Some(id) = id {
-            let failure = failure.map(|error| error.for_clients());
-            let (id, pipeline) = (id.clone(), pipeline.clone());
-            self.outcomes.put(&Outcome { id, pipeline, ended_at_us: now_us(), failure }).await?;
-        }
-        Ok(true)
+    #[tokio::test]
+    async fn a_partition_is_given_away_when_its_pipeline_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, mut claim) = start(folder.path()).await;
+        start.next_offsets(COMMANDS_TOPIC, &[1, 2]).await.unwrap();
+        assert!(!claim.is_held());
+        start.next_offsets(COMMANDS_TOPIC, &[3]).await.unwrap();
+        claim.held().await;
+        let mut losing = claim.losing();
+        let given = tokio::spawn(async move { start.taken_away(COMMANDS_TOPIC, &[3], false).await });
+        losing.lost().await;
+        assert!(!given.is_finished());
+        claim.release();
+        given.await.unwrap();
     }
 
-    /// How a replay ended; none when the pipeline went to another process first, or the worker stops.
-    async fn replay(&self, pipeline: &str) -> Option<Option<Error>> {
-        let Some(held) = self.owned.0.iter().find(|held| held.pipeline == pipeline) else {
-            return Some(Some(Error::UnknownPipeline(pipeline.to_owned())));
-        };
-        let mut losing = Losing(held.owned.subscribe());
-        let (done, ended) = oneshot::channel();
-        let ended = async {
-            held.orders.send(done).await.ok()?;
-            ended.await.ok()
-        };
-        let result = tokio::select! {
-            biased;
-            () = losing.lost() => return None,
-            result = ended => result?,
-        };
-        let is_over = *self.stop.borrow() || !*held.owned.borrow();
-        match result {
-            Err(Error::ReplayGivenUp) if is_over => None,
-            result => Some(result.err()),
-        }
+    #[tokio::test]
+    async fn what_is_lost_or_of_an_old_membership_waits_for_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, mut claim) = start(folder.path()).await;
+        start.next_offsets(COMMANDS_TOPIC, &[3]).await.unwrap();
+        claim.held().await;
+        // The next membership owns it: the old one has nothing to give away.
+        start.newest.store(2, Ordering::Release);
+        start.taken_away(COMMANDS_TOPIC, &[3], false).await;
+        assert!(claim.is_held());
+        start.newest.store(1, Ordering::Release);
+        start.taken_away(COMMANDS_TOPIC, &[3], true).await;
+        assert!(!claim.is_held());
     }
 }

@@ -27,8 +27,9 @@ use crate::{
     shaper::ShapedBatch,
 };
 
-/// How often a pipeline looks for versions that nobody told it of (spec L4).
+/// How often a pipeline looks for versions that nobody handed over (spec L4): often while other processes write some.
 const POLL: Duration = Duration::from_secs(1);
+const POLL_OF_BUSY: Duration = Duration::from_millis(100);
 
 /// How often a pipeline looks whether the files of its reference tables changed.
 const LOOK_AT_REFERENCES: Duration = Duration::from_secs(5);
@@ -47,6 +48,9 @@ pub(super) struct PipelineTask {
     batches: mpsc::Receiver<ShapedBatch>,
     orders: mpsc::Receiver<Order>,
     claim: Claim,
+    poll: Duration,
+    /// When a batch of this process came that nothing of others lay before.
+    fed: Instant,
     wait: Duration,
     /// Why it pauses, as it was noted.
     pub(super) paused_for: Option<String>,
@@ -81,7 +85,18 @@ impl PipelineTask {
         claim: Claim,
         journal: Journal,
     ) -> Self {
-        Self { settings, pipeline, journal, batches, orders, claim, wait: FIRST_WAIT, paused_for: None }
+        Self {
+            settings,
+            pipeline,
+            journal,
+            batches,
+            orders,
+            claim,
+            poll: POLL,
+            fed: Instant::now(),
+            wait: FIRST_WAIT,
+            paused_for: None,
+        }
     }
 
     /// Runs until the worker stops.
@@ -200,7 +215,7 @@ impl PipelineTask {
                     self.note_replayed(&runner, began, result.as_ref().err());
                     tell(done, result, &self.pipeline.name);
                 }
-                () = tokio::time::sleep(POLL), if !is_paused => is_paused = self.look_for_versions(&mut runner).await?,
+                () = tokio::time::sleep(self.poll), if !is_paused => is_paused = self.look_for_versions(&mut runner).await?,
             }
         }
         runner.publish(true).await?;
@@ -237,7 +252,11 @@ impl PipelineTask {
         while !is_paused && self.claim.is_held() && runner.catch_up().await? {
             is_paused = self.has_paused(runner);
         }
-        if runner.publish(false).await? || runner.position() != before {
+        let has_moved = runner.position() != before;
+        // What this process wrote itself is on its way already, and shaped.
+        let is_of_others = has_moved && self.fed.elapsed() >= POLL;
+        self.poll = if is_of_others { POLL_OF_BUSY } else { (self.poll * 2).min(POLL) };
+        if runner.publish(false).await? || has_moved {
             self.went_on();
             self.announce(runner).await;
         }
@@ -246,6 +265,12 @@ impl PipelineTask {
 
     /// Processes a shaped batch.
     async fn take(&mut self, runner: &mut Runner, batch: ShapedBatch) -> Result<()> {
+        if batch.after <= runner.position() {
+            self.fed = Instant::now();
+        }
+        if batch.version <= runner.position() {
+            return Ok(());
+        }
         // Another process wrote versions in between, or a batch was not handed over: the files have them all.
         while runner.position() < batch.after && self.claim.is_held() {
             runner.catch_up_part(batch.after).await?;
