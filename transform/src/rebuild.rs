@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use karat_lake::{Lake, Table, TransactionId, crash, epochs::Epochs};
+use karat_lake::{Lake, Table, TableSpec, TransactionId, crash, epochs::Epochs, fsck::TableLog};
 use karat_schemas::pipelines::Pipeline;
 use serde::{Deserialize, Serialize};
 
@@ -113,21 +113,28 @@ pub fn finish_pending<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings) -> B
 async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Result<()> {
     let plan = PipelinePlan::new(pipeline).await?;
     let shadow_lake = Lake::at(&rebuild_folder(live).display().to_string())?;
+    let epochs = Epochs::of(&live.lake, &plan.name)?;
+    let mut epoch = epochs.latest().await?.unwrap_or_default();
     let mut versions = BTreeMap::new();
     let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
     for spec in plan.append_specs().into_iter().chain(keyed) {
         let shadow = shadow_lake.open(&spec.name).await?;
-        let mut table = match live.tables.open(&spec.name).await {
-            Ok(table) => table,
-            Err(karat_lake::Error::UnknownTable(_)) => live.tables.open_or_create(&spec).await?,
-            Err(error) => return Err(error.into()),
+        let known = epoch.tables.get(&spec.name).copied();
+        let version = match live.tables.open(&spec.name).await {
+            Ok(mut table) if known.is_none_or(|known| known <= table.version()) => {
+                replace(&mut table, &shadow, ready).await?;
+                table.version()
+            }
+            Err(karat_lake::Error::UnknownTable(_)) if known.is_none() => {
+                let mut table = live.tables.open_or_create(&spec).await?;
+                replace(&mut table, &shadow, ready).await?;
+                table.version()
+            }
+            opened => replace_damaged(&live.tables, &spec, known, opened.err(), &shadow, ready).await?,
         };
-        replace(&mut table, &shadow, ready).await?;
-        versions.insert(spec.name, table.version());
+        versions.insert(spec.name, version);
     }
     crash::point(live.lake.root(), "swap.replaced").await;
-    let epochs = Epochs::of(&live.lake, &plan.name)?;
-    let mut epoch = epochs.latest().await?.unwrap_or_default();
     if epoch.generation < ready.generation {
         epoch.pipeline.clone_from(&plan.name);
         epoch.epoch += 1;
@@ -151,21 +158,47 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
 
 async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()> {
     let name = table.name().to_owned();
-    let application = format!("{name}#swap");
-    if table.position(&application).await? == Some(ready.id) {
+    if table.position(&swap_name(&name)).await? == Some(ready.id) {
         return Ok(());
     }
     let mut files = Vec::new();
     for file in shadow.files() {
         files.push(table.adopt(shadow, file).await?);
     }
-    let positions = [
-        TransactionId::new(&name, i64::try_from(ready.position).unwrap_or(i64::MAX)),
-        TransactionId::new(hash_name(&name), ready.hash),
-        TransactionId::new(application, ready.id),
-    ];
-    table.replace_all(shadow.schema(), files, &positions).await?;
+    table.replace_all(shadow.schema(), files, &positions(&name, ready)).await?;
     Ok(())
+}
+
+/// A table that lost versions, or cannot be read: its new content does not build on the old. `failure` is why it does not
+/// open.
+async fn replace_damaged(
+    lake: &Lake,
+    spec: &TableSpec,
+    known: Option<u64>,
+    failure: Option<karat_lake::Error>,
+    shadow: &Table,
+    ready: &Ready,
+) -> Result<u64> {
+    let (log, known) = (TableLog::read(lake, &spec.name).await?, known.unwrap_or(0));
+    if let Some(failure) = failure
+        && log.newest().is_some_and(|newest| newest >= known && log.is_readable(newest))
+    {
+        return Err(failure.into());
+    }
+    tracing::warn!(table = spec.name, "the table is damaged or lacks versions; its new content takes their place");
+    Ok(karat_lake::fsck::replace_damaged(lake, spec, known, shadow, &positions(&spec.name, ready)).await?)
+}
+
+fn positions(table: &str, ready: &Ready) -> [TransactionId; 3] {
+    [
+        TransactionId::new(table, i64::try_from(ready.position).unwrap_or(i64::MAX)),
+        TransactionId::new(hash_name(table), ready.hash),
+        TransactionId::new(swap_name(table), ready.id),
+    ]
+}
+
+fn swap_name(table: &str) -> String {
+    format!("{table}#swap")
 }
 
 /// Removes what an unfinished rebuild left.

@@ -1,9 +1,11 @@
 //! The transform worker: bronze writers and pipelines, each a named task with one owner.
 //!
-//! A pipeline that cannot go on waits alone (`worker::pipeline`); any other failing task stops the others, and the error is the
+//! A pipeline that cannot go on waits alone (`worker::pipeline`), and so does bronze when its files fail
+//! (`worker::ingestion`); any other failing task stops the others, and the error is the
 //! worker's. On a stop, bronze commits what it collected, the pipelines take what bronze handed over, and every state
 //! store is synced.
 
+mod ingestion;
 mod opening;
 mod pipeline;
 
@@ -29,7 +31,7 @@ use tokio::{
 use self::pipeline::{Order, PipelineTask};
 use crate::{
     Error, Result,
-    bronze::{BronzeSettings, BronzeWriter},
+    bronze::BronzeSettings,
     checkpoint::CheckpointSettings,
     journal::{self, Entry, Journal, Kind},
     maintenance::{self, MaintenanceSettings},
@@ -168,11 +170,9 @@ async fn run_pipelines(
             let name = format!("pipeline {}", pipeline.name);
             tasks.spawn(async move { (name, task.run().await) });
         }
-        let log = Arc::clone(&settings.log);
-        let writer = BronzeWriter::open(topic, settings.bronze, log, &settings.lake, senders).await?;
-        let (group, stop) = (settings.group.clone(), stop.clone());
+        let bronze = ingestion::run(settings.clone(), topic.to_owned(), senders, journal.clone(), stop.clone());
         let name = format!("bronze {topic}");
-        tasks.spawn(async move { (name, writer.run(&group, stop).await) });
+        tasks.spawn(async move { (name, bronze.await) });
     }
     let maintenance = maintenance::run(settings.clone(), stop.clone());
     tasks.spawn(async move { ("maintenance".to_owned(), maintenance.await) });
