@@ -12,7 +12,7 @@ LAKE ?= data/lake
 URL ?= http://127.0.0.1:8080
 MINUTES ?= 2
 
-.PHONY: help check test chaos test-services check-demo lint fmt doc bench demo read-tables check-buckets clean-dev
+.PHONY: help check test chaos soak test-services check-demo lint fmt doc bench demo read-tables check-buckets clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ chaos: ## Random faults under load for MINUTES=2, from SEED if given, with LOG=e
 	KARAT_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),KARAT_SEED=$(SEED)) $(if $(ONLY),KARAT_CHAOS_ONLY=$(ONLY)) \
 	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact \
 	  $(if $(filter kafka,$(LOG)),chaos_on_kafka::chaos_on_kafka,chaos::chaos)
+
+soak: ## Ten commits a second beside maintenance for MINUTES=2; prints what must stay flat
+	KARAT_SOAK_MINUTES=$(MINUTES) \
+	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact soak::soak
 
 test-services: ## Starts real services, runs on them what can run on them, stops them
 	@trap 'dev/kafka.sh stop; dev/services.sh stop' EXIT; \

@@ -147,6 +147,9 @@ pub struct InstanceArgs {
     /// Connections of this process to the database server.
     #[arg(long, env = "KARAT_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: u32,
+    /// How long old versions of tables stay readable, and how old a file without a commit gets, in seconds.
+    #[arg(long, value_name = "SECONDS", env = "KARAT_KEEP_VERSIONS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(10..))]
+    pub keep_versions: u64,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -191,6 +194,23 @@ pub enum TableCommand {
     )]
     Show {
         name: String,
+        #[command(flatten)]
+        instance: InstanceArgs,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Look for torn, altered and missing files, and repair what they held.
+    ///
+    /// Names the table, the version, the file, what is wrong and what helps. Reads every data file whole. Without
+    /// --repair nothing is changed.
+    #[command(after_help = "Examples:\n  karat table fsck\n  karat table fsck gold.daily_summary --repair")]
+    Fsck {
+        /// One table; all when absent.
+        table: Option<String>,
+        /// Repairs: tables of pipelines are rebuilt from bronze, bronze from the log. A running instance rebuilds by itself;
+        /// bronze and the tables in `_karat` need it stopped.
+        #[arg(long)]
+        repair: bool,
         #[command(flatten)]
         instance: InstanceArgs,
         #[arg(long, value_enum, default_value_t)]

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod doctor;
+mod fsck;
 mod openapi;
 pub mod publish;
 mod query;

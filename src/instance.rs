@@ -155,7 +155,7 @@ impl Instance {
             pipelines: Arc::clone(&self.pipelines),
             bronze: BronzeSettings::default(),
             checkpoints: Some(CheckpointSettings::default()),
-            maintenance: MaintenanceSettings::default(),
+            maintenance: MaintenanceSettings::keeping(Duration::from_secs(self.arguments.keep_versions)),
             group: "karat".to_owned(),
         })
     }

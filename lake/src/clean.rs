@@ -26,8 +26,9 @@ pub struct Kept {
     pub age: Duration,
     /// This version and all later ones stay.
     pub version: Option<u64>,
-    /// Of a table whose commits only add, and are read one by one from the first: its log stays whole.
-    pub only_grows: bool,
+    /// Commits after this version stay in the log, whether their files do or not: of a table that is read commit by
+    /// commit from there.
+    pub commits_after: Option<u64>,
 }
 
 /// What went.
@@ -70,7 +71,7 @@ impl Cleaner {
         let (log, data) = self.list(table).await?;
         let oldest = log.oldest_kept(cutoff_ms, kept.version.unwrap_or(u64::MAX)).min(opened.version());
         let mut cleaned = Cleaned::default();
-        let needed = self.needed(&opened, if kept.only_grows { opened.version() } else { oldest }).await?;
+        let needed = self.needed(&opened, oldest).await?;
         let store = self.lake.store(table)?;
         for (path, object) in data {
             let is_old = object.last_modified.timestamp_millis() <= cutoff_ms;
@@ -79,12 +80,19 @@ impl Cleaner {
                 cleaned.bytes += object.size;
             }
         }
-        if !kept.only_grows {
-            for path in log.behind_checkpoint(oldest) {
-                cleaned.log_entries += u64::from(store.delete(path).await.is_ok());
-            }
+        for path in log.behind_checkpoint(oldest.min(kept.commits_after.unwrap_or(u64::MAX))) {
+            cleaned.log_entries += u64::from(store.delete(path).await.is_ok());
         }
+        cleaned.files += self.remove_leftovers(table, kept.age).await?;
         Ok(cleaned)
+    }
+
+    /// Temporary files of writes that a crash ended; only a local disk has them.
+    async fn remove_leftovers(&self, table: &str, age: Duration) -> Result<u64> {
+        let Ok(folder) = self.lake.table_url(table)?.to_file_path() else { return Ok(0) };
+        let removed = tokio::task::spawn_blocking(move || crate::leftovers::remove(&folder, age)).await?;
+        // What could not be removed is left for the next time.
+        Ok(removed.unwrap_or(0))
     }
 
     /// Paths of every file of the versions from `oldest` on.
@@ -189,7 +197,7 @@ mod tests {
     }
 
     fn kept(age: Duration, version: Option<u64>) -> Kept {
-        Kept { age, version, only_grows: false }
+        Kept { age, version, commits_after: None }
     }
 
     #[tokio::test]

@@ -78,6 +78,23 @@ pub(crate) fn parse(table: &str, version: u64, bytes: &Bytes) -> Result<Vec<Acti
     }
 }
 
+/// Whether a commit file has all the lines that it says it has, without parsing them: for commits that somebody else parses,
+/// who would take an empty or a shortened one for whole.
+///
+/// # Errors
+/// [`Error::Damaged`] when it has not.
+pub(crate) fn require_whole(table: &str, version: u64, bytes: &Bytes) -> Result<()> {
+    let lines = || bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let first: serde_json::Value =
+        lines().next().and_then(|line| serde_json::from_slice(line).ok()).unwrap_or_default();
+    let said = first["commitInfo"][NUM_ACTIONS].as_u64();
+    if bytes.is_empty() || said.is_some_and(|said| said != lines().count() as u64) {
+        // Says in words what is wrong.
+        return parse(table, version, bytes).map(drop);
+    }
+    Ok(())
+}
+
 pub(crate) struct Entry<'a> {
     pub(crate) table: &'a str,
     pub(crate) partition_by: &'a [String],
@@ -89,7 +106,7 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    fn bytes(&self) -> Result<Bytes> {
+    pub(crate) fn bytes(&self) -> Result<Bytes> {
         let is_append = self.removes.is_empty();
         let operation = DeltaOperation::Write {
             mode: if is_append { SaveMode::Append } else { SaveMode::Overwrite },
@@ -167,6 +184,10 @@ fn same_positions(entry: &Entry<'_>, version: u64, found: &Bytes) -> Result<bool
     let actions = parse(entry.table, version, found)?;
     let mut num_same = 0;
     for action in actions {
+        // Files that we replace may be among those: only appends may come between.
+        if matches!(action, Action::Remove(_)) && !entry.removes.is_empty() {
+            return Err(fenced(entry, version, "a commit that removes files"));
+        }
         let Action::Txn(transaction) = action else { continue };
         if let Some(ours) = entry.transactions.iter().find(|ours| ours.application == transaction.app_id) {
             if ours.version != transaction.version {

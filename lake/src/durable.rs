@@ -28,6 +28,8 @@ use object_store::{
 };
 use url::Url;
 
+use crate::faulty::{self, Stage};
+
 /// Makes every `file://` table of this process durable. Idempotent.
 pub fn register() {
     static ONCE: Once = Once::new();
@@ -84,6 +86,7 @@ impl ObjectStore for DurableFileSystem {
         };
         let name = location.to_string();
         blocking(move || {
+            faulty::at(Stage::Write, &target).map_err(|error| failed(&name, error))?;
             let temporary = Temporary::create(&target).map_err(|error| failed(&name, error))?;
             let mut offset = 0;
             for chunk in &payload {
@@ -105,6 +108,7 @@ impl ObjectStore for DurableFileSystem {
         let name = location.to_string();
         let error_name = name.clone();
         let (temporary, target) = blocking(move || {
+            faulty::at(Stage::Write, &target).map_err(|error| failed(&error_name, error))?;
             let temporary = Temporary::create(&target).map_err(|error| failed(&error_name, error))?;
             Ok((Arc::new(temporary), target))
         })
@@ -162,12 +166,14 @@ impl Temporary {
     }
 
     fn publish(&self, target: &FilePath, is_create: bool) -> io::Result<()> {
+        faulty::at(Stage::Sync, target)?;
         self.file.sync_all()?;
         if is_create {
             fs::hard_link(&self.path, target)?;
         } else {
             fs::rename(&self.path, target)?;
         }
+        faulty::at(Stage::Folder, target)?;
         sync_folder(target.parent().unwrap_or(FilePath::new("/")))
     }
 }

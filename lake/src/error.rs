@@ -16,7 +16,7 @@ pub enum Error {
     #[error("storage of table `{table}` failed: {source}")]
     Storage { table: String, source: Box<DeltaTableError> },
     /// A data or commit file is missing, empty or does not parse.
-    #[error("table `{table}`: file `{file}` is damaged: {reason}")]
+    #[error("table `{table}`: file `{file}` is damaged: {reason}; `karat table fsck` says what can be done")]
     Damaged { table: String, file: String, reason: String },
     /// Rows do not fit the table.
     #[error("rows do not fit table `{table}`: {reason}")]

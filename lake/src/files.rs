@@ -28,7 +28,10 @@ use deltalake::{
 use object_store::ObjectStoreExt;
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    table::{HASH_TAG, hash_of},
+};
 
 /// What the files of one [`write_file`] call have in common.
 pub(crate) struct FileSpec<'a> {
@@ -52,6 +55,7 @@ pub(crate) async fn write_file(store: &ObjectStoreRef, spec: &FileSpec<'_>, batc
     let folder: String = spec.partition.iter().map(|(column, value)| format!("{column}={value}/")).collect();
     let path = format!("{folder}{}-{}.parquet", spec.prefix, uuid::Uuid::new_v4());
     let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+    let hash = (HASH_TAG.to_owned(), Some(hash_of(&bytes)));
     store.put(&Path::from(path.as_str()), bytes.into()).await?;
     let values = spec.partition.iter().map(|(column, value)| (column.clone(), Some(value.clone()))).collect();
     Ok(Add {
@@ -61,7 +65,7 @@ pub(crate) async fn write_file(store: &ObjectStoreRef, spec: &FileSpec<'_>, batc
         modification_time: crate::table::now_ms(),
         data_change: true,
         stats: Some(stats.to_string()),
-        tags: None,
+        tags: Some([hash].into()),
         deletion_vector: None,
         base_row_id: None,
         default_row_commit_version: None,

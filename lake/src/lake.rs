@@ -52,6 +52,14 @@ impl Lake {
         deltalake::logstore::store_for(&self.root, no_options).map_err(|source| Error::storage(what, source))
     }
 
+    /// The files of one table, rooted at its folder.
+    pub(crate) fn store_of(&self, table: &str) -> Result<Arc<dyn ObjectStore>> {
+        crate::durable::register();
+        let no_options: [(String, String); 0] = [];
+        let url = self.table_url(table)?;
+        deltalake::logstore::store_for(&url, no_options).map_err(|source| Error::storage(table, source))
+    }
+
     pub fn root(&self) -> &Url {
         &self.root
     }

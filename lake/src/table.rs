@@ -1,6 +1,8 @@
 //! One Delta table, held open by its writer or reader.
 
+mod file;
 mod follow;
+mod merged;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,6 +23,8 @@ use deltalake::{
 use object_store::ObjectStoreExt;
 use url::Url;
 
+pub use self::file::DataFile;
+pub(crate) use self::file::{HASH_TAG, hash_of};
 use crate::{
     Error, Result,
     commit::{self, Committed, Entry, TransactionId},
@@ -67,36 +71,6 @@ fn plain_lists(data_type: &DataType) -> DataType {
     match data_type {
         DataType::List(item) => DataType::new_list(plain_lists(item.data_type()), true),
         other => other.clone(),
-    }
-}
-
-/// One data file of a table version.
-#[derive(Debug, Clone)]
-pub struct DataFile(Arc<Add>);
-
-impl DataFile {
-    pub(crate) fn add(&self) -> &Arc<Add> {
-        &self.0
-    }
-
-    /// Path below the table's folder, as the log writes it.
-    pub fn path(&self) -> &str {
-        &self.0.path
-    }
-
-    pub fn size_bytes(&self) -> i64 {
-        self.0.size
-    }
-
-    /// When the file was written, milliseconds since 1970 UTC.
-    pub fn written_at_ms(&self) -> i64 {
-        self.0.modification_time
-    }
-
-    /// Rows in the file, when its statistics say so.
-    pub fn rows(&self) -> Option<u64> {
-        let stats: serde_json::Value = serde_json::from_str(self.0.stats.as_deref()?).ok()?;
-        stats.get("numRecords")?.as_u64()
     }
 }
 
@@ -171,7 +145,7 @@ impl Table {
             // Deprecated in favour of Arrow views of the log; a commit of ours needs the action itself.
             #[allow(deprecated)]
             let add = view.add_action();
-            files.insert(add.path.clone(), DataFile(Arc::new(add)));
+            files.insert(add.path.clone(), DataFile::from(add));
         }
         let version = state.version();
         let blind = BlindDeltaTable::try_new_with_log_store(log.clone()).await.map_err(wrap)?;
@@ -191,7 +165,7 @@ impl Table {
             may_follow_others: false,
         };
         opened.set_schema(schema);
-        // A newest commit that is empty or torn would read as a smaller version, without an error.
+        opened.require_whole_commits().await?;
         let newest = opened.actions(version).await?.unwrap_or_default();
         // The positions that are asked for are mostly those of the newest commit; others are looked for in the whole log.
         opened.transactions.extend(newest.into_iter().filter_map(|action| match action {
@@ -202,8 +176,7 @@ impl Table {
     }
 
     fn set_schema(&mut self, schema: SchemaRef) {
-        let fields = schema.fields().iter().filter(|field| !self.partition_by.contains(field.name()));
-        self.file_schema = Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()));
+        self.file_schema = file_schema_of(&schema, &self.partition_by);
         self.schema = schema;
     }
 
@@ -264,7 +237,7 @@ impl Table {
         crash::point(self.blind.table_url(), "file.before").await;
         let add = write_file(&self.log.object_store(None), &spec, batches).await?;
         crash::point(self.blind.table_url(), "file.after").await;
-        Ok(Some(DataFile(Arc::new(add))))
+        Ok(Some(DataFile::from(add)))
     }
 
     /// Appends rows to a table without partition columns and moves positions, in one version.
@@ -284,7 +257,7 @@ impl Table {
         positions: &[TransactionId],
     ) -> Result<Committed> {
         let removes = removed.iter().filter_map(|path| self.files.get(path)).map(remove).collect();
-        let adds: Vec<Add> = added.iter().map(|file| file.0.as_ref().clone()).collect();
+        let adds: Vec<Add> = added.iter().map(|file| file.add().as_ref().clone()).collect();
         let entry = Entry {
             table: &self.name,
             partition_by: &self.partition_by,
@@ -315,7 +288,8 @@ impl Table {
     pub async fn exchange(&mut self, replaced: Vec<String>, added: Vec<DataFile>) -> Result<Committed> {
         let removes = replaced.iter().filter_map(|path| self.files.get(path)).map(remove);
         let removes = removes.map(|remove| Remove { data_change: false, ..remove }).collect();
-        let adds: Vec<Add> = added.iter().map(|file| Add { data_change: false, ..file.0.as_ref().clone() }).collect();
+        let adds: Vec<Add> =
+            added.iter().map(|file| Add { data_change: false, ..file.add().as_ref().clone() }).collect();
         let entry = Entry {
             table: &self.name,
             partition_by: &self.partition_by,
@@ -340,9 +314,13 @@ impl Table {
             file: file.path().to_owned(),
             reason: error.to_string(),
         })?;
-        let bytes = other.log.object_store(None).get(&path).await?.bytes().await?;
+        let bytes = other.bytes_of(&path).await?;
         self.log.object_store(None).put(&path, bytes.into()).await?;
         Ok(file.clone())
+    }
+
+    pub(crate) async fn bytes_of(&self, path: &Path) -> Result<bytes::Bytes> {
+        Ok(self.log.object_store(None).get(path).await?.bytes().await?)
     }
 
     /// Replaces every file, and the columns when `schema` differs, in one version.
@@ -357,7 +335,7 @@ impl Table {
         };
         let metadata = if names(schema) == names(&self.schema) { None } else { Some(self.metadata_with(schema)?) };
         let removed: Vec<String> = self.files.keys().cloned().collect();
-        let adds: Vec<Add> = added.iter().map(|file| file.0.as_ref().clone()).collect();
+        let adds: Vec<Add> = added.iter().map(|file| file.add().as_ref().clone()).collect();
         let entry = Entry {
             table: &self.name,
             partition_by: &self.partition_by,
@@ -420,13 +398,7 @@ impl Table {
         let (name, url, version) = (self.name.clone(), self.blind.table_url().clone(), self.version);
         tokio::spawn(async move {
             crash::point(&url, "checkpoint.before").await;
-            let written = deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(
-                url.clone(),
-                version,
-                Some(false),
-                None,
-            );
-            if let Err(error) = written.await {
+            if let Err(error) = checkpoint_at(&url, version).await {
                 tracing::warn!(table = name, version, %error, "the log checkpoint was not written");
             }
             crash::point(&url, "checkpoint.after").await;
@@ -437,6 +409,19 @@ impl Table {
     pub fn location_of(&self, path: &str) -> Path {
         Path::from(format!("{}/{path}", self.blind.table_url()))
     }
+}
+
+/// The columns that data files hold: all but those of the partition.
+pub(crate) fn file_schema_of(schema: &SchemaRef, partition_by: &[String]) -> SchemaRef {
+    let fields = schema.fields().iter().filter(|field| !partition_by.contains(field.name()));
+    Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
+}
+
+/// Writes a log checkpoint at `version` of the table at `url`.
+pub async fn checkpoint_at(url: &Url, version: u64) -> Result<()> {
+    let written =
+        deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url.clone(), version, Some(false), None);
+    written.await.map_err(|source| Error::storage(url.as_str(), source))
 }
 
 async fn create(log: LogStoreRef, spec: &TableSpec) -> Result<()> {

@@ -11,7 +11,7 @@ use karat_lake::{
     },
 };
 
-use super::table::versions;
+use super::table::{open_or_say, versions};
 use crate::{
     cli::{Format, InstanceArgs},
     failure::{Failure, Result},
@@ -28,10 +28,7 @@ pub async fn run(sql: &str, arguments: &InstanceArgs, format: Format) -> Result<
         catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
     }
     for (name, version) in versions(&instance, &lake).await? {
-        let table = match version {
-            Some(version) => lake.open_at(&name, version).await?,
-            None => lake.open(&name).await?,
-        };
+        let Some(table) = open_or_say(&lake, &name, version).await else { continue };
         context.register_table(name.as_str(), table.provider().await?)?;
     }
     let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);

@@ -141,14 +141,17 @@ async fn start(name: &str, interval: Interval, arguments: &InstanceArgs) -> Resu
     }
     match instance.running().await {
         Some(note) => order(&instance, name, &note).await?,
-        None => on_the_folder(&instance, name).await?,
+        None => {
+            let _lock = instance.lock()?;
+            on_the_folder(&instance, name).await?;
+        }
     }
     super::print(&format!("{name}: silver and gold are rebuilt"));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Tells the running instance, and waits until the replay has ended there.
-async fn order(instance: &Instance, name: &str, note: &Note) -> Result<()> {
+pub(super) async fn order(instance: &Instance, name: &str, note: &Note) -> Result<()> {
     let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(Failure::unreachable)?;
     let url = format!("{}/api/v1/admin/replays", note.url);
     let ask = |request: reqwest::RequestBuilder| async {
@@ -186,8 +189,8 @@ async fn order(instance: &Instance, name: &str, note: &Note) -> Result<()> {
 /// A running instance answers at once; this bounds the wait for one that hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-async fn on_the_folder(instance: &Instance, name: &str) -> Result<()> {
-    let _lock = instance.lock()?;
+/// Whoever calls this holds the lock of the folder.
+pub(super) async fn on_the_folder(instance: &Instance, name: &str) -> Result<()> {
     let pipeline = instance.pipeline(name)?;
     let lake = instance.lake()?;
     rebuild::finish_pending(pipeline, &instance.runner(pipeline, &lake).await?).await?;

@@ -1,8 +1,8 @@
-//! `karat table ls|show|verify`.
+//! `karat table ls|show|verify`; `fsck` is beside.
 
 use std::process::ExitCode;
 
-use karat_lake::{Lake, epochs::Epochs};
+use karat_lake::{Lake, Table, epochs::Epochs};
 use karat_transform::{
     bronze::table_name,
     journal,
@@ -21,6 +21,9 @@ pub async fn run(command: TableCommand) -> Result<ExitCode> {
     match command {
         TableCommand::Ls { instance, format } => list(&instance, format).await,
         TableCommand::Show { name, instance, format } => show(&name, &instance, format).await,
+        TableCommand::Fsck { table, repair, instance, format } => {
+            super::fsck::run(table.as_deref(), repair, &instance, format).await
+        }
         TableCommand::Verify { pipeline, instance, format } => check(pipeline.as_deref(), &instance, format).await,
     }
 }
@@ -52,14 +55,27 @@ pub async fn versions(instance: &Instance, lake: &Lake) -> Result<Vec<(String, O
     Ok(tables)
 }
 
+/// A table, or a line on standard error that says why there is none: others can be read all the same.
+pub async fn open_or_say(lake: &Lake, name: &str, version: Option<u64>) -> Option<Table> {
+    let opened = match version {
+        Some(version) => lake.open_at(name, version).await,
+        None => lake.open(name).await,
+    };
+    let said = opened.as_ref().err().map(ToString::to_string);
+    if let Some(line) = said.as_ref().and_then(|said| said.lines().next()) {
+        super::note(&format!("table `{name}` cannot be read and is left out: {line}; see `karat table fsck {name}`"));
+    }
+    opened.ok()
+}
+
 async fn list(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
     let instance = Instance::new(arguments)?;
     let lake = instance.lake()?;
-    let mut rows = Vec::new();
+    let (mut rows, mut is_whole) = (Vec::new(), true);
     for (name, version) in versions(&instance, &lake).await? {
-        let table = match version {
-            Some(version) => lake.open_at(&name, version).await?,
-            None => lake.open(&name).await?,
+        let Some(table) = open_or_say(&lake, &name, version).await else {
+            is_whole = false;
+            continue;
         };
         rows.push(TableRow {
             table: name,
@@ -69,9 +85,10 @@ async fn list(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
             bytes: table.files().map(karat_lake::DataFile::size_bytes).sum(),
         });
     }
+    let code = ExitCode::from(if is_whole { 0 } else { FAILED });
     if format == Format::Json {
         super::print_json(&rows)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     let cells = rows.iter().map(|row| {
         vec![
@@ -83,7 +100,7 @@ async fn list(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
         ]
     });
     super::print_table(&["TABLE", "VERSION", "FILES", "ROWS", "BYTES"], &cells.collect::<Vec<_>>());
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 #[derive(Serialize)]

@@ -5,7 +5,7 @@
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{
     client::{Client, run_event},
+    disks::Cut,
     judged::{BATCH, Judged, answer_of},
     process::{Karat, PASSWORD},
     report::{Report, minutes, seed},
@@ -39,10 +40,13 @@ enum Fault {
     LoseState,
     LoseStateAndCheckpoint,
     TornCommit,
+    Damage,
+    FullDisk,
+    PowerCut,
     BadRequests,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 12] = [
     Fault::Kill,
     Fault::KillAtPoint,
     Fault::KillInReplay,
@@ -51,6 +55,9 @@ const FAULTS: [Fault; 9] = [
     Fault::LoseState,
     Fault::LoseStateAndCheckpoint,
     Fault::TornCommit,
+    Fault::Damage,
+    Fault::FullDisk,
+    Fault::PowerCut,
     Fault::BadRequests,
 ];
 
@@ -85,7 +92,7 @@ impl Chaos {
         Self {
             seed,
             random: StdRng::seed_from_u64(seed),
-            judged: Judged::new().await,
+            judged: Judged::on_disk(1024).await,
             karat: None,
             starts: 0,
             report: Report::default(),
@@ -165,6 +172,16 @@ impl Chaos {
                 let _ = fs::remove_dir_all(checkpoint);
             }
             Fault::TornCommit => self.tear_a_commit().await,
+            Fault::Damage => self.damage().await,
+            Fault::FullDisk => self.fill_the_disk(client).await,
+            Fault::PowerCut => {
+                let karat = self.take_process();
+                if let Some(disk) = &self.judged.disk {
+                    disk.cut(*[Cut::AtOnce, Cut::FlushingJournal].choose(&mut self.random).unwrap());
+                    karat.kill();
+                    disk.start_again().await;
+                }
+            }
             Fault::BadRequests => self.send_bad_requests(client).await,
         }
     }
@@ -190,6 +207,46 @@ impl Chaos {
         })
         .await;
         fs::write(&commit, &whole).unwrap();
+    }
+
+    /// Any data file or commit is altered or deleted while nothing runs, and repaired by the command.
+    async fn damage(&mut self) {
+        self.take_process().stop().await;
+        let mut files = Vec::new();
+        for layer in ["bronze", "silver", "gold"] {
+            needed_files(&self.judged.folder.path("data/lake").join(layer), &mut files);
+        }
+        files.sort();
+        let file = files.choose(&mut self.random).unwrap();
+        let mut bytes = fs::read(file).unwrap();
+        match self.random.random_range(0..3) {
+            0 => fs::remove_file(file).unwrap(),
+            1 => fs::write(file, &bytes[..self.random.random_range(0..bytes.len())]).unwrap(),
+            _ => {
+                let place = self.random.random_range(0..bytes.len());
+                bytes[place] ^= 1 << self.random.random_range(0..8);
+                fs::write(file, bytes).unwrap();
+            }
+        }
+        self.judged.folder.run(&["table", "fsck", "--repair"]).await.ok();
+        assert_eq!(self.judged.folder.run(&["table", "fsck"]).await.ok(), "nothing is damaged", "{}", file.display());
+    }
+
+    /// The door refuses for a while; what the log took goes on, and a restart opens a log that refused.
+    async fn fill_the_disk(&mut self, client: &Client) {
+        let Some(disk) = &self.judged.disk else { return };
+        disk.fill();
+        let numbers = self.judged.next + 500_000..self.judged.next + 500_000 + BATCH;
+        let events: Vec<Value> = numbers.clone().map(run_event).collect();
+        until(&format!("seed {}: the door refuses", self.seed), async || {
+            disk.fill();
+            let (status, _) = answer_of(client, &events).await.unwrap();
+            (status.as_u16() == 503).then_some(())
+        })
+        .await;
+        disk.empty();
+        numbers.for_each(|number| self.judged.note(number, Outcome::Unknown));
+        self.take_process().stop().await;
     }
 
     async fn send_bad_requests(&mut self, client: &Client) {
@@ -251,7 +308,23 @@ fn name(fault: Fault) -> &'static str {
         Fault::LoseState => "`kill -9`, local state lost",
         Fault::LoseStateAndCheckpoint => "`kill -9`, local state and its copy lost",
         Fault::TornCommit => "a torn commit file of a gold table, mended later",
+        Fault::Damage => "a commit or data file altered or deleted, `fsck --repair`",
+        Fault::FullDisk => "disk full, then room again and a restart",
+        Fault::PowerCut => "power cut",
         Fault::BadRequests => "invalid, oversized and unknown events",
+    }
+}
+
+/// Newest commits, and the data files that they add: those are needed whatever was cleaned up.
+fn needed_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let table = entry.unwrap().path();
+        let Some(commit) = newest_commit(table.join("_delta_log")) else { continue };
+        for line in fs::read_to_string(&commit).unwrap().lines() {
+            let action: Value = serde_json::from_str(line).unwrap();
+            found.extend(action["add"]["path"].as_str().map(|path| table.join(path)));
+        }
+        found.push(commit);
     }
 }
 

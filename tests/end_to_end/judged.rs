@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     client::{Client, run_event},
+    disks::Disk,
     process::{Folder, PASSWORD},
     sample::assert_no_difference,
     wait::until,
@@ -16,6 +17,8 @@ pub const BATCH: u64 = 25;
 
 /// An instance whose every event is in the ledger of the judge.
 pub struct Judged {
+    /// Under the data folder, when it has one of its own. Let go before the folder.
+    pub disk: Option<Disk>,
     pub folder: Folder,
     pub key: String,
     pub ledger: Ledger,
@@ -27,9 +30,19 @@ pub struct Judged {
 
 impl Judged {
     pub async fn new() -> Self {
+        Self::on(Folder::new(), None).await
+    }
+
+    /// With the data folder on a disk of its own, where the machine lets us.
+    pub async fn on_disk(megabytes: u64) -> Self {
         let folder = Folder::new();
+        let disk = Disk::new(&folder, megabytes);
+        Self::on(folder, disk).await
+    }
+
+    async fn on(folder: Folder, disk: Option<Disk>) -> Self {
         let key = folder.account("ada", "operator").await;
-        Self { folder, key, ledger: Ledger::default(), next: 0, bronze: "bronze.karat_events".to_owned() }
+        Self { disk, folder, key, ledger: Ledger::default(), next: 0, bronze: "bronze.karat_events".to_owned() }
     }
 
     pub fn note(&mut self, number: u64, outcome: Outcome) {
@@ -52,8 +65,14 @@ impl Judged {
         for first in (0..self.next).step_by(500) {
             let numbers = first..(first + 500).min(self.next);
             let events: Vec<Value> = numbers.clone().map(run_event).collect();
-            let answer = client.publish(&events, "?wait=gold").await.unwrap();
-            assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+            // An answer that names another layer says that waiting took too long.
+            until("gold has every event", async || {
+                let answer = client.publish(&events, "?wait=gold").await.unwrap();
+                let status = answer.status();
+                assert!(status.is_success(), "{}\n{}", answer.text().await.unwrap(), karat.err());
+                (status == 200).then_some(())
+            })
+            .await;
             // The door may know that it is there already.
             numbers.for_each(|number| self.note(number, Outcome::Unknown));
         }

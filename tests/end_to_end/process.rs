@@ -170,6 +170,10 @@ impl Karat {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, such as `STOP`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

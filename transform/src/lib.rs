@@ -6,6 +6,7 @@ pub mod checkpoint;
 mod compaction;
 pub mod decode;
 mod error;
+pub mod fsck;
 pub mod functions;
 pub mod gold;
 mod identities;

@@ -5,7 +5,8 @@
 //! API are told with 410. Small files are merged elsewhere (`compaction`), and logs get their checkpoints from
 //! whoever commits.
 //!
-//! The log of bronze stays whole: a replay reads it commit by commit from the first one.
+//! Bronze is read version by version, so its log goes only as far as its versions are merged (`bronze::merge`), and that is
+//! never further than every pipeline is.
 
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use karat_schemas::pipelines::Pipeline;
 use tokio::sync::watch;
 
 use crate::{
-    Result, bronze, checkpoint,
+    Error, Result,
+    bronze::{self, merge},
+    checkpoint,
     journal::TABLE as EVENT_LOG,
     plan::PipelinePlan,
     worker::{Owned, WorkerSettings},
@@ -29,6 +32,13 @@ pub struct MaintenanceSettings {
     pub kept: Duration,
 }
 
+impl MaintenanceSettings {
+    /// Removes six times within the time that old versions are kept.
+    pub fn keeping(kept: Duration) -> Self {
+        Self { every: kept / 6, kept }
+    }
+}
+
 impl Default for MaintenanceSettings {
     fn default() -> Self {
         Self { every: Duration::from_secs(600), kept: Duration::from_secs(3600) }
@@ -38,7 +48,6 @@ impl Default for MaintenanceSettings {
 /// Runs until `stop`. A table that cannot be cleaned is a line in the log, and is tried again.
 pub(crate) async fn run(settings: WorkerSettings, owned: Owned, mut stop: watch::Receiver<bool>) -> Result<()> {
     let mut cleaner = Cleaner::new(settings.lake.clone());
-    let mut is_first = true;
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
@@ -46,15 +55,13 @@ pub(crate) async fn run(settings: WorkerSettings, owned: Owned, mut stop: watch:
         }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            () = clean_all(&settings, &owned, &mut cleaner, is_first) => is_first = false,
+            () = clean_all(&settings, &owned, &mut cleaner) => {}
         }
     }
 }
 
-/// Bronze has no garbage but what a crash left: it is looked through once.
-///
 /// Each pipeline's tables are the owner's to clean; what belongs to none, the owner's of the first pipeline.
-async fn clean_all(settings: &WorkerSettings, owned: &Owned, cleaner: &mut Cleaner, with_bronze: bool) {
+async fn clean_all(settings: &WorkerSettings, owned: &Owned, cleaner: &mut Cleaner) {
     let age = settings.maintenance.kept;
     for pipeline in settings.pipelines.pipelines.iter().filter(|pipeline| owned.is(&pipeline.name)) {
         match tables_of(pipeline, &settings.lake, age).await {
@@ -69,12 +76,24 @@ async fn clean_all(settings: &WorkerSettings, owned: &Owned, cleaner: &mut Clean
     if !settings.pipelines.pipelines.first().is_some_and(|first| owned.is(&first.name)) {
         return;
     }
-    clean(cleaner, EVENT_LOG, &Kept { age, version: None, only_grows: false }).await;
-    let topics = settings.pipelines.topics.iter().filter(|_| with_bronze);
-    for topic in topics {
-        let kept = Kept { age, version: None, only_grows: true };
-        clean(cleaner, &bronze::table_name(&topic.name), &kept).await;
+    clean(cleaner, EVENT_LOG, &Kept { age, version: None, commits_after: None }).await;
+    for topic in &settings.pipelines.topics {
+        match merge_bronze(settings, &topic.name).await {
+            Ok(merged) => {
+                let kept = Kept { age, version: None, commits_after: Some(merged) };
+                clean(cleaner, &bronze::table_name(&topic.name), &kept).await;
+            }
+            Err(Error::Lake(karat_lake::Error::UnknownTable(_))) => {}
+            Err(error) => tracing::warn!(topic = topic.name, %error, "bronze was not merged; it is tried again"),
+        }
     }
+}
+
+/// The version up to which bronze is merged now.
+async fn merge_bronze(settings: &WorkerSettings, topic: &str) -> Result<u64> {
+    let has_checkpoints = settings.checkpoints.is_some();
+    let held = merge::held_from(&settings.lake, &settings.pipelines, topic, has_checkpoints).await?;
+    merge::merge(&settings.lake, topic, held).await
 }
 
 async fn clean(cleaner: &mut Cleaner, table: &str, kept: &Kept) {
@@ -95,6 +114,6 @@ async fn tables_of(pipeline: &Pipeline, lake: &Lake, age: Duration) -> Result<Ve
     let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
     let names = plan.append_specs().into_iter().chain(keyed).map(|spec| spec.name);
     let names = names.chain([checkpoint::table_name(&pipeline.name)]);
-    let kept = |table: &str| Kept { age, version: epoch.tables.get(table).copied(), only_grows: false };
+    let kept = |table: &str| Kept { age, version: epoch.tables.get(table).copied(), commits_after: None };
     Ok(names.map(|name| (name.clone(), kept(&name))).collect())
 }

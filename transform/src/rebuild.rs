@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use karat_lake::{Lake, Table, TransactionId, crash, epochs::Epochs};
+use karat_lake::{Lake, Table, TableSpec, crash, epochs::Epochs, fsck::TableLog};
 use karat_schemas::pipelines::Pipeline;
 use serde::{Deserialize, Serialize};
 
@@ -121,13 +121,20 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
     let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
     for spec in plan.append_specs().into_iter().chain(keyed) {
         let shadow = shadow_lake.open(&spec.name).await?;
-        let mut table = match live.tables.open(&spec.name).await {
-            Ok(table) => table,
-            Err(karat_lake::Error::UnknownTable(_)) => live.tables.open_or_create(&spec).await?,
-            Err(error) => return Err(error.into()),
+        let known = epoch.tables.get(&spec.name).copied();
+        let version = match live.tables.open(&spec.name).await {
+            Ok(mut table) if known.is_none_or(|known| known <= table.version()) => {
+                replace(&mut table, &shadow, ready).await?;
+                table.version()
+            }
+            Err(karat_lake::Error::UnknownTable(_)) if known.is_none() => {
+                let mut table = live.tables.open_or_create(&spec).await?;
+                replace(&mut table, &shadow, ready).await?;
+                table.version()
+            }
+            opened => replace_damaged(&live.tables, &spec, known, opened.err(), &shadow, ready).await?,
         };
-        replace(&mut table, &shadow, ready).await?;
-        versions.insert(spec.name, table.version());
+        versions.insert(spec.name, version);
     }
     crash::point(live.lake.root(), "swap.replaced").await;
     if epoch.generation < ready.generation {
@@ -160,10 +167,33 @@ async fn replace(table: &mut Table, shadow: &Table, ready: &Ready) -> Result<()>
     for file in shadow.files() {
         files.push(table.adopt(shadow, file).await?);
     }
-    let declaration = declaration_number(&ready.fingerprint);
-    let position = Position { version: ready.position, hash: ready.hash, declaration, swap: ready.id };
-    table.replace_all(shadow.schema(), files, &position.transactions(&name)).await?;
+    table.replace_all(shadow.schema(), files, &position(ready).transactions(&name)).await?;
     Ok(())
+}
+
+/// A table that lost versions, or cannot be read: its new content does not build on the old. `failure` is why it does not
+/// open.
+async fn replace_damaged(
+    lake: &Lake,
+    spec: &TableSpec,
+    known: Option<u64>,
+    failure: Option<karat_lake::Error>,
+    shadow: &Table,
+    ready: &Ready,
+) -> Result<u64> {
+    let (log, known) = (TableLog::read(lake, &spec.name).await?, known.unwrap_or(0));
+    if let Some(failure) = failure
+        && log.newest().is_some_and(|newest| newest >= known && log.is_readable(newest))
+    {
+        return Err(failure.into());
+    }
+    tracing::warn!(table = spec.name, "the table is damaged or lacks versions; its new content takes their place");
+    Ok(karat_lake::fsck::replace_damaged(lake, spec, known, shadow, &position(ready).transactions(&spec.name)).await?)
+}
+
+fn position(ready: &Ready) -> Position {
+    let declaration = declaration_number(&ready.fingerprint);
+    Position { version: ready.position, hash: ready.hash, declaration, swap: ready.id }
 }
 
 /// Removes what an unfinished rebuild left.

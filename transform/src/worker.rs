@@ -3,10 +3,12 @@
 //! Several workers share one lake and one log: partitions of the topics, and pipelines, each have one of them as owner
 //! (`worker::ownership`).
 //!
-//! A pipeline that cannot go on waits alone (`worker::pipeline`); any other failing task stops the others, and the error is the
+//! A pipeline that cannot go on waits alone (`worker::pipeline`), and so does bronze when its files fail
+//! (`worker::ingestion`); any other failing task stops the others, and the error is the
 //! worker's. On a stop, bronze commits what it collected, the pipelines take what bronze handed over, and every state
 //! store is synced.
 
+mod ingestion;
 mod opening;
 mod orders;
 mod ownership;
@@ -38,7 +40,7 @@ use self::{
 };
 use crate::{
     Error, Result,
-    bronze::{BronzeBatch, BronzeSettings, BronzeWriter},
+    bronze::{BronzeBatch, BronzeSettings},
     checkpoint::CheckpointSettings,
     journal::{self, Entry, Journal, Kind},
     maintenance::{self, MaintenanceSettings},
@@ -189,11 +191,10 @@ async fn run_pipelines(
     }
     let group = format!("{}-{}", settings.group, settings.lake.identity().await?);
     for (topic, senders) in senders {
-        let log = Arc::clone(&settings.log);
-        let writer = BronzeWriter::open(topic, settings.bronze, log, &settings.lake, senders).await?;
-        let (group, stop) = (group.clone(), stop.clone());
+        let settings = WorkerSettings { group: group.clone(), ..settings.clone() };
+        let bronze = ingestion::run(settings, topic.to_owned(), senders, journal.clone(), stop.clone());
         let name = format!("bronze {topic}");
-        tasks.spawn(async move { (name, writer.run(&group, stop).await) });
+        tasks.spawn(async move { (name, bronze.await) });
     }
     let maintenance = maintenance::run(settings.clone(), member.owned.clone(), stop);
     tasks.spawn(async move { ("maintenance".to_owned(), maintenance.await) });

@@ -1,14 +1,17 @@
 //! Following a table's log: commit after commit, without reading the table again.
 
-use std::sync::Arc;
-
-use deltalake::kernel::Action;
+use deltalake::{Path, kernel::Action};
+use futures::{StreamExt, stream};
+use object_store::ObjectStoreExt;
 
 use super::{CommitSummary, DataFile, Table};
 use crate::{
     Error, Result,
     commit::{self, TransactionId},
 };
+
+/// Commits that are read at once.
+const IN_FLIGHT: usize = 16;
 
 impl Table {
     /// Follows the log to its newest version; returns whether it moved.
@@ -49,7 +52,7 @@ impl Table {
         for action in actions {
             match action {
                 Action::Add(add) => {
-                    self.files.insert(add.path.clone(), DataFile(Arc::new(add)));
+                    self.files.insert(add.path.clone(), DataFile::from(add));
                 }
                 Action::Remove(remove) => {
                     self.files.remove(&remove.path);
@@ -77,7 +80,7 @@ impl Table {
             let mut commit = CommitSummary { version, files: Vec::new(), positions: Vec::new() };
             for action in actions {
                 match action {
-                    Action::Add(add) if add.data_change => commit.files.push(DataFile(Arc::new(add))),
+                    Action::Add(add) if add.data_change => commit.files.push(DataFile::from(add)),
                     Action::Txn(id) => commit.positions.push(TransactionId::new(id.app_id, id.version)),
                     _ => {}
                 }
@@ -100,6 +103,33 @@ impl Table {
         Ok(removed)
     }
 
+    /// Looks at every commit that this version was read from: one that is empty, or torn between two lines, reads as a
+    /// smaller one without an error.
+    pub(super) async fn require_whole_commits(&self) -> Result<()> {
+        let hint = self.log.object_store(None).get(&Path::from("_delta_log/_last_checkpoint")).await.ok();
+        let hint = match hint {
+            Some(found) => serde_json::from_slice(&found.bytes().await?).unwrap_or_default(),
+            None => serde_json::Value::Null,
+        };
+        let checkpoint = hint["version"].as_u64().filter(|checkpoint| *checkpoint <= self.version);
+        let begin =
+            checkpoint.map_or(self.version.saturating_sub(super::CHECKPOINT_EVERY), |checkpoint| checkpoint + 1);
+        let mut commits =
+            stream::iter((begin..self.version).map(|version| self.require_whole(version))).buffered(IN_FLIGHT);
+        while let Some(commit) = commits.next().await {
+            commit?;
+        }
+        self.actions(self.version).await.map(drop)
+    }
+
+    async fn require_whole(&self, version: u64) -> Result<()> {
+        let wrap = |source| Error::storage(&self.name, source);
+        match self.log.read_commit_entry(version).await.map_err(wrap)? {
+            Some(bytes) => commit::require_whole(&self.name, version, &bytes),
+            None => Ok(()),
+        }
+    }
+
     fn missing(&self, version: u64) -> Error {
         Error::Damaged {
             table: self.name.clone(),
@@ -116,9 +146,16 @@ impl Table {
         Ok(i64::try_from(xxhash_rust::xxh3::xxh3_64(&bytes) >> 1).unwrap_or_default())
     }
 
-    /// The newest version in the log, looked for after `known`.
+    /// [`Table::commit_hash`], when the commit is there.
+    pub async fn kept_commit_hash(&self, version: u64) -> Result<Option<i64>> {
+        let wrap = |source| Error::storage(&self.name, source);
+        let is_kept = self.log.read_commit_entry(version).await.map_err(wrap)?.is_some();
+        Ok(if is_kept { Some(self.commit_hash(version).await?) } else { None })
+    }
+
+    /// The newest version in the log, looked for after `known` and what this handle knows: older commits may be gone.
     pub async fn newest_version(&self, known: u64) -> Result<u64> {
-        let mut version = known;
+        let mut version = known.max(self.version);
         let wrap = |source| Error::storage(&self.name, source);
         while self.log.read_commit_entry(version + 1).await.map_err(wrap)?.is_some() {
             version += 1;
@@ -129,6 +166,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use deltalake::arrow::{
         array::{Int64Array, RecordBatch},
         datatypes::{DataType, Field, Schema, SchemaRef},
@@ -194,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_newest_commit_that_is_torn_anywhere_is_refused() {
+    async fn a_commit_that_is_torn_anywhere_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::at(&folder.path().to_string_lossy()).unwrap();
         let mut table = lake.open_or_create(&spec()).await.unwrap();
@@ -215,6 +254,15 @@ mod tests {
         }
         std::fs::write(&commit, &whole).unwrap();
         assert_eq!(lake.open("silver.t").await.unwrap().version(), 2);
+        // The same in the middle of the log.
+        append(&mut table, 3).await;
+        for length in (0..whole.len()).filter(is_tried) {
+            std::fs::write(&commit, &whole[..length]).unwrap();
+            let opened = lake.open("silver.t").await;
+            assert!(opened.is_err(), "torn after {length} of {} bytes and opened", whole.len());
+        }
+        std::fs::write(&commit, &whole).unwrap();
+        assert_eq!(lake.open("silver.t").await.unwrap().version(), 3);
     }
 
     #[tokio::test]

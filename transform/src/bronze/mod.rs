@@ -1,10 +1,13 @@
 //! Bronze: one append-only table a topic, raw bytes as received, unique on (topic, partition, offset).
 //!
 //! [`rows`] turns log records into rows; [`writer`] owns the loop from the log to commits; [`count`] tells what is
-//! there; [`source`] knows which topic it came from. The position of each
+//! there; [`source`] knows which topic it came from; `merge` makes few files of many, and `read` reads both version by
+//! version. The position of each
 //! partition is part of the commit that holds its rows (spec B2), so data and position cannot disagree.
 
 pub mod count;
+pub(crate) mod merge;
+pub(crate) mod read;
 pub mod rows;
 pub mod source;
 pub mod writer;

@@ -92,32 +92,15 @@ impl BronzeWriter {
         Ok(Self { topic: topic.to_owned(), settings, log, lake: lake.clone(), table, pipelines })
     }
 
-    /// Runs until `stop` says so; what was collected by then is committed. A log that does not answer is tried again.
+    /// Runs until `stop` says so; what was collected by then is committed.
     pub async fn run(self, group: &str, mut stop: watch::Receiver<bool>) -> Result<()> {
-        let mut wait = FIRST_WAIT;
-        loop {
-            let began = Instant::now();
-            let error = match self.follow(group, &mut stop).await {
-                Err(Error::Log(error)) if error.is_retriable() => error,
-                ended => return ended,
-            };
-            tracing::warn!(topic = self.topic, %error, "the log cannot be read now; it is tried again");
-            wait = if began.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            }
-        }
-    }
-
-    async fn follow(&self, group: &str, stop: &mut watch::Receiver<bool>) -> Result<()> {
         let info = self.log.topic(&self.topic).await?;
         let source = source::check(&mut *self.table.lock().await, &info).await?;
         let start = Arc::new(FromTable { table: Arc::clone(&self.table) });
         let settings = ConsumerSettings { group: group.to_owned(), topic: self.topic.clone(), start };
         let mut consumer = self.log.consumer(settings).await?;
         loop {
-            let records = self.collect(consumer.as_mut(), stop).await?;
+            let records = self.collect(consumer.as_mut(), &mut stop).await?;
             if !records.is_empty()
                 && let Some(batch) = self.commit(records, source.as_ref()).await?
             {
@@ -246,10 +229,6 @@ impl BronzeWriter {
         announce(self.log.as_ref(), &table, &notice).await;
     }
 }
-
-/// How long nothing is read after the log failed: twice as long after each further failure.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// How long bronze waits for a busy pipeline to take a batch from memory.
 const HAND_OVER_WAIT: Duration = Duration::from_secs(2);

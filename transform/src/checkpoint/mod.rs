@@ -64,6 +64,21 @@ pub fn table_name(pipeline: &str) -> String {
     format!("_karat.state_{pipeline}")
 }
 
+/// What that table looks like.
+pub(crate) fn spec_of(pipeline: &str) -> karat_lake::TableSpec {
+    rows::table_spec(&table_name(pipeline))
+}
+
+/// The bronze version that the checkpoint in the lake stands for; 0 when there is none, or it stands for nothing.
+pub(crate) async fn position(lake: &karat_lake::Lake, pipeline: &str) -> karat_lake::Result<u64> {
+    let mut table = match lake.open(&table_name(pipeline)).await {
+        Ok(table) => table,
+        Err(karat_lake::Error::UnknownTable(_)) => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    Ok(table.position("position").await?.and_then(|position| u64::try_from(position).ok()).unwrap_or(0))
+}
+
 /// Which state the files are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Facts {

@@ -187,3 +187,19 @@ async fn a_pipeline_that_saw_only_bad_records_starts_again() {
     world.assert_verified().await;
     running.stop().await;
 }
+
+/// Bronze is partitioned by the clock of the door, whatever publishers say that the time is (decision 18).
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_of_publishers_make_no_partitions_of_bronze() {
+    let times = ["1970-01-01T00:00:00Z", "2026-02-03T10:00:00Z", "2099-12-31T23:59:59Z", "9999-12-31T23:59:59Z"];
+    let events = times.iter().enumerate().map(|(number, time)| {
+        let id = format!("at-{number}");
+        record("etl.run.finished", "/crm", &id, KEY, run(&id).to_string(), Some(time))
+    });
+    let before = chrono::Utc::now().date_naive();
+    let world = settled(events.collect()).await;
+    let after = chrono::Utc::now().date_naive();
+    let days = world.text("bronze.karat_events", &["ingest_date"]).await;
+    assert_eq!(days.len(), times.len());
+    assert!(days.iter().all(|day| *day == before.to_string() || *day == after.to_string()), "{days:?}");
+}

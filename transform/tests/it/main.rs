@@ -9,6 +9,8 @@ mod bad_input;
 mod checkpoints;
 #[cfg(debug_assertions)]
 mod crash_points;
+#[cfg(debug_assertions)]
+mod disk;
 mod event_log;
 mod faults;
 #[cfg(debug_assertions)]

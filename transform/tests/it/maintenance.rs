@@ -8,7 +8,7 @@ use std::{
 
 use karat_eventlog::NewRecord;
 use karat_schemas::pipelines::BUILT_IN;
-use karat_transform::maintenance::MaintenanceSettings;
+use karat_transform::{bronze::table_spec, checkpoint::CheckpointSettings, maintenance::MaintenanceSettings};
 
 use crate::{judged::Judged, support::airline};
 
@@ -47,6 +47,41 @@ async fn small_files_are_merged_and_old_ones_go_beside_live_appends() {
         assert!(Instant::now() < deadline, "after {number} parts: {silver} silver files, {gold} gold files, {epoch:?}");
     }
     judged.settled(&life, "beside live appends").await;
+    life.stop().await;
+    judged.verified("in the end").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bronze_is_merged_behind_its_pipelines_and_a_replay_reads_it_all_the_same() {
+    let mut judged = Judged::new(BUILT_IN).await;
+    judged.world.settings.maintenance = MaintenanceSettings { every: Duration::from_millis(200), kept: KEPT };
+    judged.world.settings.checkpoints =
+        Some(CheckpointSettings { every: Duration::from_millis(300), ..CheckpointSettings::default() });
+    let folder = judged.world.folder().join("lake/bronze/karat_events");
+    let life = judged.live();
+    let mut bronze = judged.world.settings.lake.open_or_create(&table_spec("karat.events")).await.unwrap();
+    // More commits than are merged at once.
+    for event in airline().into_iter().take(150) {
+        let before = bronze.version();
+        judged.publish(vec![event]).await;
+        while bronze.version() == before {
+            assert!(!life.running().is_over());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            bronze.refresh().await.unwrap();
+        }
+    }
+    judged.settled(&life, "before the merge").await;
+    let files = || fs::read_dir(&folder).unwrap().map(|day| parquet_files(&day.unwrap().path())).sum::<usize>();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while bronze.merged_to() == 0 || files() > bronze.files().len() {
+        assert!(Instant::now() < deadline, "merged to {}, {} files", bronze.merged_to(), files());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        bronze.refresh().await.unwrap();
+    }
+    assert!(bronze.merged_to() >= 128 && files() < 30, "{} of {} files", bronze.merged_to(), files());
+    life.running().replay("etl_runs").await;
+    judged.publish(airline()[150..160].to_vec()).await;
+    judged.settled(&life, "after a replay").await;
     life.stop().await;
     judged.verified("in the end").await;
 }

@@ -1,0 +1,216 @@
+//! What repairs are made of.
+//!
+//! A damaged table that is made again from bronze gets its whole new content as one new version, and a checkpoint of the
+//! log at that version. Reading it needs nothing from before; what is damaged before it stays unreadable, so that nobody
+//! ever reads fewer rows without an error, and versions never mean two things.
+
+use deltalake::arrow::array::RecordBatch;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
+
+use super::{
+    TableLog, folder_of,
+    log::{checkpoint_name, commit_name},
+    wrong_with,
+};
+use crate::{
+    DataFile, Error, Lake, Result, Table, TableSpec, TransactionId,
+    commit::Entry,
+    files::{FileSpec, conform, write_file},
+    table::file_schema_of,
+};
+
+/// Replaces the content of a table whose newest version cannot be read by the rows of `shadow`; returns the new version.
+///
+/// The new version is larger than `known`, a version that was there once, also when its commits are gone. A crash leaves
+/// the table as it was, or whole; doing it again is right.
+///
+/// # Errors
+/// [`Error::Fenced`] when somebody else committed meanwhile.
+pub async fn replace_damaged(
+    lake: &Lake,
+    spec: &TableSpec,
+    known: u64,
+    shadow: &Table,
+    positions: &[TransactionId],
+) -> Result<u64> {
+    let log = TableLog::read(lake, &spec.name).await?;
+    let scratch_folder = tempfile::tempdir().map_err(|error| Error::Location(error.to_string()))?;
+    let scratch = Lake::at(&scratch_folder.path().to_string_lossy())?;
+    fill(&scratch, spec, &log, known).await?;
+    let mut table = scratch.open(&spec.name).await?;
+    let to = lake.store_of(&spec.name)?;
+    let mut files = Vec::new();
+    for file in shadow.files() {
+        let path = Path::parse(file.path()).map_err(|error| Error::Location(error.to_string()))?;
+        to.put(&path, shadow.bytes_of(&path).await?.into()).await?;
+        files.push(file.clone());
+    }
+    table.replace_all(shadow.schema(), files, positions).await?;
+    publish(&scratch, &table, lake).await?;
+    Ok(table.version())
+}
+
+/// Makes a table readable again that nothing can be made from again: what its damaged commits said is left out, and so
+/// are its data files that do not read, as one new version.
+pub async fn keep_readable(lake: &Lake, spec: &TableSpec) -> Result<()> {
+    let log = TableLog::read(lake, &spec.name).await?;
+    let scratch_folder = tempfile::tempdir().map_err(|error| Error::Location(error.to_string()))?;
+    let scratch = Lake::at(&scratch_folder.path().to_string_lossy())?;
+    fill(&scratch, spec, &log, 0).await?;
+    let mut table = scratch.open(&spec.name).await?;
+    let mut unreadable = Vec::new();
+    for file in table.files() {
+        if wrong_with(lake, spec, file).await?.is_some() {
+            unreadable.push(file.path().to_owned());
+        }
+    }
+    table.commit(unreadable, Vec::new(), &[]).await?;
+    publish(&scratch, &table, lake).await
+}
+
+/// Puts the newest version of a table in `scratch` into `lake`, with a checkpoint that reading it begins at.
+async fn publish(scratch: &Lake, table: &Table, lake: &Lake) -> Result<()> {
+    let (name, version) = (table.name(), table.version());
+    let (from, to) = (scratch.store_of(name)?, lake.store_of(name)?);
+    crate::checkpoint_at(table.url(), version).await?;
+    let create = PutOptions { mode: PutMode::Create, ..Default::default() };
+    let commit = Path::from(commit_name(version));
+    match to.put_opts(&commit, from.get(&commit).await?.bytes().await?.into(), create).await {
+        Ok(_) => {}
+        Err(object_store::Error::AlreadyExists { .. }) => {
+            let (table, found) = (name.to_owned(), "another commit".to_owned());
+            return Err(Error::Fenced { table, expected: version, found });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    for name in [checkpoint_name(version), "_delta_log/_last_checkpoint".to_owned()] {
+        let path = Path::from(name);
+        to.put(&path, from.get(&path).await?.bytes().await?.into()).await?;
+    }
+    Ok(())
+}
+
+/// Makes a log in `scratch` that opens at the newest version of `log`: damaged commits are taken as saying nothing.
+async fn fill(scratch: &Lake, spec: &TableSpec, log: &TableLog, known: u64) -> Result<()> {
+    let store = scratch.store_of(&spec.name)?;
+    let newest = log.newest().unwrap_or_default().max(known);
+    let base = log.base_of(newest);
+    match base {
+        Some(base) => {
+            let bytes = log.checkpoint(base).cloned().unwrap_or_default();
+            store.put(&Path::from(checkpoint_name(base)), bytes.into()).await?;
+        }
+        // Whatever the first commit said, it created this table.
+        None if log.commit_damage(0).is_some() => drop(scratch.open_or_create(spec).await?),
+        None => {}
+    }
+    for version in base.map_or(0, |base| base + 1)..=newest {
+        let path = Path::from(commit_name(version));
+        match log.commit_bytes(version) {
+            Some(bytes) => drop(store.put(&path, bytes.clone().into()).await?),
+            None if version == 0 => {}
+            None => drop(store.put(&path, SAYS_NOTHING.into()).await?),
+        }
+    }
+    Ok(())
+}
+
+const SAYS_NOTHING: &str = "{\"commitInfo\":{\"operation\":\"WRITE\"}}\n";
+
+/// Removes a table with everything in it, for tables whose owner makes them anew.
+pub async fn set_aside(lake: &Lake, table: &str) -> Result<()> {
+    let store = lake.store(table)?;
+    let listed: Vec<Path> = store.list(Some(&folder_of(table))).map_ok(|object| object.location).try_collect().await?;
+    // The log first: a table without one is no table.
+    let (log, data): (Vec<Path>, Vec<Path>) = listed.into_iter().partition(|path| path.as_ref().contains("_delta_log"));
+    for path in log.into_iter().chain(data) {
+        store.delete(&path).await?;
+    }
+    Ok(())
+}
+
+/// Every row of a file of a table that may not open.
+pub async fn read_apart(lake: &Lake, spec: &TableSpec, file: &DataFile) -> Result<Vec<RecordBatch>> {
+    crate::read_file(&spec.name, &lake.store_of(&spec.name)?, &spec.schema, file).await
+}
+
+/// The rows of data files that no readable commit names.
+pub async fn unnamed_files(lake: &Lake, spec: &TableSpec, log: &TableLog) -> Result<Vec<RecordBatch>> {
+    let (named, store) = (log.named(), lake.store_of(&spec.name)?);
+    let listed: Vec<_> = store.list(None).try_collect().await?;
+    let mut rows = Vec::new();
+    for object in listed {
+        let path = object.location.as_ref();
+        if !path.ends_with(".parquet") || path.starts_with("_delta_log") || named.contains(path) {
+            continue;
+        }
+        let file = DataFile::unnamed(path, object.size, &spec.partition_by);
+        // One that a crash left half written holds nothing.
+        rows.extend(crate::read_file(&spec.name, &store, &spec.schema, &file).await.unwrap_or_default());
+    }
+    Ok(rows)
+}
+
+/// Writes rows to a data file of a table that does not open.
+pub async fn stage_apart(
+    lake: &Lake,
+    spec: &TableSpec,
+    partition: &[(String, String)],
+    rows: &RecordBatch,
+) -> Result<DataFile> {
+    let rows = conform(&spec.name, &file_schema_of(&spec.schema, &spec.partition_by), rows)?;
+    let file = FileSpec { table: &spec.name, prefix: "part", partition, stats_columns: &spec.stats_columns };
+    Ok(DataFile::from(write_file(&lake.store_of(&spec.name)?, &file, vec![rows]).await?))
+}
+
+/// Writes a commit in the place of a damaged one: with other rows, it would be another truth, so callers bring the
+/// same ones. The damaged file is kept beside the log. Checkpoints from this version on go, for they may say otherwise.
+pub async fn rewrite_commit(
+    lake: &Lake,
+    spec: &TableSpec,
+    version: u64,
+    files: &[DataFile],
+    positions: &[TransactionId],
+) -> Result<()> {
+    let store = lake.store_of(&spec.name)?;
+    let path = Path::from(commit_name(version));
+    if let Ok(found) = store.get(&path).await {
+        let kept = Path::from(format!("_damaged/{version:020}-{}.json", crate::table::now_ms()));
+        store.put(&kept, found.bytes().await?.into()).await?;
+    }
+    let bytes = if version == 0 { first_commit(spec).await? } else { commit_of(spec, files, positions)? };
+    let listed: Vec<Path> =
+        store.list(Some(&Path::from("_delta_log"))).map_ok(|object| object.location).try_collect().await?;
+    for other in listed {
+        let name = other.filename().unwrap_or_default();
+        let is_later =
+            name.split_once(".checkpoint").is_some_and(|(of, _)| of.parse::<u64>().is_ok_and(|of| of >= version));
+        if is_later || name == "_last_checkpoint" {
+            store.delete(&other).await?;
+        }
+    }
+    store.put(&path, bytes.into()).await?;
+    Ok(())
+}
+
+fn commit_of(spec: &TableSpec, files: &[DataFile], positions: &[TransactionId]) -> Result<bytes::Bytes> {
+    let adds: Vec<_> = files.iter().map(|file| file.add().as_ref().clone()).collect();
+    let entry = Entry {
+        table: &spec.name,
+        partition_by: &spec.partition_by,
+        adds: &adds,
+        removes: Vec::new(),
+        metadata: None,
+        transactions: positions,
+    };
+    entry.bytes()
+}
+
+/// The commit that creates the table.
+async fn first_commit(spec: &TableSpec) -> Result<bytes::Bytes> {
+    let folder = tempfile::tempdir().map_err(|error| Error::Location(error.to_string()))?;
+    let scratch = Lake::at(&folder.path().to_string_lossy())?;
+    scratch.open_or_create(spec).await?;
+    Ok(scratch.store_of(&spec.name)?.get(&Path::from(commit_name(0))).await?.bytes().await?)
+}
