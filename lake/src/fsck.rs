@@ -1,6 +1,6 @@
 //! Looks for damage: commits, log checkpoints and data files that are torn, empty, altered or missing.
 //!
-//! Nothing is changed here; [`mend`] has what repairs are made of. What counts as damage depends on what a table is
+//! Nothing is changed here; `mend` has what repairs are made of. What counts as damage depends on what a table is
 //! for ([`Needs`]): bronze is read commit by commit from where its merged files end, the others from the newest epoch on.
 
 mod log;

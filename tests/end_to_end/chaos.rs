@@ -47,6 +47,9 @@ enum Fault {
 }
 
 const FAULTS: [Fault; 12] = [
+    Fault::FullDisk,
+    Fault::PowerCut,
+    Fault::Damage,
     Fault::Kill,
     Fault::KillAtPoint,
     Fault::KillInReplay,
@@ -55,9 +58,6 @@ const FAULTS: [Fault; 12] = [
     Fault::LoseState,
     Fault::LoseStateAndCheckpoint,
     Fault::TornCommit,
-    Fault::Damage,
-    Fault::FullDisk,
-    Fault::PowerCut,
     Fault::BadRequests,
 ];
 
@@ -240,7 +240,9 @@ impl Chaos {
         let events: Vec<Value> = numbers.clone().map(run_event).collect();
         until(&format!("seed {}: the door refuses", self.seed), async || {
             disk.fill();
-            let (status, _) = answer_of(client, &events).await.unwrap();
+            let Some((status, _)) = answer_of(client, &events).await else {
+                panic!("seed {}: no answer\n{}", self.seed, self.karat.as_ref().unwrap().0.err());
+            };
             (status.as_u16() == 503).then_some(())
         })
         .await;
