@@ -18,7 +18,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
+    config::{FilterPolicy, PinningPolicy},
+};
 use karat_lake::parquet::bloom_filter::Sbbf;
 
 use crate::{Error, Result};
@@ -78,7 +81,13 @@ struct Sealed {
 impl Identities {
     /// Opens the keyspaces and reads what must be in memory: the recent values, and the settled keys for the filter.
     pub fn open(database: &Database) -> Result<Self> {
-        let settled = database.keyspace(SETTLED, KeyspaceCreateOptions::default)?;
+        // Filters of the store's own would be half a megabyte a file, read anew for nearly each of the lookups that ours lets
+        // by; and an index that is not held would be as much.
+        let options = || {
+            let unfiltered = KeyspaceCreateOptions::default().filter_policy(FilterPolicy::disabled());
+            unfiltered.index_block_pinning_policy(PinningPolicy::all(true))
+        };
+        let settled = database.keyspace(SETTLED, options)?;
         let recent = database.keyspace(RECENT, KeyspaceCreateOptions::default)?;
         let mut filter = Filter::default();
         for guard in settled.iter() {
