@@ -17,7 +17,10 @@ pub(crate) use self::problems::Flaws;
 pub use self::problems::problems;
 use crate::{
     Error, Result,
-    gold::choose::{GoldPlan, Source, names_table},
+    gold::{
+        choose::{GoldPlan, Source, names_table},
+        merge::Coarser,
+    },
     publish::PublishedTable,
     reference::{self, ReferenceRows},
     shape::Shaping,
@@ -59,6 +62,8 @@ pub struct NamedGold {
     pub name: String,
     pub source: String,
     pub plan: GoldPlan,
+    /// The table of finer groups whose changes give those of this one, by its place, and how.
+    pub finer: Option<(usize, Coarser)>,
     bucket: Option<String>,
 }
 
@@ -110,6 +115,7 @@ impl PipelinePlan {
                 planned => golds.extend(flaws.take(gold.line, planned)),
             }
         }
+        flaws.take(pipeline.line, find_finer(&mut golds));
         let fingerprint = fingerprint(pipeline);
         let (name, topic) = (pipeline.name.clone(), pipeline.topic.clone());
         (Self { name, topic, shaping, appends, folds, golds, fingerprint }, flaws)
@@ -134,7 +140,7 @@ impl PipelinePlan {
         }));
         let (plan, source) = GoldPlan::new(gold, &sources, references).await?;
         let bucket = gold.bucket.as_ref().map(|bucket| bucket.column.clone());
-        Ok(NamedGold { name: gold.name.clone(), source, plan, bucket })
+        Ok(NamedGold { name: gold.name.clone(), source, plan, finer: None, bucket })
     }
 
     /// Every keyspace that the state store needs.
@@ -191,6 +197,26 @@ impl PipelinePlan {
         });
         silver.chain(gold).collect()
     }
+}
+
+/// Finds for each gold table one of finer groups that gives its changes. The finer one is never found one itself, so that
+/// changes are put together once.
+fn find_finer(golds: &mut [NamedGold]) -> Result<()> {
+    let mut is_finer = vec![false; golds.len()];
+    for index in 0..golds.len() {
+        if is_finer[index] {
+            continue;
+        }
+        for other in (0..golds.len()).filter(|other| *other != index) {
+            if golds[other].finer.is_some() {
+                continue;
+            }
+            let Some(coarser) = golds[index].plan.coarser_than(&golds[other].plan)? else { continue };
+            (golds[index].finer, is_finer[other]) = (Some((other, coarser)), true);
+            break;
+        }
+    }
+    Ok(())
 }
 
 pub fn silver_name(table: &str) -> String {

@@ -11,7 +11,7 @@
 mod waiting;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -109,7 +109,7 @@ impl PublishedTable {
     /// Writes the files that hold the changes. Nothing is visible yet.
     pub async fn prepare(&mut self, step: &mut Step<'_>, changes: GoldChanges) -> Result<Prepared> {
         let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
-        self.add(step, &changes, &mut open, &mut prepared).await?;
+        self.add(step, &changes, None, &mut open, &mut prepared).await?;
         Ok(prepared)
     }
 
@@ -131,28 +131,38 @@ impl PublishedTable {
             }
         }
         let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
-        let known: Vec<Vec<Vec<u8>>> = by_slot.into_values().collect();
-        let known = known.chunks(WRITTEN_TOGETHER).map(<[Vec<Vec<u8>>]>::concat);
-        for keys in known.chain(new.chunks(WRITTEN_TOGETHER * SLOT_ROWS as usize).map(<[Vec<u8>]>::to_vec)) {
+        let by_slot: Vec<(u32, Vec<Vec<u8>>)> = by_slot.into_iter().collect();
+        for together in by_slot.chunks(WRITTEN_TOGETHER) {
+            let keys: Vec<Vec<u8>> = together.iter().flat_map(|(_, keys)| keys).cloned().collect();
+            let mut places = Places::default();
+            for (slot, keys) in together {
+                places.extend(keys.iter().map(|key| (key.as_slice(), *slot)));
+            }
             let changes = rows.rows_of(step, &keys).await?;
-            self.add(step, &changes, &mut open, &mut prepared).await?;
+            self.add(step, &changes, Some(&places), &mut open, &mut prepared).await?;
+        }
+        for keys in new.chunks(WRITTEN_TOGETHER * SLOT_ROWS as usize) {
+            let changes = rows.rows_of(step, keys).await?;
+            self.add(step, &changes, Some(&Places::default()), &mut open, &mut prepared).await?;
         }
         self.took = began.elapsed();
         Ok(prepared)
     }
 
+    /// `places` are the slots of all keys that have one; without it they are looked up.
     async fn add(
         &mut self,
         step: &mut Step<'_>,
         changes: &GoldChanges,
+        places: Option<&Places<'_>>,
         open: &mut OpenSlot,
         prepared: &mut Prepared,
     ) -> Result<()> {
         let keyspace = Self::keyspace(self.table.name());
         let mut touched: BTreeMap<u32, Touched<'_>> = BTreeMap::new();
         for (row, key) in changes.upsert_keys.iter().enumerate() {
-            let slot = match step.get(&keyspace, key)? {
-                Some(bytes) => slot_number(&bytes),
+            let slot = match place(step, &keyspace, key, places)? {
+                Some(slot) => slot,
                 None => {
                     let slot = open.next();
                     step.put(&keyspace, key.clone(), slot.to_le_bytes().to_vec());
@@ -164,8 +174,8 @@ impl PublishedTable {
             touched.rows.push(u32::try_from(row).unwrap_or(u32::MAX));
         }
         for key in &changes.deleted_keys {
-            if let Some(bytes) = step.get(&keyspace, key)? {
-                touched.entry(slot_number(&bytes)).or_default().keys.insert(key);
+            if let Some(slot) = place(step, &keyspace, key, places)? {
+                touched.entry(slot).or_default().keys.insert(key);
                 step.remove(&keyspace, key.clone());
             }
         }
@@ -288,6 +298,9 @@ struct Touched<'k> {
     rows: Vec<u32>,
 }
 
+/// The slot of each key.
+type Places<'k> = HashMap<&'k [u8], u32>;
+
 /// Where new keys go.
 struct OpenSlot {
     number: u32,
@@ -303,6 +316,13 @@ impl OpenSlot {
         }
         self.rows += 1;
         self.number
+    }
+}
+
+fn place(step: &Step<'_>, keyspace: &str, key: &[u8], places: Option<&Places<'_>>) -> Result<Option<u32>> {
+    match places {
+        Some(places) => Ok(places.get(key).copied()),
+        None => Ok(step.get(keyspace, key)?.map(|bytes| slot_number(&bytes))),
     }
 }
 

@@ -18,7 +18,7 @@ use karat_lake::{
     datafusion::{
         catalog::{Session, TableProvider},
         common::tree_node::{TreeNode, TreeNodeRecursion},
-        datasource::memory::MemorySourceConfig,
+        datasource::{memory::MemorySourceConfig, provider_as_source},
         error::Result as SqlResult,
         execution::{SessionStateBuilder, context::SQLOptions, session_state::SessionState},
         logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableType, Volatility, col},
@@ -123,6 +123,12 @@ impl Planner {
         let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         read_only.verify_plan(&plan)?;
         Ok(plan)
+    }
+
+    /// The plan of all rows of a table of this planner.
+    pub fn scan(&self, table: &str) -> Result<LogicalPlan> {
+        let slot = self.slots.get(table).ok_or_else(|| Error::Declaration(format!("no table `{table}`")))?;
+        Ok(LogicalPlanBuilder::scan(table, provider_as_source(slot.clone()), None)?.build()?)
     }
 
     /// The plan with its types settled, its columns pruned and its subqueries joined, where that is possible.

@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::PinningPolicy};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use self::reader::{Cursor, Part, Push, Reader, identity_of_pair, push_identity};
@@ -38,6 +38,16 @@ fn key_of_stored(key: &[u8]) -> Vec<u8> {
     if key == EMPTY { Vec::new() } else { key.to_vec() }
 }
 
+/// Blocks of the store that are kept in memory.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// Filters and indexes of every file are held: a byte or two a key. Otherwise those of large files, hundreds of kilobytes
+/// each, push everything else out of the cache and are read and checked anew for nearly each lookup.
+fn options() -> KeyspaceCreateOptions {
+    let held = PinningPolicy::all(true);
+    KeyspaceCreateOptions::default().filter_block_pinning_policy(held.clone()).index_block_pinning_policy(held)
+}
+
 /// The store on disk.
 pub struct StateStore {
     // Closed before the database.
@@ -50,10 +60,10 @@ pub struct StateStore {
 impl StateStore {
     /// Opens or creates the store in `folder`, with a keyspace for each name.
     pub fn open(folder: &Path, names: &[String]) -> Result<Self> {
-        let database = Database::builder(folder).open()?;
+        let database = Database::builder(folder).cache_size(CACHE_BYTES).open()?;
         let mut keyspaces = HashMap::new();
         for name in names.iter().map(String::as_str).chain([META]) {
-            keyspaces.insert(name.to_owned(), database.keyspace(name, KeyspaceCreateOptions::default)?);
+            keyspaces.insert(name.to_owned(), database.keyspace(name, options)?);
         }
         let identities = Identities::open(&database)?;
         let (settled, recent) = identities.keyspaces();

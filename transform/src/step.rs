@@ -22,7 +22,7 @@ use crate::{
     batches::{column, join},
     decode::{ROW, hash},
     gold::GoldChanges,
-    plan::{AppendPlan, PipelinePlan, gold_name, quarantine_schema, silver_name},
+    plan::{AppendPlan, NamedGold, PipelinePlan, gold_name, quarantine_schema, silver_name},
     shape::{Bad, Shaped},
     silver::{
         checks::{INGEST_TIME, RuleCounts},
@@ -175,17 +175,19 @@ async fn gold(
     now_us: i64,
     output: &mut StepOutput,
 ) -> Result<()> {
+    let mut grouped = HashMap::new();
     for index in 0..plan.golds.len() {
-        let gold = &mut plan.golds[index];
+        let gold = &plan.golds[index];
         let weighted = match changes.get(&gold.source).filter(|changes| changes.num_rows() > 0) {
             Some(changes) => changes.clone(),
             None if gold.plan.speaks_of_nothing() => RecordBatch::new_empty(gold.plan.input().clone()),
             None => continue,
         };
-        let applied = gold.plan.apply(step, &weighted, now_us).await?;
+        let by_group = by_group(&mut plan.golds, index, &weighted, &mut grouped).await?;
+        let applied = plan.golds[index].plan.apply(step, &weighted, by_group, now_us).await?;
         let mut parts = vec![applied.changes];
         if !applied.recompute.is_empty() {
-            let source = gold.source.clone();
+            let source = plan.golds[index].source.clone();
             let fold = plan.folds.iter_mut().find(|fold| fold.name == source);
             let fold = fold
                 .ok_or_else(|| Error::Declaration(format!("silver table `{source}` cannot be read back by group")))?;
@@ -197,6 +199,28 @@ async fn gold(
         output.keyed.push((name, together(parts)?));
     }
     Ok(())
+}
+
+/// Changed rows by the groups of a table. What a table gave that coarser ones are made of is kept in `known`.
+async fn by_group(
+    golds: &mut [NamedGold],
+    index: usize,
+    weighted: &RecordBatch,
+    known: &mut HashMap<usize, RecordBatch>,
+) -> Result<Option<RecordBatch>> {
+    let finest = golds[index].finer.as_ref().map_or(index, |(finer, _)| *finer);
+    let grouped = match known.get(&finest) {
+        Some(grouped) => grouped.clone(),
+        None => {
+            let Some(grouped) = golds[finest].plan.grouped(weighted).await? else { return Ok(None) };
+            known.insert(finest, grouped.clone());
+            grouped
+        }
+    };
+    match &mut golds[index].finer {
+        Some((_, coarser)) => coarser.changes(&grouped).await.map(Some),
+        None => Ok(Some(grouped)),
+    }
 }
 
 fn together(mut parts: Vec<GoldChanges>) -> Result<GoldChanges> {

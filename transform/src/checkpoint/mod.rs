@@ -8,6 +8,8 @@
 //!   graceful stop. No step waits for a write unless collecting reached its bound.
 //! - When as much was appended as there is state, the whole state is written anew, read in parts from a snapshot of the
 //!   store, and takes the place of the older files in one commit.
+//! - Writing takes a share of the time at most. Under load the copy falls behind, by ten times as long as the whole state
+//!   takes to write, and stands for the older version until then.
 //! - A process that owned the pipeline before, and finds an older store of its own, takes the checkpoint instead.
 //! - Every commit says which bronze version the files stand for, and of which generation, declaration and format. Files of
 //!   another one are never read; while the files do not add up to a state, they stand for none.
@@ -51,11 +53,14 @@ pub struct CheckpointSettings {
     pub max_bytes: usize,
     /// Bytes of files that may be appended before the whole state is written anew, however small it is.
     pub min_appended: u64,
+    /// Rests after a write, in times that it took, where there is more to write than fits `max_bytes`: ten leaves the pipelines
+    /// nine tenths of a core that would write the copy. What is lost with the disk then grows with the size of the state.
+    pub rest: u32,
 }
 
 impl Default for CheckpointSettings {
     fn default() -> Self {
-        Self { every: Duration::from_secs(30), max_bytes: 16 << 20, min_appended: 8 << 20 }
+        Self { every: Duration::from_secs(30), max_bytes: 16 << 20, min_appended: 8 << 20, rest: 10 }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The task that writes one pipeline's checkpoint.
 //!
 //! It appends what steps wrote, and now and then writes the whole state anew: also at a start whose table does not stand
-//! for the store, as after a crash. A failure is logged and costs the checkpoint, never a step: after a while the whole
-//! state is written anew.
+//! for the store, as after a crash. Where steps write more than the copy's share of the time allows to append, it lets their
+//! writes go, stays where it is, and writes the whole state anew when its share allows. A failure is logged and costs the
+//! checkpoint, never a step: after a while the whole state is written anew.
 
 use std::time::Duration;
 
@@ -57,6 +58,10 @@ pub(super) struct Writer {
     /// Bytes and number of the files that were appended to it.
     appended: (u64, usize),
     anew: Option<Anew>,
+    /// Writes were let go that are not in the files: only the whole state goes on from there.
+    lags: bool,
+    /// When the writer has rested from its last write.
+    rested: Instant,
     not_before: Option<Instant>,
 }
 
@@ -77,6 +82,8 @@ struct Anew {
     /// Version of the table at that moment.
     begun: u64,
     began: Instant,
+    /// Time spent on it so far.
+    took: Duration,
     replaced: Vec<String>,
     files: Vec<DataFile>,
 }
@@ -104,6 +111,8 @@ impl Writer {
             whole: 0,
             appended: (0, 0),
             anew: None,
+            lags: false,
+            rested: Instant::now(),
             not_before: None,
         }
     }
@@ -125,7 +134,7 @@ impl Writer {
                     None => return,
                 },
                 () = until(due), if due.is_some() => self.append().await,
-                () = until(self.not_before), if self.anew.is_some() || !self.is_whole => match self.write_part().await {
+                () = until(self.next_part()), if self.must_write_whole() => match self.write_part().await {
                     Ok(true) => Ok(()),
                     // The store is closed.
                     Ok(false) => return,
@@ -140,7 +149,7 @@ impl Writer {
     fn settle(&mut self, worked: Result<()>) {
         let Err(error) = worked else { return };
         tracing::warn!(table = self.name, %error, "the checkpoint was not written; it is tried again");
-        (self.table, self.anew, self.is_whole) = (None, None, false);
+        (self.table, self.anew, self.is_whole, self.lags) = (None, None, false, false);
         self.pending = Pending::default();
         self.not_before = Some(Instant::now() + AFTER_FAILURE);
     }
@@ -158,8 +167,21 @@ impl Writer {
         Ok(())
     }
 
+    fn must_write_whole(&self) -> bool {
+        self.anew.is_some() || self.lags || !self.is_whole
+    }
+
+    /// When the next part of the whole state may be written; none is now.
+    fn next_part(&self) -> Option<Instant> {
+        if self.lags && self.anew.is_none() { Some(self.rested) } else { self.not_before }
+    }
+
+    fn rest_from(&mut self, took: Duration) {
+        self.rested = Instant::now() + took * self.limits.rest;
+    }
+
     async fn collect(&mut self, version: u64, writes: Writes) -> Result<()> {
-        if !self.is_whole && self.anew.is_none() {
+        if self.lags || (!self.is_whole && self.anew.is_none()) {
             // The whole state will have it.
             return Ok(());
         }
@@ -167,10 +189,19 @@ impl Writer {
         self.pending.steps.push(writes);
         self.pending.version = version;
         self.pending.since.get_or_insert_with(Instant::now);
-        if self.pending.bytes >= self.limits.max_bytes {
-            self.append().await?;
+        if self.pending.bytes < self.limits.max_bytes {
+            return Ok(());
         }
-        Ok(())
+        if Instant::now() < self.rested {
+            self.lag();
+            return Ok(());
+        }
+        self.append().await
+    }
+
+    /// Lets go of what is pending, and of what follows, until the whole state is written.
+    fn lag(&mut self) {
+        (self.pending, self.lags) = (Pending::default(), true);
     }
 
     /// Appends what is pending.
@@ -180,6 +211,7 @@ impl Writer {
         if pending.since.is_none() {
             return Ok(());
         }
+        let began = Instant::now();
         let rows = tokio::task::spawn_blocking(move || rows_of(pending.steps)).await??;
         crash::point(table.url(), "checkpoint.append").await;
         let file = stage(table, pending.version, table.version() + 1, &rows).await?;
@@ -189,15 +221,16 @@ impl Writer {
         table.commit(Vec::new(), file.into_iter().collect(), &self.facts.transactions(position)).await?;
         table.checkpoint_when_due();
         let is_much = self.appended.0 >= self.whole.max(self.limits.min_appended) || self.appended.1 >= MOST_FILES;
+        self.rest_from(began.elapsed());
         if is_much && self.anew.is_none() {
-            self.begin_anew()?;
+            self.lag();
         }
         Ok(())
     }
 
     /// A graceful stop: what is begun is ended, and what is pending is written.
     async fn finish(&mut self) -> Result<()> {
-        while self.anew.is_some() || (!self.is_whole && self.not_before.is_none()) {
+        while self.anew.is_some() || self.lags || (!self.is_whole && self.not_before.is_none()) {
             if !self.write_part().await? {
                 return Ok(());
             }
@@ -215,11 +248,14 @@ impl Writer {
         };
         let replaced = table.files().map(|file| file.path().to_owned()).collect();
         let begun = table.version();
+        // What comes after the snapshot is collected.
+        self.lags = false;
         self.anew = Some(Anew {
             cursor: Cursor::default(),
             version,
             begun,
             began: Instant::now(),
+            took: Duration::ZERO,
             replaced,
             files: Vec::new(),
         });
@@ -234,13 +270,16 @@ impl Writer {
             self.is_whole = false;
         }
         if self.anew.is_none() {
-            self.forget().await?;
+            if !self.is_whole {
+                self.forget().await?;
+            }
             self.begin_anew()?;
         }
         let (Some(mut anew), Some(table)) = (self.anew.take(), &mut self.table) else { return Ok(false) };
         if anew.began.elapsed() > LONGEST {
             return Err(Error::Declaration("writing the whole state took too long".to_owned()));
         }
+        let began = Instant::now();
         let (reader, mut cursor) = (self.reader.clone(), std::mem::take(&mut anew.cursor));
         let read = tokio::task::spawn_blocking(move || {
             let mut rows = Rows::default();
@@ -252,6 +291,7 @@ impl Writer {
         anew.cursor = cursor;
         crash::point(table.url(), "checkpoint.part").await;
         anew.files.extend(stage(table, anew.version, anew.begun, &rows).await?);
+        anew.took += began.elapsed();
         match part {
             Part::More => self.anew = Some(anew),
             Part::End => {
@@ -260,6 +300,7 @@ impl Writer {
                 (self.whole, self.appended) = (bytes(&anew.files), (0, 0));
                 table.commit(anew.replaced, anew.files, &self.facts.transactions(Some(self.written))).await?;
                 self.is_whole = true;
+                self.rest_from(anew.took);
             }
             Part::Closed => return Ok(false),
         }

@@ -2,7 +2,10 @@
 //!
 //! The state does not depend on the order of rows and can be subtracted from.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use karat_lake::{
     arrow::{
@@ -19,16 +22,19 @@ use karat_lake::{
 
 use crate::value::Value;
 
-/// Text and weight, encoded in order.
+/// Text and weight, encoded in order. One function, so that two uses of it are equal.
 pub(crate) fn weighted_set() -> AggregateUDF {
-    create_udaf(
-        "weighted_set",
-        vec![DataType::Utf8, DataType::Int64],
-        Arc::new(DataType::Binary),
-        Volatility::Immutable,
-        Arc::new(|_| Ok(Box::new(SetAccumulator::default()))),
-        Arc::new(vec![DataType::Binary]),
-    )
+    static FUNCTION: LazyLock<AggregateUDF> = LazyLock::new(|| {
+        create_udaf(
+            "weighted_set",
+            vec![DataType::Utf8, DataType::Int64],
+            Arc::new(DataType::Binary),
+            Volatility::Immutable,
+            Arc::new(|_| Ok(Box::new(SetAccumulator::default()))),
+            Arc::new(vec![DataType::Binary]),
+        )
+    });
+    FUNCTION.clone()
 }
 
 /// Texts with their weights; those of weight zero are gone.

@@ -6,7 +6,13 @@ use karat_lake::{
 };
 use karat_schemas::pipelines::{Gold, Refresh};
 
-use super::{GoldChanges, accumulate::AccumulatePlan, full::FullPlan, keys::KeysPlan, merge::MergePlan};
+use super::{
+    GoldChanges,
+    accumulate::AccumulatePlan,
+    full::FullPlan,
+    keys::KeysPlan,
+    merge::{Coarser, MergePlan},
+};
 use crate::{
     Error, Result,
     query::{Planner, refuse_changing_functions},
@@ -109,12 +115,42 @@ impl GoldPlan {
     ///
     /// Some changes cannot be taken from state alone; then the groups are returned and [`GoldPlan::recompute`] must be
     /// called with every row of the silver table.
-    pub async fn apply(&mut self, step: &mut Step<'_>, changes: &RecordBatch, now_us: i64) -> Result<Applied> {
+    ///
+    /// `grouped` is what [`GoldPlan::grouped`] or a [`Coarser`] made of these changes, when something did.
+    pub async fn apply(
+        &mut self,
+        step: &mut Step<'_>,
+        changes: &RecordBatch,
+        grouped: Option<RecordBatch>,
+        now_us: i64,
+    ) -> Result<Applied> {
         match &mut self.mode {
-            Mode::Merge(plan) => plan.apply(step, changes, now_us).await,
+            Mode::Merge(plan) => {
+                let grouped = match grouped {
+                    Some(grouped) => grouped,
+                    None => plan.grouped(changes).await?,
+                };
+                plan.apply(step, &grouped, now_us).await
+            }
             Mode::Accumulate(plan) => plan.apply(step, changes, now_us).await,
             Mode::Keys(plan) => plan.apply(step, changes).await,
             Mode::Full(plan) => plan.apply(step, changes).await,
+        }
+    }
+
+    /// How the changes of this table by group are made of those of `finer`; none when they are not.
+    pub fn coarser_than(&self, finer: &Self) -> Result<Option<Coarser>> {
+        match (&self.mode, &finer.mode) {
+            (Mode::Merge(plan), Mode::Merge(finer)) => Coarser::of(plan, finer),
+            _ => Ok(None),
+        }
+    }
+
+    /// Changed rows by group, for [`GoldPlan::apply`] and coarser tables; none when this table does not group them.
+    pub async fn grouped(&mut self, changes: &RecordBatch) -> Result<Option<RecordBatch>> {
+        match &mut self.mode {
+            Mode::Merge(plan) => plan.grouped(changes).await.map(Some),
+            Mode::Accumulate(_) | Mode::Keys(_) | Mode::Full(_) => Ok(None),
         }
     }
 

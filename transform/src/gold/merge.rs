@@ -7,9 +7,13 @@
 //!
 //! `min` and `max` can be added to, not subtracted from: they are merged over append-only tables alone.
 
+mod coarser;
 mod parts;
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use karat_lake::{
     arrow::{
@@ -27,6 +31,7 @@ use karat_lake::{
 };
 use karat_schemas::pipelines::Gold;
 
+pub use self::coarser::Coarser;
 use self::parts::{FinalPlan, PartState};
 use super::{
     GoldChanges, Revision, Revisions,
@@ -52,6 +57,8 @@ pub struct MergePlan {
     source: String,
     /// Aggregates changed rows to groups and parts.
     delta: Query,
+    /// What `delta` does, as it was written.
+    changed: Changed,
     num_groups: usize,
     finals: Vec<FinalPlan>,
     /// Groups and final values, as the projection reads them.
@@ -61,6 +68,13 @@ pub struct MergePlan {
     key: Vec<String>,
     revisions: Option<Revisions>,
     schema: SchemaRef,
+}
+
+/// Groups and parts over changed rows, without their names.
+struct Changed {
+    input: LogicalPlan,
+    groups: Vec<Expr>,
+    parts: Vec<Expr>,
 }
 
 /// A group's stored state.
@@ -98,10 +112,15 @@ impl MergePlan {
         let groups = aggregate.group_expr.iter().enumerate();
         let groups = groups.map(|(index, expr)| Ok(in_microseconds(expr, aggregate)?.alias(format!("g{index}"))));
         let groups = groups.collect::<Result<Vec<_>>>()?;
+        let changed = Changed {
+            input: aggregate.input.as_ref().clone(),
+            groups: aggregate.group_expr.iter().map(|expr| expr.clone().unalias()).collect(),
+            parts: delta.iter().map(|expr| expr.clone().unalias()).collect(),
+        };
         let delta = LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).aggregate(groups, delta)?;
         let groups_schema = groups_schema(aggregate)?;
         let projection_planner = Planner::new(&[(GROUPS, groups_schema.clone())])?;
-        let scan = projection_planner.logical(&format!("SELECT * FROM {GROUPS}")).await?;
+        let scan = projection_planner.scan(GROUPS)?;
         let rewritten = outputs.iter().map(|expr| over_groups(expr, aggregate)).collect::<Result<Vec<_>>>()?;
         let key = key_columns(&outputs, aggregate)?;
         let projection = LogicalPlanBuilder::from(scan).project(rewritten)?.build()?;
@@ -116,6 +135,7 @@ impl MergePlan {
             source: source.table.to_owned(),
             schema: with_revision(projection.schema(), gold.bucket.as_ref()),
             delta,
+            changed,
             num_groups,
             finals,
             groups_schema,
@@ -133,27 +153,42 @@ impl MergePlan {
         &self.key
     }
 
+    /// Changed rows by group: the groups, then the parts of each.
+    pub(super) async fn grouped(&mut self, changes: &RecordBatch) -> Result<RecordBatch> {
+        self.delta.run(&[(&self.source, changes.clone())]).await
+    }
+
+    /// Takes changes by group; a group may have several rows.
     pub(super) async fn apply(&mut self, step: &mut Step<'_>, changes: &RecordBatch, now_us: i64) -> Result<Applied> {
-        let delta = self.delta.run(&[(&self.source, changes.clone())]).await?;
-        let (mut touched, mut deleted) = (Vec::new(), Vec::new());
-        let columns = delta.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
+        let columns = changes.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
         let keyspace = GoldPlan::keyspace(&self.name);
-        for row in 0..delta.num_rows() {
+        let (mut groups, mut places) = (Vec::new(), HashMap::new());
+        for row in 0..changes.num_rows() {
             let values: Vec<Value> = columns[..self.num_groups].iter().map(|column| column.value(row)).collect();
             let key = value::encode_all(&values);
-            let stored = step.get(&keyspace, &key)?;
-            let mut group = match &stored {
-                Some(bytes) => self.decode(bytes)?,
-                None => self.empty(),
+            let place = match places.entry(key) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    let stored = step.get(&keyspace, new.key())?;
+                    let group = match &stored {
+                        Some(bytes) => self.decode(bytes)?,
+                        None => self.empty(),
+                    };
+                    groups.push((new.key().clone(), values, group, stored));
+                    *new.insert(groups.len() - 1)
+                }
             };
+            let group = &mut groups[place].2;
             let parts = &columns[self.num_groups..];
-            let is_global = self.num_groups == 0;
             group.rows += int(&parts[0].value(row));
             for (state, column) in group.parts.iter_mut().zip(&parts[1..]) {
                 state.merge(&column.value(row)).ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
             }
+        }
+        let (mut touched, mut deleted) = (Vec::new(), Vec::new());
+        for (key, values, group, stored) in groups {
             // A table without groups has a row over no rows, too.
-            if group.rows <= 0 && !is_global {
+            if group.rows <= 0 && self.num_groups > 0 {
                 step.remove(&keyspace, key.clone());
                 deleted.extend(stored.is_some().then_some(key));
                 continue;
@@ -186,7 +221,7 @@ impl MergePlan {
         rows: &RecordBatch,
         now_us: i64,
     ) -> Result<GoldChanges> {
-        let all = self.delta.run(&[(&self.source, rows.clone())]).await?;
+        let all = self.grouped(rows).await?;
         let columns = all.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
         let wanted: std::collections::HashSet<Vec<u8>> =
             groups.iter().map(|values| value::encode_all(values)).collect();

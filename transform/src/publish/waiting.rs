@@ -29,8 +29,8 @@ const CHEAP_ROWS: u64 = 2 * SLOT_ROWS;
 /// Rewritten rows for each changed one that are still cheap.
 const CHEAP_SHARE: u64 = 4;
 
-/// Changed keys that may wait: their rows are in memory together when they are written.
-const MOST_WAITING: usize = 1 << 18;
+/// Changed keys that may wait: some 100 MiB of them. Where they are all over a table, each writing is of the whole table.
+const MOST_WAITING: usize = 1 << 20;
 
 /// Changes wait at least so many times as long as it took to write the last ones that waited: on a busy machine the
 /// pipeline goes on with gold rather than write one table again and again.

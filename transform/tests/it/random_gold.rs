@@ -81,6 +81,12 @@ async fn each_of_the_random_tables_is_refreshed_as_it_says() {
     for (gold, (name, refresh, ..)) in plan.golds.iter().zip(GOLD) {
         assert_eq!((gold.name.as_str(), gold.plan.refresh()), (*name, *refresh), "{}", gold.plan.reason());
     }
+    let finer = |name: &str| {
+        let (finer, _) = plan.golds.iter().find(|gold| gold.name == name)?.finer.as_ref()?;
+        Some(plan.golds[*finer].name.as_str())
+    };
+    let found = ["reading_months", "reading_weeks", "reading_days", "turnover_weeks", "everything"].map(finer);
+    assert_eq!(found, [Some("reading_days"), Some("reading_days"), None, Some("turnover_days"), None]);
     let modes = ["merge", "keys", "full"].map(|mode| GOLD.iter().filter(|(_, refresh, ..)| *refresh == mode).count());
     assert!(GOLD.len() >= 20 && modes.iter().all(|count| *count >= 4), "{modes:?}");
 }
@@ -154,6 +160,7 @@ impl World {
                 every: Duration::from_millis(5),
                 max_bytes: 4000,
                 min_appended: 20_000,
+                rest: u32::from(self.seed.is_multiple_of(3)),
             }),
             publishes_later: self.puts_off,
             journal: Journal::off(),

@@ -104,6 +104,31 @@ pub const GOLD: &[Table] = &[
          avg(ratio) * 2 + 1 AS ratio, max(area) AS last_area FROM readings WHERE value > -30 GROUP BY 1, 2",
         None,
     ),
+    // Of the changes of a finer one; the coarsest comes first.
+    (
+        "reading_months",
+        "merge",
+        "bucket = { column = 'month', grain = 'month' }",
+        "SELECT date_trunc('month', at) AS month, flag, count(*) AS n, sum(value) AS total, count(DISTINCT area) AS areas, \
+         percentile(value, 0.95) AS p95, max(ratio) AS most FROM readings GROUP BY 1, 2",
+        None,
+    ),
+    (
+        "reading_days",
+        "merge",
+        "bucket = { column = 'day', grain = 'day' }",
+        "SELECT date_trunc('day', at) AS day, flag, sensor, count(*) AS n, sum(value) AS total, count(DISTINCT area) AS areas, \
+         percentile(value, 0.5) AS middle, percentile(value, 0.95) AS p95, max(ratio) AS most FROM readings GROUP BY 1, 2, 3",
+        None,
+    ),
+    (
+        "reading_weeks",
+        "merge",
+        "",
+        "SELECT date_trunc('week', at) AS week, upper(sensor) AS name, avg(value) AS mean, count(DISTINCT area) AS areas \
+         FROM readings GROUP BY 1, 2",
+        None,
+    ),
     // By DataFusion's accumulators.
     (
         "spread",
@@ -251,6 +276,13 @@ pub const GOLD: &[Table] = &[
         "merge",
         "bucket = { column = 'day', grain = 'day' }",
         "SELECT date_trunc('day', ordered_at) AS day, state, count(*) AS n, sum(amount) AS amount FROM orders GROUP BY 1, 2",
+        None,
+    ),
+    (
+        "turnover_weeks",
+        "merge",
+        "",
+        "SELECT date_trunc('week', ordered_at) AS week, sum(amount) AS amount, count(*) AS n FROM orders GROUP BY 1",
         None,
     ),
     (
