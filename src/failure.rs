@@ -50,7 +50,6 @@ macro_rules! failed_by {
 }
 
 failed_by!(
-    karat_lake::Error,
     karat_lake::datafusion::error::DataFusionError,
     karat_lake::arrow::error::ArrowError,
     karat_http::ApiError,
@@ -58,6 +57,17 @@ failed_by!(
     std::io::Error,
     tokio::task::JoinError
 );
+
+impl From<karat_lake::Error> for Failure {
+    fn from(error: karat_lake::Error) -> Self {
+        let code = match &error {
+            karat_lake::Error::Unreachable { .. } => UNREACHABLE,
+            karat_lake::Error::Location(_) | karat_lake::Error::Unusable { .. } => CONFIGURATION,
+            _ => FAILED,
+        };
+        Self::new(code, error)
+    }
+}
 
 impl From<karat_eventlog::Error> for Failure {
     fn from(error: karat_eventlog::Error) -> Self {

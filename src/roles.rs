@@ -41,6 +41,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
     let instance = Instance::new(&arguments.serve.instance)?;
     let _lock = instance.lock()?;
+    instance.lake()?.require_usable().await?;
     let log = instance.log().await?;
     let process = Process::new();
     let mut tasks = JoinSet::new();
@@ -76,6 +77,7 @@ pub async fn transform(arguments: InstanceArgs) -> Result<ExitCode> {
     let instance = Instance::new(&arguments)?;
     instance.require_kafka("transform")?;
     let _lock = instance.lock()?;
+    instance.lake()?.require_usable().await?;
     let log = instance.log().await?;
     let process = Process::new();
     let mut tasks = JoinSet::new();
@@ -89,6 +91,7 @@ async fn serve_role(arguments: ServeArgs, door: Door, role: &str) -> Result<Exit
     let instance = Instance::new(&arguments.instance)?;
     instance.require_kafka(role)?;
     instance.create_folder()?;
+    instance.lake()?.require_usable().await?;
     let log = instance.log().await?;
     let process = Process::new();
     let mut tasks = JoinSet::new();

@@ -8,16 +8,19 @@
 //! it was written.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
-use futures::TryStreamExt;
-use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectMeta, path::Path};
 
 use crate::{Lake, Result, Table, table::now_ms};
 
 const LOG: &str = "_delta_log";
+
+/// Commits that are read at once.
+const IN_FLIGHT: usize = 16;
 
 /// What stays.
 #[derive(Debug, Clone, Copy)]
@@ -72,19 +75,25 @@ impl Cleaner {
         let oldest = log.oldest_kept(cutoff_ms, kept.version.unwrap_or(u64::MAX)).min(opened.version());
         let mut cleaned = Cleaned::default();
         let needed = self.needed(&opened, oldest).await?;
-        let store = self.lake.store(table)?;
-        for (path, object) in data {
-            let is_old = object.last_modified.timestamp_millis() <= cutoff_ms;
-            if is_old && !needed.contains(&path) && store.delete(&object.location).await.is_ok() {
-                cleaned.files += 1;
-                cleaned.bytes += object.size;
-            }
+        let is_gone = |(path, object): &(String, ObjectMeta)| {
+            object.last_modified.timestamp_millis() <= cutoff_ms && !needed.contains(path)
+        };
+        let gone: HashMap<Path, u64> =
+            data.into_iter().filter(is_gone).map(|(_, object)| (object.location, object.size)).collect();
+        for path in self.delete(table, gone.keys().cloned().collect()).await? {
+            cleaned.files += 1;
+            cleaned.bytes += gone.get(&path).copied().unwrap_or_default();
         }
-        for path in log.behind_checkpoint(oldest.min(kept.commits_after.unwrap_or(u64::MAX))) {
-            cleaned.log_entries += u64::from(store.delete(path).await.is_ok());
-        }
+        let entries = log.behind_checkpoint(oldest.min(kept.commits_after.unwrap_or(u64::MAX))).cloned().collect();
+        cleaned.log_entries = self.delete(table, entries).await?.len() as u64;
         cleaned.files += self.remove_leftovers(table, kept.age).await?;
         Ok(cleaned)
+    }
+
+    /// Removes files, many at once where the store can; returns those that are gone now.
+    async fn delete(&self, table: &str, files: Vec<Path>) -> Result<Vec<Path>> {
+        let deleted = self.lake.store(table)?.delete_stream(stream::iter(files.into_iter().map(Ok)).boxed());
+        Ok(deleted.filter_map(|path| std::future::ready(path.ok())).collect().await)
     }
 
     /// Temporary files of writes that a crash ended; only a local disk has them.
@@ -99,10 +108,11 @@ impl Cleaner {
     async fn needed(&mut self, table: &Table, oldest: u64) -> Result<HashSet<String>> {
         let known = self.removed.entry(table.name().to_owned()).or_default();
         known.retain(|version, _| *version > oldest && *version <= table.version());
-        for version in oldest + 1..=table.version() {
-            if let Entry::Vacant(unknown) = known.entry(version) {
-                unknown.insert(table.removed_between(version - 1, version).await?);
-            }
+        let unknown: Vec<u64> = (oldest + 1..=table.version()).filter(|version| !known.contains_key(version)).collect();
+        let read = unknown.into_iter().map(|version| async move { (version, table.removed_by(version).await) });
+        let mut read = stream::iter(read).buffer_unordered(IN_FLIGHT);
+        while let Some((version, removed)) = read.next().await {
+            known.insert(version, removed?);
         }
         let current = table.files().map(|file| file.path().to_owned());
         Ok(current.chain(known.values().flatten().cloned()).collect())

@@ -4,7 +4,7 @@
 //! length zero and no error. This store writes to a temporary name, syncs the file, then makes it visible by a link
 //! (put-if-absent) or a rename, and syncs the folder, all before it answers. Reads go to the stock implementation.
 //!
-//! [`register`] puts it behind every `file://` table of the process.
+//! It is behind every `file://` table of the process.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path as FilePath, PathBuf},
-    sync::{Arc, Once},
+    sync::Arc,
 };
 
 use async_trait::async_trait;
@@ -31,13 +31,10 @@ use url::Url;
 use crate::faulty::{self, Stage};
 
 /// Makes every `file://` table of this process durable. Idempotent.
-pub fn register() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        if let Ok(scheme) = Url::parse("file://") {
-            object_store_factories().insert(scheme, Arc::new(DurableFactory));
-        }
-    });
+pub(crate) fn register() {
+    if let Ok(scheme) = Url::parse("file://") {
+        object_store_factories().insert(scheme, Arc::new(DurableFactory));
+    }
 }
 
 struct DurableFactory;

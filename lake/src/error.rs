@@ -23,8 +23,13 @@ pub enum Error {
     Schema { table: String, reason: String },
     #[error("the lake has no table `{0}`")]
     UnknownTable(String),
-    #[error("the location `{0}` is no folder path or URL")]
+    #[error("the location `{0}` is no folder, and no file:// or s3://BUCKET/PREFIX address")]
     Location(String),
+    /// Its store cannot hold a lake, or not with these settings: nothing changes by itself.
+    #[error("the lake `{location}` cannot be used: {reason}")]
+    Unusable { location: String, reason: String },
+    #[error("the lake `{location}` does not answer: {reason}")]
+    Unreachable { location: String, reason: String },
     #[error(transparent)]
     Object(#[from] object_store::Error),
     #[error(transparent)]

@@ -8,7 +8,7 @@
 //!   unknown outcome is resolved by reading the log again ([`Table::commit`], decision 10).
 //! - Positions (`txn`) are part of the commit that they describe.
 //! - On a local disk a commit is visible only after its data files, its commit file and their folders are synced
-//!   ([`durable`], decision 11).
+//!   ([`durable`], decision 11); in a bucket, when the server has answered ([`s3`]).
 //!
 //! Vocabulary: a *lake* is a folder (or bucket) with `bronze/`, `silver/`, `gold/` tables and `_karat/` for epochs and the outcomes of
 //! commands.
@@ -28,6 +28,8 @@ mod leftovers;
 pub mod orders;
 pub mod outcomes;
 mod read;
+pub mod s3;
+mod stores;
 mod table;
 
 pub use clean::{Cleaned, Cleaner, Kept};

@@ -101,7 +101,7 @@ pub struct Table {
 impl Table {
     /// Opens the table at `url`, or creates it. `spec.schema` must equal the stored one in names and types.
     pub async fn open_or_create(url: &Url, spec: &TableSpec) -> Result<Self> {
-        crate::durable::register();
+        crate::stores::register();
         let wrap = |source| Error::storage(&spec.name, source);
         let table = deltalake::DeltaTableBuilder::from_url(url.clone()).map_err(wrap)?.build().map_err(wrap)?;
         if !table.verify_deltatable_existence().await.map_err(wrap)? {
@@ -128,7 +128,7 @@ impl Table {
 
     /// Opens an existing table at `version`, or at its newest.
     pub async fn open_at(url: &Url, name: &str, version: Option<u64>) -> Result<Self> {
-        crate::durable::register();
+        crate::stores::register();
         let wrap = |source| Error::storage(name, source);
         let mut table = deltalake::DeltaTableBuilder::from_url(url.clone()).map_err(wrap)?.build().map_err(wrap)?;
         if !table.verify_deltatable_existence().await.map_err(wrap)? {

@@ -10,12 +10,13 @@
 //!
 //! That gold equals a recomputation is for `verify` to say: [`Verdict::differs`] takes what it found.
 //!
-//! [`Proxy`] is a door in front of a broker through which answers get lost.
+//! [`Proxy`] is a door in front of a broker through which answers get lost, [`s3::Door`] one in front of an S3 server.
 //!
 //! *Identity* is the pair of `source` and `id` of an event; an *event* here is an identity with a payload.
 
 mod ledger;
 mod proxy;
+pub mod s3;
 mod tables;
 mod verdict;
 

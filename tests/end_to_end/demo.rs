@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// What the demo prints: the password of `demo` and an API key.
-fn printed(out: &str) -> (String, String) {
+pub fn printed(out: &str) -> (String, String) {
     let after = |mark: &str| out.split(mark).nth(1).unwrap_or_else(|| panic!("no `{mark}` in:\n{out}"));
     let password = after("password `").split('`').next().unwrap().to_owned();
     let key = after("API key").split_whitespace().next().unwrap().to_owned();

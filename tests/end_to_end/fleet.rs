@@ -63,13 +63,17 @@ pub fn broker() -> Option<String> {
 impl Fleet {
     /// The doors reach the log at `door`, the pipelines at `log`.
     pub async fn new(door: &str, log: &str) -> Self {
+        Self::with(Judged::new().await, door, log).await
+    }
+
+    /// The same around an instance whose lake may be elsewhere.
+    pub async fn with(mut judged: Judged, door: &str, log: &str) -> Self {
         let turn = TURN.lock().await;
-        let mut judged = Judged::new().await;
         let (topic, declared) = on_own_topic();
         judged.bronze = karat_transform::bronze::table_name(&topic);
         let pipelines = judged.folder.text("pipelines.toml");
         std::fs::write(&pipelines, declared.replacen("partitions = 4", "partitions = 8", 1)).unwrap();
-        let lake = judged.folder.text("data/lake");
+        let lake = judged.folder.location();
         let session = format!("session.timeout.ms={}", SESSION.as_millis());
         let common = |broker: &str| -> Vec<String> {
             let mut words = vec!["--kafka", broker, "--pipelines", &pipelines, "--lake", &lake];

@@ -1,6 +1,5 @@
 //! An instance whose every event is in the ledger of the judge.
 
-use karat_lake::Lake;
 use karat_oracle::{Ledger, Outcome, Verdict, Watched, judge};
 use serde_json::Value;
 
@@ -38,6 +37,11 @@ impl Judged {
         let folder = Folder::new();
         let disk = Disk::new(&folder, megabytes);
         Self::on(folder, disk).await
+    }
+
+    /// With its lake elsewhere: `variables` say where.
+    pub async fn with(variables: Vec<(String, String)>) -> Self {
+        Self::on(Folder::with(variables), None).await
     }
 
     async fn on(folder: Folder, disk: Option<Disk>) -> Self {
@@ -85,13 +89,12 @@ impl Judged {
 
     /// Compares the tables with what was told.
     pub async fn judge(&self) -> Verdict {
-        let lake = Lake::at(self.folder.path("data/lake").to_str().unwrap()).unwrap();
         let watched = Watched {
             bronze: self.bronze.clone(),
             silver: vec!["silver.run_events".to_owned()],
             quarantine: "quarantine.etl_runs".to_owned(),
         };
-        judge(&lake, &watched, &self.ledger).await.unwrap()
+        judge(&self.folder.lake(), &watched, &self.ledger).await.unwrap()
     }
 
     async fn assert_summary(&self, url: &str) {

@@ -21,6 +21,7 @@ mod judged;
 mod kafka;
 mod lost_answers;
 mod matrix;
+mod on_s3;
 mod openapi;
 mod owners;
 mod power;

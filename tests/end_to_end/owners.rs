@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use karat_oracle::s3::S3Server;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
 
 use crate::{
     fleet::{Fleet, SESSION, broker},
+    judged::Judged,
+    on_s3::on_s3,
     report::seed,
     wait::until,
 };
@@ -13,7 +16,17 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_owner_is_replaced_and_refused_when_it_comes_back() {
     let Some(broker) = broker() else { return };
-    let mut fleet = Fleet::new(&broker, &broker).await;
+    freeze_the_owner(Fleet::new(&broker, &broker).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_owner_is_refused_in_a_bucket_too() {
+    let (Some(broker), Some(server)) = (broker(), S3Server::reached()) else { return };
+    let judged = Judged::with(on_s3(&server, &server.endpoint())).await;
+    freeze_the_owner(Fleet::with(judged, &broker, &broker).await).await;
+}
+
+async fn freeze_the_owner(mut fleet: Fleet) {
     fleet.start(0);
     fleet.start(1);
     let load = fleet.load();

@@ -7,6 +7,8 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
+use karat_lake::Lake;
+
 use crate::wait::until;
 
 const KARAT: &str = env!("CARGO_BIN_EXE_karat");
@@ -20,7 +22,11 @@ pub struct Said {
 }
 
 /// A folder with everything of one instance, removed in the end.
-pub struct Folder(tempfile::TempDir);
+pub struct Folder {
+    folder: tempfile::TempDir,
+    /// In the environment of every process: where the lake is, when it is not in the folder.
+    variables: Vec<(String, String)>,
+}
 
 /// A process that serves; killed when dropped.
 pub struct Karat {
@@ -32,7 +38,7 @@ pub struct Karat {
 fn karat(words: &[&str]) -> Command {
     let mut command = Command::new(KARAT);
     // Settings of whoever runs the tests are not theirs.
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KARAT_")) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KARAT_") || name.starts_with("AWS_")) {
         command.env_remove(name);
     }
     command.args(words);
@@ -41,7 +47,10 @@ fn karat(words: &[&str]) -> Command {
 
 /// Runs a command to its end, with `input` on its standard input.
 pub async fn run_with(words: &[&str], input: &str) -> Said {
-    let mut command = karat(words);
+    said(karat(words), input).await
+}
+
+async fn said(mut command: Command, input: &str) -> Said {
     let input = input.to_owned();
     let work = move || {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -76,11 +85,26 @@ impl Said {
 
 impl Folder {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::with(Vec::new())
+    }
+
+    /// With variables in the environment of every process.
+    pub fn with(variables: Vec<(String, String)>) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), variables }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
+    }
+
+    /// Where the tables of the instance are.
+    pub fn location(&self) -> String {
+        let elsewhere = self.variables.iter().find(|(name, _)| name == "KARAT_LAKE");
+        elsewhere.map_or_else(|| self.text("data/lake"), |(_, lake)| lake.clone())
+    }
+
+    pub fn lake(&self) -> Lake {
+        Lake::at(&self.location()).unwrap()
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -98,7 +122,9 @@ impl Folder {
     }
 
     pub async fn run_with(&self, words: &[&str], input: &str) -> Said {
-        run_with(&[words, &["--data-dir", &self.data()]].concat(), input).await
+        let mut command = karat(&[words, &["--data-dir", &self.data()]].concat());
+        command.envs(self.variables.iter().cloned());
+        said(command, input).await
     }
 
     /// Starts a process on the data folder; `name` keeps its output apart.
@@ -115,7 +141,11 @@ impl Folder {
     pub fn start_in(&self, data: &str, name: &str, words: &[&str], variables: &[(&str, &str)]) -> Karat {
         let (out, err) = (self.path(&format!("{name}.out")), self.path(&format!("{name}.err")));
         let mut command = karat(&[words, &["--data-dir", data]].concat());
-        command.env_remove("NO_COLOR").envs(variables.iter().copied()).stdin(Stdio::null());
+        command
+            .env_remove("NO_COLOR")
+            .envs(self.variables.iter().cloned())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null());
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         Karat { child: command.spawn().unwrap(), out, err }
     }
@@ -168,6 +198,11 @@ impl Karat {
         if let Some(status) = self.child.try_wait().unwrap() {
             panic!("the process ended with {status}:\n{}", self.err());
         }
+    }
+
+    /// The exit code, when it has ended.
+    pub fn code(&mut self) -> Option<i32> {
+        self.child.try_wait().unwrap()?.code()
     }
 
     pub fn pid(&self) -> u32 {

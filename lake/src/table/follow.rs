@@ -75,8 +75,10 @@ impl Table {
     /// What each version after `from` up to `to` added, in commit order.
     pub async fn commits_between(&self, from: u64, to: u64) -> Result<Vec<CommitSummary>> {
         let mut commits = Vec::new();
-        for version in from + 1..=to {
-            let actions = self.actions(version).await?.ok_or_else(|| self.missing(version))?;
+        let read = (from + 1..=to).map(|version| async move { (version, self.actions(version).await) });
+        let mut read = stream::iter(read).buffered(IN_FLIGHT);
+        while let Some((version, actions)) = read.next().await {
+            let actions = actions?.ok_or_else(|| self.missing(version))?;
             let mut commit = CommitSummary { version, files: Vec::new(), positions: Vec::new() };
             for action in actions {
                 match action {
@@ -90,17 +92,14 @@ impl Table {
         Ok(commits)
     }
 
-    /// Paths of the files that the versions after `from` up to `to` removed.
-    pub(crate) async fn removed_between(&self, from: u64, to: u64) -> Result<Vec<String>> {
-        let mut removed = Vec::new();
-        for version in from + 1..=to {
-            let actions = self.actions(version).await?.ok_or_else(|| self.missing(version))?;
-            removed.extend(actions.into_iter().filter_map(|action| match action {
-                Action::Remove(remove) => Some(remove.path),
-                _ => None,
-            }));
-        }
-        Ok(removed)
+    /// Paths of the files that `version` removed.
+    pub(crate) async fn removed_by(&self, version: u64) -> Result<Vec<String>> {
+        let actions = self.actions(version).await?.ok_or_else(|| self.missing(version))?;
+        let removed = actions.into_iter().filter_map(|action| match action {
+            Action::Remove(remove) => Some(remove.path),
+            _ => None,
+        });
+        Ok(removed.collect())
     }
 
     /// Looks at every commit that this version was read from: one that is empty, or torn between two lines, reads as a
