@@ -19,7 +19,7 @@ pub struct Said {
     pub err: String,
 }
 
-/// A folder with everything of one instance, removed in the end.
+/// A folder with everything of one instance, removed in the end unless `KARAT_KEEP` is set.
 pub struct Folder(tempfile::TempDir);
 
 /// A process that serves; killed when dropped.
@@ -76,7 +76,8 @@ impl Said {
 
 impl Folder {
     pub fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        let is_kept = std::env::var_os("KARAT_KEEP").is_some();
+        Self(tempfile::Builder::new().disable_cleanup(is_kept).tempdir().unwrap())
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
