@@ -2,7 +2,7 @@
 //!
 //! Two questions matter to a caller, and both have an answer here: is it worth trying again
 //! ([`Error::is_retriable`]), and is the position that we hold still in the log ([`Error::OffsetOutOfRange`],
-//! [`Error::TopicRecreated`]). After any failed append the outcome is unknown: some records may be in the log.
+//! [`Error::TopicRecreated`], [`Error::LogReplaced`]). After any failed append the outcome is unknown: some records may be in the log.
 
 use std::path::PathBuf;
 
@@ -45,6 +45,14 @@ pub enum Error {
     )]
     TopicRecreated { topic: String, expected: String, found: String },
 
+    /// The record before the position is another one than was read there.
+    #[error(
+        "offset {offset} of `{topic}` partition {partition} holds another record than was read there: the log lost its end, or \
+         was put back from a copy, and gave its offsets to other records; what the tables have is safe; stop every transform \
+         process and run `karat topic accept {topic}`, which goes on with the first record that they lack"
+    )]
+    LogReplaced { topic: String, partition: u32, offset: i64 },
+
     /// A write or an fsync failed. What is on disk is only known after the log has been opened again.
     #[error("the event log stopped after a failed write and takes nothing more: check the disk, then restart")]
     Poisoned,
@@ -85,6 +93,7 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::OffsetOutOfRange { .. }
             | Self::TopicRecreated { .. }
+            | Self::LogReplaced { .. }
             | Self::Poisoned
             | Self::Locked { .. }
             | Self::Damaged { .. }

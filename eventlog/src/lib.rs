@@ -8,6 +8,7 @@
 //! - Offsets of a partition grow by one from zero on the embedded log; on Kafka they grow, with gaps.
 //! - A [`Consumer`] starts where [`StartPositions`] says, not where a broker remembers (spec L2), and drops anything below.
 //! - A topic has an identity ([`TopicInfo::id`]) that changes when it is deleted and created again (spec L3).
+//! - A log that lost its end, and gave its offsets to other records, is recognised by the record before the position.
 
 pub mod embedded;
 mod error;
@@ -23,7 +24,7 @@ use async_trait::async_trait;
 pub use error::{Error, Result};
 pub use headers::Headers;
 pub use limits::{MAX_APPEND_BYTES, MAX_RECORD_BYTES};
-pub use record::{NewRecord, Record};
+pub use record::{Fingerprint, NewRecord, Record};
 
 /// What a topic should look like when it is created. An existing topic is left as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,13 @@ pub struct Position {
 pub trait StartPositions: Send + Sync + 'static {
     /// The next offset wanted of each listed partition; a missing one starts at the beginning.
     async fn next_offsets(&self, topic: &str, partitions: &[u32]) -> Result<BTreeMap<u32, i64>>;
+
+    /// Of the listed partitions, the record before the offset that [`Self::next_offsets`] gave, where that is known. A log
+    /// that still has a record there must have the same one, or it is another log than the one that was read:
+    /// [`Error::LogReplaced`]. One that is of another offset is ignored.
+    async fn last_records(&self, _topic: &str, _partitions: &[u32]) -> Result<BTreeMap<u32, Fingerprint>> {
+        Ok(BTreeMap::new())
+    }
 
     /// Called when partitions go to another consumer. The group waits for the answer, up to [`HANDOVER`], so that what
     /// is under way can be ended first. When they are `lost`, somebody may have them already, and nobody waits.

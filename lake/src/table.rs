@@ -208,14 +208,26 @@ impl Table {
 
     /// The newest position committed for `application`.
     pub async fn position(&mut self, application: &str) -> Result<Option<i64>> {
-        if let Some(known) = self.transactions.get(application) {
-            return Ok(*known);
+        let found = self.positions(&[application.to_owned()]).await?;
+        Ok(found.first().copied().flatten())
+    }
+
+    /// The newest positions committed for `applications`, in their order. Those that this handle has not seen yet are looked for
+    /// in the whole log, at once.
+    pub async fn positions(&mut self, applications: &[String]) -> Result<Vec<Option<i64>>> {
+        let is_unknown = |name: &&String| !self.transactions.contains_key(*name);
+        let unknown: Vec<String> = applications.iter().filter(is_unknown).cloned().collect();
+        if !unknown.is_empty() {
+            let wrap = |source| Error::storage(&self.name, source);
+            let snapshot = deltalake::kernel::EagerSnapshot::try_new(self.log.as_ref(), Some(self.version)).await;
+            let snapshot = snapshot.map_err(wrap)?;
+            for name in unknown {
+                let found = snapshot.transaction_version(self.log.as_ref(), &name).await;
+                let found = found.map_err(|source| Error::storage(&self.name, source))?;
+                self.transactions.insert(name, found);
+            }
         }
-        let wrap = |source| Error::storage(&self.name, source);
-        let snapshot = deltalake::kernel::EagerSnapshot::try_new(self.log.as_ref(), Some(self.version)).await;
-        let found = snapshot.map_err(wrap)?.transaction_version(self.log.as_ref(), application).await.map_err(wrap)?;
-        self.transactions.insert(application.to_owned(), found);
-        Ok(found)
+        Ok(applications.iter().map(|name| self.transactions.get(name).copied().flatten()).collect())
     }
 
     /// Writes rows to one data file that no version names yet.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::{Verdict, tables::Bronze};
+use crate::{LogCopy, Verdict, tables::Bronze};
 
 /// What a sender was told of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Ledger {
         self.events.len() as u64
     }
 
-    pub(crate) fn compare(&self, bronze: &Bronze, verdict: &mut Verdict) {
+    pub(crate) fn compare(&self, bronze: &Bronze, log: Option<&LogCopy>, verdict: &mut Verdict) {
         verdict.acknowledged = self.acknowledged;
         for (event, sendings) in &self.events {
             let count = |outcome| sendings.iter().filter(|sent| sent.outcome == outcome).count();
@@ -77,7 +77,8 @@ impl Ledger {
             let found = bronze.places_of(event).len();
             verdict.found += found as u64;
             if found < least {
-                verdict.lost.push(format!("{} {}: {found} of {least} in bronze", event.name(), first(sendings)));
+                let log = log.map(|log| format!(", {}", log.says_of(event))).unwrap_or_default();
+                verdict.lost.push(format!("{} {}: {found} of {least} in bronze{log}", event.name(), first(sendings)));
             } else if found > most {
                 let of = format!("{} {}: {found} in bronze, at most {most} sent", event.name(), first(sendings));
                 verdict.duplicated.push(of);

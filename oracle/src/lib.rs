@@ -8,6 +8,9 @@
 //! - of the bronze rows of one event exactly one is in silver or in quarantine, the others are its duplicates; and nothing
 //!   else is there.
 //!
+//! A [`LogCopy`] says in addition whether the log has an event that is missing, and that bronze has in each place what the
+//! log has there.
+//!
 //! That gold equals a recomputation is for `verify` to say: [`Verdict::differs`] takes what it found.
 //!
 //! [`Proxy`] is a door in front of a broker through which answers get lost, [`s3::Door`] one in front of an S3 server.
@@ -15,6 +18,7 @@
 //! *Identity* is the pair of `source` and `id` of an event; an *event* here is an identity with a payload.
 
 mod ledger;
+mod log;
 mod proxy;
 pub mod s3;
 mod tables;
@@ -22,6 +26,7 @@ mod verdict;
 
 pub use self::{
     ledger::{Ledger, Outcome},
+    log::LogCopy,
     proxy::{Proxy, Weather},
     tables::{Error, Watched},
     verdict::Verdict,
@@ -29,14 +34,17 @@ pub use self::{
 
 use karat_lake::Lake;
 
-/// Compares the tables with what the ledger says of them.
+/// Compares the tables with what the ledger says of them, and with what the log holds when a copy of it is given.
 ///
 /// # Errors
 /// A table that cannot be read.
-pub async fn judge(lake: &Lake, watched: &Watched, ledger: &Ledger) -> Result<Verdict, Error> {
+pub async fn judge(lake: &Lake, watched: &Watched, ledger: &Ledger, log: Option<&LogCopy>) -> Result<Verdict, Error> {
     let bronze = tables::Bronze::read(lake, &watched.bronze).await?;
     let mut verdict = Verdict::default();
-    ledger.compare(&bronze, &mut verdict);
+    ledger.compare(&bronze, log, &mut verdict);
+    if let Some(log) = log {
+        log.compare(&bronze, &mut verdict);
+    }
     bronze.compare_places(&mut verdict);
     tables::compare_positions(lake, &watched.bronze, &mut verdict).await?;
     tables::compare_refined(lake, watched, &bronze, &mut verdict).await?;

@@ -26,7 +26,7 @@ pub struct Watched {
 }
 
 /// A place in the log: partition and offset.
-type Place = (i32, i64);
+pub(crate) type Place = (i32, i64);
 
 /// The bronze rows.
 pub(crate) struct Bronze {
@@ -67,6 +67,15 @@ impl Bronze {
         self.events.get(event).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Every row: its event and its place.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Event, Place)> {
+        self.events.iter().flat_map(|(event, places)| places.iter().map(move |place| (event, *place)))
+    }
+
+    pub(crate) fn has(&self, place: Place) -> bool {
+        self.places.contains_key(&place)
+    }
+
     /// Each place once, and no gap between the first and the last of a partition.
     pub(crate) fn compare_places(&self, verdict: &mut Verdict) {
         let mut ranges: BTreeMap<i32, (i64, i64, i64)> = BTreeMap::new();
@@ -93,7 +102,9 @@ pub(crate) async fn compare_positions(lake: &Lake, table: &str, verdict: &mut Ve
     for version in (1..=table.version()).rev() {
         // The log of a table is kept for a while only.
         let Ok(commits) = table.commits_between(version - 1, version).await else { break };
-        for id in commits.into_iter().flat_map(|commit| commit.positions) {
+        // What has a `#` in its name says something about a position.
+        let positions = commits.into_iter().flat_map(|commit| commit.positions);
+        for id in positions.filter(|id| !id.application.contains('#')) {
             if after.get(&id.application).is_some_and(|later| *later < id.version) {
                 verdict.wrong.push(format!("the position `{}` falls after version {version}", id.application));
             }

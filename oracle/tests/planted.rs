@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use karat_eventlog::{EventLog, Headers, NewRecord, TopicSpec, embedded::EmbeddedLog};
 use karat_lake::{
     Lake, Table, TableSpec, TransactionId,
     arrow::{
@@ -12,7 +13,7 @@ use karat_lake::{
         datatypes::{DataType, Field, Schema},
     },
 };
-use karat_oracle::{Ledger, Outcome, Verdict, Watched, judge};
+use karat_oracle::{Ledger, LogCopy, Outcome, Verdict, Watched, judge};
 
 const EVENTS: i64 = 20;
 
@@ -102,12 +103,16 @@ impl World {
     }
 
     async fn judge(&self) -> Verdict {
+        self.judge_beside(None).await
+    }
+
+    async fn judge_beside(&self, log: Option<&LogCopy>) -> Verdict {
         let watched = Watched {
             bronze: "bronze.t".to_owned(),
             silver: vec!["silver.t".to_owned()],
             quarantine: "quarantine.p".to_owned(),
         };
-        judge(&self.lake, &watched, &self.ledger).await.unwrap()
+        judge(&self.lake, &watched, &self.ledger, log).await.unwrap()
     }
 
     /// How many sentences of each kind there are.
@@ -196,4 +201,46 @@ async fn what_nobody_sent_a_stray_row_and_a_position_that_falls_are_wrong() {
     verdict.differs("gold.t", 0);
     verdict.differs("gold.t", 2);
     assert_eq!(verdict.wrong.len(), 4);
+}
+
+/// A log with the events of these numbers, one after another.
+async fn log_of(numbers: impl IntoIterator<Item = i64>) -> LogCopy {
+    let folder = tempfile::tempdir().unwrap();
+    let log = EmbeddedLog::open(folder.path()).unwrap();
+    log.ensure_topic(&TopicSpec { name: "t".to_owned(), partitions: 1, retention: None }).await.unwrap();
+    let record = |number: i64| NewRecord {
+        key: None,
+        headers: Headers::from_pairs([("ce_source", b"/s".as_slice()), ("ce_id", format!("e{number}").as_bytes())]),
+        payload: payload(number).into(),
+    };
+    log.append("t", numbers.into_iter().map(record).collect()).await.unwrap();
+    LogCopy::read(&log, "t", "judge").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_log_with_the_same_events_in_the_same_places_is_clean() {
+    let verdict = World::new().await.judge_beside(Some(&log_of(0..EVENTS).await)).await;
+    assert!(verdict.is_clean(), "{verdict}");
+}
+
+#[tokio::test]
+async fn whether_the_log_has_a_lost_event_is_said() {
+    let mut world = World::new().await;
+    world.note(EVENTS, Outcome::Acknowledged);
+    let verdict = world.judge_beside(Some(&log_of(0..EVENTS).await)).await;
+    assert_eq!((verdict.lost.len(), verdict.wrong.len()), (1, 0), "{verdict}");
+    assert!(verdict.lost[0].ends_with("not in the log"), "{verdict}");
+    let verdict = world.judge_beside(Some(&log_of(0..=EVENTS).await)).await;
+    assert_eq!((verdict.lost.len(), verdict.wrong.len()), (2, 0), "{verdict}");
+    assert!(verdict.lost[0].ends_with("in the log at 0/20"), "{verdict}");
+    assert!(verdict.lost[1].contains("1 records from 20 to 20"), "{verdict}");
+}
+
+#[tokio::test]
+async fn another_event_in_a_place_of_the_log_is_wrong_and_so_is_none() {
+    let world = World::new().await;
+    let verdict = world.judge_beside(Some(&log_of((0..EVENTS - 1).chain([77])).await)).await;
+    assert_eq!((verdict.lost.len(), verdict.wrong.len()), (0, 1), "{verdict}");
+    let verdict = world.judge_beside(Some(&log_of(0..EVENTS - 2).await)).await;
+    assert_eq!((verdict.lost.len(), verdict.wrong.len()), (0, 2), "{verdict}");
 }

@@ -41,6 +41,8 @@ pub struct Watcher {
     ends: Mutex<HashMap<String, Positions>>,
     quarantine: Quarantine,
     poke: Arc<Notify>,
+    /// Rung when a notice says that there is an epoch.
+    told: Notify,
 }
 
 /// How often the ends of the log are read, and epochs that no notice told of.
@@ -66,16 +68,40 @@ impl Watcher {
             known: watch::channel(Known::default()).0,
             ends: Mutex::default(),
             poke,
+            told: Notify::new(),
         }))
     }
 
-    /// Follows until it is dropped. A log that does not answer is tried again.
+    /// Follows until it is dropped. A log that does not answer is tried again; what the lake says is read meanwhile.
     pub async fn run(self: Arc<Self>, log: Arc<dyn EventLog>) {
+        tokio::join!(self.follow_notices(log.as_ref()), self.follow_epochs(), self.follow_ends());
+    }
+
+    async fn follow_notices(&self, log: &dyn EventLog) {
         loop {
-            if let Err(error) = self.follow(log.as_ref()).await {
+            if let Err(error) = self.follow(log).await {
                 tracing::warn!(%error, "commit notices cannot be read; epochs are looked for every second");
             }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn follow_epochs(&self) {
+        loop {
             self.look().await;
+            // A lost notice costs a second.
+            drop(tokio::time::timeout(LOOK_EVERY, self.told.notified()).await);
+        }
+    }
+
+    async fn follow_ends(&self) {
+        loop {
+            for (name, topic, _) in &self.pipelines {
+                if let Ok(info) = self.log.topic(topic).await {
+                    let ends = (0..).zip(info.partitions.iter().map(|range| range.end)).collect();
+                    self.ends.lock().insert(name.clone(), ends);
+                }
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -96,7 +122,6 @@ impl Watcher {
         let group = format!("karat-notices-{}", uuid::Uuid::new_v4());
         let mut consumer = log.consumer(ConsumerSettings { group, topic: COMMITS_TOPIC.to_owned(), start }).await?;
         let limits = PollLimits { max_records: 1000, max_bytes: 8 << 20, max_wait: LOOK_EVERY };
-        let mut looked = tokio::time::Instant::now() - LOOK_EVERY;
         loop {
             let polled = consumer.poll(limits).await?;
             let mut has_epoch = false;
@@ -109,10 +134,7 @@ impl Watcher {
             }
             if has_epoch {
                 self.poke.notify_one();
-            }
-            if has_epoch || looked.elapsed() >= LOOK_EVERY {
-                self.look().await;
-                looked = tokio::time::Instant::now();
+                self.told.notify_one();
             }
         }
     }
@@ -123,7 +145,7 @@ impl Watcher {
         self.known.send_modify(|known| advance(known.bronze.entry(topic).or_default(), &positions));
     }
 
-    /// Reads the newest epoch of each pipeline and the ends of each topic.
+    /// Reads the newest epoch of each pipeline.
     async fn look(&self) {
         for (name, topic, epochs) in &self.pipelines {
             let seen = self.known.borrow().epochs.get(name).copied().unwrap_or(0);
@@ -133,12 +155,6 @@ impl Watcher {
                     advance(known.gold.entry(name.clone()).or_default(), &epoch.positions);
                     advance(known.bronze.entry(topic.clone()).or_default(), &epoch.positions);
                 });
-            }
-            if let Ok(info) = self.log.topic(topic).await {
-                let ends = info.partitions.iter().enumerate();
-                let ends =
-                    ends.filter_map(|(partition, range)| Some((u32::try_from(partition).ok()?, range.end))).collect();
-                self.ends.lock().insert(name.clone(), ends);
             }
         }
     }

@@ -286,7 +286,7 @@ impl Chaos {
     }
 
     async fn record(&mut self, fault: Fault, drained: Duration) {
-        let verdict = self.judged.judge().await;
+        let verdict = self.judged.judge(None).await;
         self.report.note(name(fault), &verdict, drained);
         verdict.assert_clean(&format!("seed {}, after {fault:?}", self.seed));
     }

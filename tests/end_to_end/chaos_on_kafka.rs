@@ -137,6 +137,7 @@ async fn chaos_on_kafka() {
         let told = load.end().await;
         fleet.judged.note_all(told);
         let (verdict, drained) = fleet.drain(&format!("seed {seed}, after {fault:?}")).await;
+        eprintln!("        {} acknowledged, drained in {:.1} s", verdict.acknowledged, drained.as_secs_f64());
         report.note(fault.name(), &verdict, drained);
         rounds += 1;
     }

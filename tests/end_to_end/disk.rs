@@ -64,7 +64,7 @@ async fn a_full_disk_refuses_events_keeps_what_it_took_and_serves_what_it_has() 
         // What the log had taken goes on to gold by itself.
         until("bronze has what was acknowledged", async || {
             tokio::time::sleep(Duration::from_millis(200)).await;
-            let verdict = judged.judge().await;
+            let verdict = judged.judge(None).await;
             verdict.lost.is_empty().then_some(())
         })
         .await;

@@ -2,7 +2,8 @@
 //! judge watches.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,12 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use karat_eventlog::{
-    ConsumerSettings, EventLog, PollLimits, StartPositions,
+    EventLog,
     kafka::{KafkaLog, KafkaSettings},
 };
-use karat_oracle::{Outcome, Verdict};
+use karat_oracle::{LogCopy, Outcome, Verdict};
 use serde_json::Value;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -30,10 +30,16 @@ use crate::{
 
 /// Everything must be in gold so long after the fault is over. The time after which a dead member is thrown out of its
 /// group is in it.
-const LONGEST_DRAIN: Duration = Duration::from_secs(90);
+const LONGEST_DRAIN: Duration = Duration::from_secs(60);
+
+const PARTITIONS: u32 = 8;
 
 /// How long a group waits for a silent member: the shortest that brokers allow.
 pub const SESSION: Duration = Duration::from_secs(6);
+
+/// What the processes write of themselves.
+const LOG: [(&str, &str); 1] =
+    [("KARAT_LOG", "warn,karat=info,karat_transform=info,karat_eventlog=debug,librdkafka=info")];
 
 /// One process with the doors, and any number of processes with the pipelines, each with a data folder of its own.
 pub struct Fleet {
@@ -42,7 +48,7 @@ pub struct Fleet {
     pub transforms: BTreeMap<usize, Karat>,
     pub ingest: Karat,
     pub topic: String,
-    broker: String,
+    log: KafkaLog,
     common: Vec<String>,
     starts: usize,
     /// One fleet at a time: each has up to five processes.
@@ -72,7 +78,8 @@ impl Fleet {
         let (topic, declared) = on_own_topic();
         judged.bronze = karat_transform::bronze::table_name(&topic);
         let pipelines = judged.folder.text("pipelines.toml");
-        std::fs::write(&pipelines, declared.replacen("partitions = 4", "partitions = 8", 1)).unwrap();
+        std::fs::write(&pipelines, declared.replacen("partitions = 4", &format!("partitions = {PARTITIONS}"), 1))
+            .unwrap();
         let lake = judged.folder.location();
         let session = format!("session.timeout.ms={}", SESSION.as_millis());
         let common = |broker: &str| -> Vec<String> {
@@ -85,15 +92,17 @@ impl Fleet {
         let doors = common(door);
         let mut words = vec!["ingest", "--listen", "127.0.0.1:0", "--without-limits"];
         words.extend(doors.iter().map(String::as_str));
-        let mut ingest = judged.folder.start("ingest", &words);
+        let mut ingest = judged.folder.start_with("ingest", &words, &LOG);
         let client = Client::new(&ingest.url().await, &judged.key);
+        let settings = KafkaSettings { bootstrap: log.to_owned(), properties: BTreeMap::new(), replication: 1 };
+        let log_of_judge = KafkaLog::connect(settings).await.unwrap();
         Self {
             judged,
             client,
             transforms: BTreeMap::new(),
             ingest,
             topic,
-            broker: log.to_owned(),
+            log: log_of_judge,
             common: common(log),
             starts: 0,
             _turn: turn,
@@ -106,7 +115,7 @@ impl Fleet {
         let folder = &self.judged.folder;
         let (data, name) = (folder.text(&format!("machine-{number}")), format!("transform-{number}-{}", self.starts));
         let words: Vec<&str> = ["transform"].into_iter().chain(self.common.iter().map(String::as_str)).collect();
-        let karat = folder.start_in(&data, &name, &words, &[]);
+        let karat = folder.start_in(&data, &name, &words, &LOG);
         assert!(self.transforms.insert(number, karat).is_none(), "{number} runs already");
     }
 
@@ -141,12 +150,26 @@ impl Fleet {
         Load::start(&self.client, self.judged.next)
     }
 
+    /// The next events, so many that each partition gets some. That they are in gold says of each partition that what came
+    /// before is too; of a partition without one, whose owner may still be on its way back to the broker, it would say nothing.
+    fn of_every_partition(&self) -> Range<u64> {
+        let (first, mut end) = (self.judged.next, self.judged.next);
+        let mut missing: BTreeSet<u32> = (0..PARTITIONS).collect();
+        while !missing.is_empty() || end < first + BATCH {
+            let event = run_event(end);
+            let key = event["data"]["run_id"].as_str().unwrap();
+            missing.remove(&self.log.partition_of(key.as_bytes(), PARTITIONS));
+            end += 1;
+        }
+        first..end
+    }
+
     /// Waits until everything is in gold, and asks the judge. How long that took, too.
     pub async fn drain(&mut self, context: &str) -> (Verdict, Duration) {
         let began = Instant::now();
         loop {
             self.transforms.values_mut().for_each(Karat::assert_alive);
-            let numbers = self.judged.next..self.judged.next + BATCH;
+            let numbers = self.of_every_partition();
             let events: Vec<Value> = numbers.clone().map(run_event).collect();
             let answer = self.client.publish(&events, "?wait=gold").await.unwrap();
             let status = answer.status().as_u16();
@@ -158,36 +181,16 @@ impl Fleet {
             assert!(began.elapsed() < LONGEST_DRAIN, "{context}: not drained in time\n{}", self.last_words());
         }
         let drained = began.elapsed();
-        let verdict = self.judged.judge().await;
-        if !verdict.lost.is_empty() {
-            eprintln!("{context}: what the broker has of the last events\n{}", self.in_the_log().await);
-        }
+        let verdict = self.judge().await;
         verdict.assert_clean(context);
         (verdict, drained)
     }
 
-    /// Where each of the last events is in the log, to tell a loss of the broker from one of ours.
-    async fn in_the_log(&self) -> String {
-        let properties = std::collections::BTreeMap::new();
-        let settings = KafkaSettings { bootstrap: self.broker.clone(), properties, replication: 1 };
-        let log = KafkaLog::connect(settings).await.unwrap();
-        let ends = log.topic(&self.topic).await.unwrap().partitions;
-        let (group, topic) = (uuid::Uuid::new_v4().to_string(), self.topic.clone());
-        let start = Arc::new(FromTheBeginning);
-        let mut consumer = log.consumer(ConsumerSettings { group, topic, start }).await.unwrap();
-        let mut open: i64 = ends.iter().map(|range| range.end - range.begin).sum();
-        let (mut places, began) = (Vec::new(), Instant::now());
-        while open > 0 && began.elapsed() < LONGEST_DRAIN {
-            let limits = PollLimits { max_records: 10_000, max_bytes: 16 << 20, max_wait: Duration::from_secs(1) };
-            for record in consumer.poll(limits).await.unwrap().records {
-                open -= 1;
-                let id = record.headers.get("ce_id").map(String::from_utf8_lossy).unwrap_or_default().into_owned();
-                places.push((id, record.partition, record.offset));
-            }
-        }
-        places.sort();
-        let last = &places[places.len().saturating_sub(1_000)..];
-        last.iter().map(|(id, partition, offset)| format!("{id} {partition}/{offset}\n")).collect()
+    /// Compares the tables with what was told, and with what the log holds.
+    async fn judge(&self) -> Verdict {
+        let group = uuid::Uuid::new_v4().to_string();
+        let copy = LogCopy::read(&self.log, &self.topic, &group).await.unwrap();
+        self.judged.judge(Some(&copy)).await
     }
 
     /// Who owns the pipeline, and the end of what each process said.
@@ -215,17 +218,8 @@ impl Fleet {
         }
         assert_no_difference(&self.run(&["table", "verify", "--format", "json"]).await.json());
         assert!(self.judged.ledger.acknowledged() > 0, "nothing was acknowledged");
-        self.judged.judge().await.assert_clean("after the end");
+        self.judge().await.assert_clean("after the end");
         self.ingest.stop().await;
-    }
-}
-
-struct FromTheBeginning;
-
-#[async_trait]
-impl StartPositions for FromTheBeginning {
-    async fn next_offsets(&self, _: &str, _: &[u32]) -> karat_eventlog::Result<BTreeMap<u32, i64>> {
-        Ok(BTreeMap::new())
     }
 }
 

@@ -189,7 +189,7 @@ async fn every_damage_is_named_and_repaired_with_nothing_lost() {
         assert_eq!(said.code, 0, "{planted:?}: {said:?}");
         let said = fsck(&judged, &[]).await;
         assert_eq!(said.code, 0, "after {planted:?}: {said:?}");
-        judged.judge().await.assert_clean(&format!("after {planted:?}"));
+        judged.judge(None).await.assert_clean(&format!("after {planted:?}"));
     }
     judged.end().await;
 }

@@ -1,6 +1,6 @@
 //! An instance whose every event is in the ledger of the judge.
 
-use karat_oracle::{Ledger, Outcome, Verdict, Watched, judge};
+use karat_oracle::{Ledger, LogCopy, Outcome, Verdict, Watched, judge};
 use serde_json::Value;
 
 use crate::{
@@ -88,17 +88,17 @@ impl Judged {
         karat.stop().await;
         assert_no_difference(&self.folder.run(&["table", "verify", "--format", "json"]).await.json());
         assert!(self.ledger.acknowledged() > 0, "nothing was acknowledged between the faults");
-        self.judge().await.assert_clean("in the end");
+        self.judge(None).await.assert_clean("in the end");
     }
 
-    /// Compares the tables with what was told.
-    pub async fn judge(&self) -> Verdict {
+    /// Compares the tables with what was told, and with what the log holds when a copy of it is given.
+    pub async fn judge(&self, log: Option<&LogCopy>) -> Verdict {
         let watched = Watched {
             bronze: self.bronze.clone(),
             silver: vec!["silver.run_events".to_owned()],
             quarantine: "quarantine.etl_runs".to_owned(),
         };
-        judge(&self.folder.lake(), &watched, &self.ledger).await.unwrap()
+        judge(&self.folder.lake(), &watched, &self.ledger, log).await.unwrap()
     }
 
     async fn assert_summary(&self, url: &str) {

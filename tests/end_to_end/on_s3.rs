@@ -172,7 +172,7 @@ async fn failing_requests_lose_and_double_nothing() {
         })
         .await;
         eprintln!("{weather:?}: {} requests suffered, drained in {:?}", door.failed() - failed, healed.elapsed());
-        judged.judge().await.assert_clean(&format!("after {weather:?}"));
+        judged.judge(None).await.assert_clean(&format!("after {weather:?}"));
     }
     karat.stop().await;
     judged.end().await;

@@ -21,7 +21,7 @@ pub struct Said {
     pub err: String,
 }
 
-/// A folder with everything of one instance, removed in the end.
+/// A folder with everything of one instance, removed in the end unless `KARAT_KEEP` is set.
 pub struct Folder {
     folder: tempfile::TempDir,
     /// In the environment of every process: where the lake is, when it is not in the folder.
@@ -90,7 +90,8 @@ impl Folder {
 
     /// With variables in the environment of every process.
     pub fn with(variables: Vec<(String, String)>) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), variables }
+        let is_kept = std::env::var_os("KARAT_KEEP").is_some();
+        Self { folder: tempfile::Builder::new().disable_cleanup(is_kept).tempdir().unwrap(), variables }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -9,7 +9,6 @@
 //!   neither holds is named as lost.
 
 pub mod bronze;
-mod records;
 
 use std::collections::BTreeMap;
 

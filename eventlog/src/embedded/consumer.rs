@@ -13,7 +13,7 @@ use super::{
     store::Store,
     topic::{Partition, Topic},
 };
-use crate::{Consumer, ConsumerSettings, Error, PollLimits, Polled, Record, Result};
+use crate::{Consumer, ConsumerSettings, Error, Fingerprint, PollLimits, Polled, Record, Result};
 
 /// Most bytes that one visit to the store fetches for a partition.
 const FETCH_BYTES: usize = 8 * 1024 * 1024;
@@ -34,6 +34,7 @@ impl EmbeddedConsumer {
     pub(super) async fn open(store: Store, topic: Arc<Topic>, settings: &ConsumerSettings) -> Result<Self> {
         let partitions: Vec<u32> = (0..topic.row.partitions).collect();
         let wanted = settings.start.next_offsets(&topic.name, &partitions).await?;
+        let known = settings.start.last_records(&topic.name, &partitions).await?;
         let mut cursors = Vec::new();
         for partition in &topic.partitions {
             let number = partition.key.partition;
@@ -42,7 +43,10 @@ impl EmbeddedConsumer {
             if next < range.begin || next > range.end {
                 return Err(topic.out_of_range(number, next, range));
             }
-            cursors.push(Cursor { partition: partition.clone(), next, fetched: VecDeque::new(), reader: None });
+            if let Some(last) = known.get(&number).filter(|last| next > range.begin && last.is_of(next - 1)) {
+                Cursor::new(partition, next - 1).require(*last, &store, &topic).await?;
+            }
+            cursors.push(Cursor::new(partition, next));
         }
         Ok(Self { store, bell: topic.bell(), topic, cursors, first: 0, ready: Vec::new() })
     }
@@ -111,6 +115,28 @@ struct Cursor {
 }
 
 impl Cursor {
+    fn new(partition: &Arc<Partition>, next: i64) -> Self {
+        Self { partition: Arc::clone(partition), next, fetched: VecDeque::new(), reader: None }
+    }
+
+    /// Refuses another record here than the one that was read, unless retention has just taken it.
+    async fn require(mut self, known: Fingerprint, store: &Store, topic: &Topic) -> Result<()> {
+        let (partition, offset) = (self.partition.key.partition, self.next);
+        match self.prepare(store, topic).await {
+            Err(Error::OffsetOutOfRange { .. }) => return Ok(()),
+            prepared => {
+                prepared?;
+            }
+        }
+        let found = self.reader.as_mut().map(|reader| reader.next(&topic.name, partition)).transpose()?.flatten();
+        match found {
+            Some(found) if found.fingerprint() != known => {
+                Err(Error::LogReplaced { topic: topic.name.to_string(), partition, offset })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes sure that `reader` stands at `next`; false when nothing is there yet.
     async fn prepare(&mut self, store: &Store, topic: &Topic) -> Result<bool> {
         if self.reader.is_some() {

@@ -11,7 +11,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers as _},
 };
 
-use crate::{Headers, Record};
+use crate::{Fingerprint, Headers, Record};
 
 /// A bundle is passed on when it reaches either; a channel of [`IN_FLIGHT`] of them bounds what a consumer holds.
 pub(super) const MAX_RECORDS: usize = 4_096;
@@ -56,7 +56,7 @@ impl Bundle {
             generation,
             partition: message.partition().cast_unsigned(),
             offset: message.offset(),
-            timestamp_us: message.timestamp().to_millis().unwrap_or(0).saturating_mul(1_000),
+            timestamp_us: timestamp_us(message),
             key,
             headers,
             payload,
@@ -86,4 +86,14 @@ impl Bundle {
             (entry.generation, record)
         })
     }
+}
+
+/// [`Record::fingerprint`] of a message that becomes no record.
+pub(super) fn fingerprint_of(message: &BorrowedMessage<'_>) -> Fingerprint {
+    let payload = message.payload().unwrap_or_default();
+    Fingerprint::new(message.offset(), timestamp_us(message), message.key(), payload)
+}
+
+fn timestamp_us(message: &BorrowedMessage<'_>) -> i64 {
+    message.timestamp().to_millis().unwrap_or(0).saturating_mul(1_000)
 }

@@ -55,7 +55,7 @@ impl KafkaConsumer {
             start: settings.start,
             runtime: Handle::current(),
             shared: shared.clone(),
-            next: Mutex::default(),
+            places: Mutex::default(),
             failure: Mutex::default(),
         };
         let config = kafka.client(

@@ -33,6 +33,9 @@ use crate::{
 
 /// Deadline of one question to the brokers.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest pause between two attempts to reach a broker that is away, in milliseconds. librdkafka's ten seconds would come on
+/// top of every outage, for each client of a process one after another.
+const RECONNECT_AT_MOST_MS: &str = "1000";
 /// A largest record with what the protocol adds to it.
 const MAX_MESSAGE_BYTES: usize = MAX_RECORD_BYTES + 64 * 1024;
 
@@ -64,6 +67,7 @@ impl KafkaSettings {
     fn client(&self, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", "karat");
+        config.set("reconnect.backoff.max.ms", RECONNECT_AT_MOST_MS);
         for (key, value) in defaults {
             config.set(*key, *value);
         }

@@ -20,7 +20,11 @@ use rdkafka::{
 };
 use tokio::sync::mpsc::{Permit, Sender, error::TrySendError};
 
-use super::{bundle::Bundle, failure, rebalance::Assignment};
+use super::{
+    bundle::{Bundle, fingerprint_of},
+    failure,
+    rebalance::{Assignment, Place},
+};
 use crate::{Error, Result};
 
 /// How long an idle poll waits: also the longest that closing takes to be noticed.
@@ -76,7 +80,7 @@ impl Reader {
             return Err(error);
         }
         match polled {
-            Some(Ok(message)) => self.take(&message, bundle),
+            Some(Ok(message)) => self.take(&message, bundle)?,
             Some(Err(error)) => {
                 self.judge(error)?;
                 return Ok(false);
@@ -87,15 +91,23 @@ impl Reader {
     }
 
     /// Keeps a record unless it lies below the wanted offset, or its partition is not ours.
-    fn take(&self, message: &BorrowedMessage<'_>, bundle: &mut Bundle) {
+    ///
+    /// The first one below is the one that was read last: [`Error::LogReplaced`] when it is not the same. Where compaction
+    /// took it, nothing can be said.
+    fn take(&self, message: &BorrowedMessage<'_>, bundle: &mut Bundle) -> Result<()> {
         let assignment = self.consumer.context();
-        let mut next = assignment.next.lock();
-        if let Some(next) = next.get_mut(&message.partition().cast_unsigned())
-            && message.offset() >= *next
-        {
-            *next = message.offset() + 1;
+        let (partition, offset) = (message.partition().cast_unsigned(), message.offset());
+        let mut places = assignment.places.lock();
+        let Some(place) = places.get_mut(&partition) else { return Ok(()) };
+        if offset >= place.next {
+            *place = Place { next: offset + 1, last: None };
             bundle.push(message, assignment.shared.generation());
+        } else if let Some(last) = place.last.take_if(|last| last.is_of(offset))
+            && last != fingerprint_of(message)
+        {
+            return Err(Error::LogReplaced { topic: assignment.topic.to_string(), partition, offset });
         }
+        Ok(())
     }
 
     /// Hands the bundle over and leaves an empty one. Waits for room; see the module's text.

@@ -1,7 +1,8 @@
 //! What happens when partitions come and go.
 //!
 //! On assign, the recorded positions are asked for (spec L2) and checked against what the broker holds, and reading
-//! starts exactly there. On revoke, the *generation* goes up: each record carries the generation in which it was
+//! starts exactly there, after one look at the record before it: a log that has another one there lost its end, and what it
+//! has since at offsets that were read before would be passed over. On revoke, the *generation* goes up: each record carries the generation in which it was
 //! read, so those read before their partition was taken away are recognised and dropped wherever they are by then.
 //!
 //! Everything here runs inside `poll` on the reading thread. A failure is left in [`Assignment::failure`]; the thread
@@ -26,7 +27,7 @@ use rdkafka::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use super::{REQUEST_DEADLINE, describe, failure};
-use crate::{Error, HANDOVER, Result, StartPositions};
+use crate::{Error, Fingerprint, HANDOVER, Result, StartPositions};
 
 /// The table has this long to say where to start; well below the group's `max.poll.interval.ms`.
 const POSITIONS_DEADLINE: Duration = Duration::from_secs(60);
@@ -64,6 +65,14 @@ impl Shared {
     }
 }
 
+/// Where reading a partition stands.
+pub(super) struct Place {
+    /// The next offset wanted.
+    pub(super) next: i64,
+    /// The record before it, as it was read, until the log has shown that it still has it.
+    pub(super) last: Option<Fingerprint>,
+}
+
 /// The consumer's context: what it owns and where it stands.
 pub(super) struct Assignment {
     pub(super) topic: Arc<str>,
@@ -72,8 +81,8 @@ pub(super) struct Assignment {
     pub(super) start: Arc<dyn StartPositions>,
     pub(super) runtime: Handle,
     pub(super) shared: Arc<Shared>,
-    /// The next offset wanted of each partition that we own.
-    pub(super) next: Mutex<BTreeMap<u32, i64>>,
+    /// Where we stand in each partition that we own.
+    pub(super) places: Mutex<BTreeMap<u32, Place>>,
     pub(super) failure: Mutex<Option<Error>>,
 }
 
@@ -97,7 +106,7 @@ impl ConsumerContext for Assignment {
             }
             Event::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 let numbers = numbers(partitions);
-                self.next.lock().retain(|partition, _| !numbers.contains(partition));
+                self.places.lock().retain(|partition, _| !numbers.contains(partition));
                 self.shared.revoke(numbers.clone());
                 self.hand_over(&numbers, consumer.assignment_lost());
                 self.check(match is_cooperative {
@@ -121,19 +130,25 @@ impl Assignment {
             return Ok(());
         }
         self.check_identity(consumer)?;
-        let asked = self.start.next_offsets(&self.topic, &numbers);
-        let wanted = self
-            .runtime
-            .block_on(async { tokio::time::timeout(POSITIONS_DEADLINE, asked).await })
-            .map_err(|_| Error::Unavailable { reason: "the start positions did not come in time".into() })??;
+        let asked = async {
+            let wanted = self.start.next_offsets(&self.topic, &numbers).await?;
+            Ok::<_, Error>((wanted, self.start.last_records(&self.topic, &numbers).await?))
+        };
+        let (wanted, known) =
+            self.runtime
+                .block_on(async { tokio::time::timeout(POSITIONS_DEADLINE, asked).await })
+                .map_err(|_| Error::Unavailable { reason: "the start positions did not come in time".into() })??;
         for partition in numbers {
             let (begin, end) = self.range(consumer, partition)?;
             let next = wanted.get(&partition).copied().unwrap_or(begin);
             if next < begin || next > end {
                 return Err(self.out_of_range(partition, next, begin, end));
             }
-            self.check(partitions.set_partition_offset(&self.topic, partition.cast_signed(), Offset::Offset(next)))?;
-            self.next.lock().insert(partition, next);
+            // Reading begins one before what is wanted, to see that the log still has what was read there.
+            let last = known.get(&partition).copied().filter(|last| next > begin && last.is_of(next - 1));
+            let first = Offset::Offset(next - i64::from(last.is_some()));
+            self.check(partitions.set_partition_offset(&self.topic, partition.cast_signed(), first))?;
+            self.places.lock().insert(partition, Place { next, last });
         }
         Ok(())
     }
@@ -158,7 +173,8 @@ impl Assignment {
 
     /// The partition whose position the broker does not hold, as an error.
     pub(super) fn find_out_of_range(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        let positions = self.next.lock().clone();
+        let positions: Vec<(u32, i64)> =
+            self.places.lock().iter().map(|(partition, place)| (*partition, place.next)).collect();
         for (partition, next) in positions {
             let (begin, end) = self.range(consumer, partition)?;
             if next < begin || next > end {

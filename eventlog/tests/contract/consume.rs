@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use karat_eventlog::{Error, PollLimits, Result, StartPositions};
+use karat_eventlog::{Error, Fingerprint, PollLimits, Record, Result, StartPositions};
 
 use crate::harness::{At, DEADLINE, Fixture, keyed, limits, payload, read, read_error, text};
 
@@ -63,6 +63,48 @@ pub async fn a_position_below_the_begin_of_an_empty_topic_is_named(fixture: Fixt
     fixture.create(1).await;
     let error = open_and_read_error(&fixture, At::new(&[(0, -1)])).await;
     assert!(matches!(error, Error::OffsetOutOfRange { wanted: -1, begin: 0, end: 0, .. }), "{error}");
+}
+
+/// A table that has read up to an offset of partition 0, and knows the record before it.
+struct Knows(i64, Fingerprint);
+
+#[async_trait]
+impl StartPositions for Knows {
+    async fn next_offsets(&self, _: &str, _: &[u32]) -> Result<BTreeMap<u32, i64>> {
+        Ok([(0, self.0)].into())
+    }
+
+    async fn last_records(&self, _: &str, _: &[u32]) -> Result<BTreeMap<u32, Fingerprint>> {
+        Ok([(0, self.1)].into())
+    }
+}
+
+pub async fn another_record_where_one_was_read_is_named(mut fixture: Fixture) {
+    fixture.create(1).await;
+    fixture.log().append(&fixture.topic, vec![payload("a"), payload("b"), payload("c")]).await.unwrap();
+    let records = fixture.read(&[], 3).await;
+    // The one that was read, again, and nothing else: at the end of the log, and before records that are new.
+    for next in [2, 3] {
+        let last = records[next - 1].fingerprint();
+        fixture.restart().await;
+        let mut consumer = fixture.consumer(Knows(next as i64, last)).await.unwrap();
+        let more = fixture.log().append(&fixture.topic, vec![payload("more")]).await.unwrap();
+        let offsets = read(consumer.as_mut(), more[0].offset as usize + 1 - next).await;
+        let offsets: Vec<_> = offsets.iter().map(|record| record.offset).collect();
+        assert_eq!(offsets, (next as i64..=more[0].offset).collect::<Vec<_>>());
+        consumer.close().await;
+    }
+    // One of another place says nothing.
+    let mut consumer = fixture.consumer(Knows(2, records[2].fingerprint())).await.unwrap();
+    read(consumer.as_mut(), 3).await;
+    consumer.close().await;
+    // What was read at offset 1 is another record than the one that is there, as after an end that was lost.
+    let other = Record { payload: "another".into(), ..records[1].clone() };
+    let error = open_and_read_error(&fixture, Knows(2, other.fingerprint())).await;
+    assert!(
+        matches!(&error, Error::LogReplaced { topic, partition: 0, offset: 1 } if *topic == fixture.topic),
+        "{error}"
+    );
 }
 
 pub async fn a_failing_position_table_fails_the_consumer(fixture: Fixture) {

@@ -48,6 +48,7 @@ contract! {
     consume::reading_starts_where_the_positions_say,
     consume::a_position_above_the_end_is_named,
     consume::a_position_below_the_begin_of_an_empty_topic_is_named,
+    consume::another_record_where_one_was_read_is_named,
     consume::a_failing_position_table_fails_the_consumer,
     consume::an_idle_consumer_wakes_at_once,
     consume::an_idle_poll_ends_at_its_deadline,

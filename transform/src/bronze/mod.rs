@@ -1,13 +1,15 @@
 //! Bronze: one append-only table a topic, raw bytes as received, unique on (topic, partition, offset).
 //!
 //! [`rows`] turns log records into rows; [`writer`] owns the loop from the log to commits; [`count`] tells what is
-//! there; [`source`] knows which topic it came from; `merge` makes few files of many, and `read` reads both version by
+//! there; [`source`] knows which topic it came from, and `agreed` up to where both are the same; `merge` makes few files of many, and `read` reads both version by
 //! version. The position of each
 //! partition is part of the commit that holds its rows (spec B2), so data and position cannot disagree.
 
+mod agreed;
 pub mod count;
 pub(crate) mod merge;
 pub(crate) mod read;
+pub(crate) mod records;
 pub mod rows;
 pub mod source;
 pub mod writer;
@@ -31,6 +33,11 @@ pub fn table_name(topic: &str) -> String {
 /// Application name of a partition's position: its next offset (decision 10).
 pub fn position_name(topic: &str, partition: u32) -> String {
     format!("{topic}/{partition}")
+}
+
+/// Application name of a partition's last record: its [`karat_eventlog::Fingerprint`].
+pub fn last_record_name(topic: &str, partition: u32) -> String {
+    format!("{topic}/{partition}#last")
 }
 
 /// The schema of every bronze table.

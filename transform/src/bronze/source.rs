@@ -3,6 +3,10 @@
 //! Offsets mean something in one topic only. So the table remembers the identity of its topic, `<topic>#id`, beside the
 //! positions, and a topic that was deleted and created again is refused by name, however many records it has (spec L3). Somebody
 //! who knows what happened says [`accept`], which moves the positions to what the topic holds.
+//!
+//! A log can also lose its end and go on: a broker that was killed before its disk had it, a copy that was put back. So each
+//! commit remembers the last record of a partition beside its position, and another one in its place is refused by name
+//! ([`karat_eventlog::Error::LogReplaced`]). Accepting that goes on with the first record that the table does not have.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +14,7 @@ use karat_eventlog::{EventLog, TopicInfo};
 use karat_lake::{Lake, Table, TransactionId};
 use serde::Serialize;
 
-use super::{position_name, table_name};
+use super::{agreed::end_of_agreement, position_name, table_name};
 use crate::{Error, Result};
 
 /// Application name of the identity of a topic.
@@ -45,8 +49,8 @@ pub struct Accepted {
     pub missing: i64,
 }
 
-/// Moves the positions of a topic's bronze table to what the topic holds: to its begin when it is another topic, else to the
-/// nearest offset that is there. Says how each partition that was moved goes on. Nothing of the table is removed; doing it twice is
+/// Moves the positions of a topic's bronze table to what the topic holds: to its begin when it is another topic; to where it
+/// has other records than the table, when its end was lost; else to the nearest offset that is there. Says how each partition that was moved goes on. Nothing of the table is removed; doing it twice is
 /// as once. No worker may run.
 ///
 /// # Errors
@@ -60,7 +64,11 @@ pub async fn accept(log: &dyn EventLog, lake: &Lake, topic: &str) -> Result<Vec<
     for (partition, range) in (0..).zip(&info.partitions) {
         let name = position_name(topic, partition);
         let Some(wanted) = table.position(&name).await? else { continue };
-        let next = if is_other { range.begin } else { wanted.clamp(range.begin, range.end) };
+        let next = match is_other {
+            true => range.begin,
+            false if wanted <= range.begin => range.begin,
+            false => end_of_agreement(log, topic, &table, partition, wanted, *range).await?,
+        };
         if next != wanted {
             let missing = if is_other { 0 } else { (next - wanted).max(0) };
             transactions.insert(name, next);

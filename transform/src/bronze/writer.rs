@@ -12,12 +12,14 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::DateTime;
-use karat_eventlog::{Consumer, ConsumerSettings, EventLog, NewRecord, PollLimits, Record, StartPositions};
+use karat_eventlog::{
+    Consumer, ConsumerSettings, EventLog, Fingerprint, NewRecord, PollLimits, Record, StartPositions,
+};
 use karat_lake::{Committed, Lake, Table, TransactionId, arrow::array::RecordBatch, crash};
 use karat_schemas::{COMMITS_TOPIC, epoch::Notice};
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::{position_name, rows, source, table_spec};
+use super::{last_record_name, position_name, rows, source, table_spec};
 use crate::{Error, Result};
 
 /// When a batch is written: on the first of these.
@@ -64,18 +66,37 @@ struct FromTable {
 #[async_trait]
 impl StartPositions for FromTable {
     async fn next_offsets(&self, topic: &str, partitions: &[u32]) -> karat_eventlog::Result<BTreeMap<u32, i64>> {
-        let mut table = self.table.lock().await;
-        let mut offsets = BTreeMap::new();
         // A partition may come back after another process wrote it: the log of the table is read first.
-        let internal =
-            |error: karat_lake::Error| karat_eventlog::Error::internal(format!("position of topic `{topic}`"), error);
-        table.refresh().await.map_err(internal)?;
-        for partition in partitions {
-            let position = table.position(&position_name(topic, *partition)).await.map_err(internal)?;
-            offsets.extend(position.map(|offset| (*partition, offset)));
-        }
-        Ok(offsets)
+        self.table.lock().await.refresh().await.map_err(|error| unreadable(topic, error))?;
+        self.newest(topic, partitions, position_name).await
     }
+
+    async fn last_records(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+    ) -> karat_eventlog::Result<BTreeMap<u32, Fingerprint>> {
+        let known = self.newest(topic, partitions, last_record_name).await?;
+        Ok(known.into_iter().map(|(partition, number)| (partition, number.into())).collect())
+    }
+}
+
+impl FromTable {
+    /// What the table says of each partition under the name that `name` gives.
+    async fn newest(
+        &self,
+        topic: &str,
+        partitions: &[u32],
+        name: fn(&str, u32) -> String,
+    ) -> karat_eventlog::Result<BTreeMap<u32, i64>> {
+        let names: Vec<String> = partitions.iter().map(|partition| name(topic, *partition)).collect();
+        let found = self.table.lock().await.positions(&names).await.map_err(|error| unreadable(topic, error))?;
+        Ok(partitions.iter().copied().zip(found).filter_map(|(partition, found)| Some((partition, found?))).collect())
+    }
+}
+
+fn unreadable(topic: &str, error: karat_lake::Error) -> karat_eventlog::Error {
+    karat_eventlog::Error::internal(format!("position of topic `{topic}`"), error)
 }
 
 impl BronzeWriter {
@@ -191,17 +212,24 @@ impl BronzeWriter {
         source: Option<&TransactionId>,
     ) -> Result<Option<BronzeBatch>> {
         let ingest_us = now_us();
-        let mut positions = BTreeMap::new();
+        let mut last: BTreeMap<u32, &Record> = BTreeMap::new();
         for record in records.iter() {
-            let next = positions.entry(record.partition).or_insert(0);
-            *next = (record.offset + 1).max(*next);
+            let newest = last.entry(record.partition).or_insert(record);
+            if record.offset > newest.offset {
+                *newest = record;
+            }
+        }
+        let positions: BTreeMap<u32, i64> =
+            last.iter().map(|(partition, record)| (*partition, record.offset + 1)).collect();
+        let mut transactions: Vec<TransactionId> = Vec::new();
+        for (partition, record) in last {
+            transactions.push(TransactionId::new(position_name(&self.topic, partition), record.offset + 1));
+            // So that another record in this place of the log is noticed.
+            transactions
+                .push(TransactionId::new(last_record_name(&self.topic, partition), record.fingerprint().into()));
         }
         let rows = tokio::task::spawn_blocking(move || rows::from_records(&records, ingest_us)).await??;
         let date = DateTime::from_timestamp_micros(ingest_us).unwrap_or_default().format("%Y-%m-%d").to_string();
-        let mut transactions: Vec<TransactionId> = positions
-            .iter()
-            .map(|(partition, next)| TransactionId::new(position_name(&self.topic, *partition), *next))
-            .collect();
         if let Some(source) = source
             && table.position(&source.application).await?.is_none()
         {

@@ -21,13 +21,15 @@ use karat_lake::{
     fsck::{Part, TableLog, read_apart, rewrite_commit, stage_apart, unnamed_files},
 };
 
-use super::{
-    Finding, Target,
-    records::{Ranges, is_in, read_log},
-};
+use super::{Finding, Target};
 use crate::{
     Result,
-    bronze::{position_name, read::places, rows},
+    bronze::{
+        position_name,
+        read::places,
+        records::{Ranges, is_in, read_log},
+        rows,
+    },
     runner::partition_of,
 };
 

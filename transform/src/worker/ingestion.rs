@@ -18,6 +18,8 @@ use crate::{
 /// How long bronze waits after a failure: twice as long after each further one. Events wait in the log meanwhile.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// The same when the log does not answer: looking for it costs little, and it is there again for everybody at once.
+const LONGEST_WAIT_FOR_LOG: Duration = Duration::from_secs(3);
 
 /// Runs until `stop`, or a failure that waiting does not mend.
 pub(super) async fn run(
@@ -38,11 +40,13 @@ pub(super) async fn run(
         if began.elapsed() > LONGEST_WAIT {
             wait = FIRST_WAIT;
         }
+        let longest = if matches!(error, Error::Log(_)) { LONGEST_WAIT_FOR_LOG } else { LONGEST_WAIT };
+        wait = wait.min(longest);
         tracing::error!(topic, %error, ?wait, "bronze waits; it is tried again");
         journal.note(Entry::new(Kind::Pause).message(format_args!("bronze {topic}: {error}")));
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(longest),
         }
     }
 }

@@ -33,7 +33,10 @@ use crate::Result;
 
 /// How long nothing is tried after a failure: twice as long after each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// A membership that lasted so long did not begin with the failure that ended it.
+const AS_IF_NEW: Duration = Duration::from_secs(30);
 
 /// A pipeline's side of its ownership.
 pub(super) struct Claim {
@@ -257,9 +260,11 @@ async fn follow(log: Arc<dyn EventLog>, group: String, executor: Arc<Executor>, 
         let Err(error) = take_part(log.as_ref(), settings, &executor, leaving.clone()).await else { return };
         executor.owned.lose_all();
         tracing::warn!(%error, "who owns which pipeline is not known now; it is asked again");
-        wait = if began.elapsed() > LONGEST_WAIT { FIRST_WAIT } else { (wait * 2).min(LONGEST_WAIT) };
+        if began.elapsed() > AS_IF_NEW {
+            wait = FIRST_WAIT;
+        }
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
             _ = leaving.wait_for(|leave| *leave) => return,
         }
     }

@@ -37,6 +37,9 @@ const LOOK_AT_REFERENCES: Duration = Duration::from_secs(5);
 /// How long a pipeline waits after a failure that may pass: twice as long after each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The same after another process was at work on the tables, while this one is told that it owns the pipeline: who is right shows
+/// at the next attempt, and nobody else makes one.
+const LONGEST_WAIT_FOR_OTHERS: Duration = Duration::from_secs(5);
 
 /// A replay order: where to tell that it is done.
 pub(super) type Order = oneshot::Sender<Result<()>>;
@@ -225,8 +228,9 @@ impl PipelineTask {
 
     /// Waits until there is a reason to try again. What is handed over meanwhile is in bronze.
     async fn wait_after(&mut self, error: &Error) -> Waited {
-        let wait = self.wait;
-        self.wait = (wait * 2).min(LONGEST_WAIT);
+        let longest = if error.is_other_owner() { LONGEST_WAIT_FOR_OTHERS } else { LONGEST_WAIT };
+        let wait = self.wait.min(longest);
+        self.wait = (wait * 2).min(longest);
         let is_over =
             async { if error.may_pass() { tokio::time::sleep(wait).await } else { std::future::pending().await } };
         tokio::pin!(is_over);

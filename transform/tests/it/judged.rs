@@ -65,12 +65,12 @@ impl Judged {
     /// Waits until everything is in gold, and asks the judge.
     pub async fn settled(&self, life: &Life, context: &str) {
         self.world.settled(&life.running).await;
-        judge(&self.world.settings.lake, &self.watched(), &self.ledger).await.unwrap().assert_clean(context);
+        judge(&self.world.settings.lake, &self.watched(), &self.ledger, None).await.unwrap().assert_clean(context);
     }
 
     /// Asks the judge, with a recomputation.
     pub async fn verified(&self, context: &str) {
-        let mut verdict = judge(&self.world.settings.lake, &self.watched(), &self.ledger).await.unwrap();
+        let mut verdict = judge(&self.world.settings.lake, &self.watched(), &self.ledger, None).await.unwrap();
         for report in self.world.verify().await {
             verdict.differs(&report.table, report.differences);
         }

@@ -1,8 +1,8 @@
 //! A topic that is not the one that the tables know, or has lost records: refused by name, and the named command goes on.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
-use karat_eventlog::embedded::EmbeddedLog;
+use karat_eventlog::{NewRecord, embedded::EmbeddedLog};
 use karat_lake::TransactionId;
 use karat_schemas::pipelines::BUILT_IN;
 use karat_transform::{
@@ -80,4 +80,60 @@ async fn a_topic_that_lost_its_end_is_refused_until_that_is_accepted() {
     running.stop().await;
     assert_eq!(silver(&world).await, 200);
     world.assert_verified().await;
+}
+
+/// Publishes to a worker that stops when it has everything.
+async fn take(world: &World, events: &[NewRecord]) {
+    let running = world.start();
+    world.publish(events.to_vec()).await;
+    world.settled(&running).await;
+    running.stop().await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let (path, target) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_its_end_and_went_on_is_refused_and_what_came_since_is_not_passed_over() {
+    let mut world = World::new(BUILT_IN).await;
+    let events = airline();
+    take(&world, &events[..100]).await;
+    // Nobody has the log open while it is copied.
+    let elsewhere = Arc::new(EmbeddedLog::open(world.folder().join("elsewhere")).unwrap());
+    world.settings.log = elsewhere.clone();
+    let (log, kept) = (world.folder().join("log"), world.folder().join("kept"));
+    copy(&log, &kept);
+    world.settings.log = Arc::new(EmbeddedLog::open(&log).unwrap());
+    take(&world, &events[100..160]).await;
+    world.settings.log = elsewhere;
+    std::fs::remove_dir_all(&log).unwrap();
+    std::fs::rename(&kept, &log).unwrap();
+    world.settings.log = Arc::new(EmbeddedLog::open(&log).unwrap());
+    // It has more by now than the table wants next: no offset is missing.
+    world.publish(events[200..600].to_vec()).await;
+    let reason = refusal(&world).await;
+    assert!(reason.contains("holds another record than was read there"), "{reason}");
+    let moved = accepted(&world).await;
+    assert!(
+        !moved.is_empty() && moved.iter().all(|moved| moved.next < moved.wanted && moved.missing == 0),
+        "{moved:?}"
+    );
+    assert_eq!(accepted(&world).await, [], "twice is as once");
+    let running = world.start();
+    world.settled(&running).await;
+    running.stop().await;
+    assert_eq!(silver(&world).await, 160 + 400, "what the log lost is in the tables, and what came since too");
+    world.assert_verified().await;
+    // It starts again as if nothing had been.
+    take(&world, &events[600..650]).await;
+    assert_eq!(silver(&world).await, 610);
 }

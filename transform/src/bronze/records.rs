@@ -8,9 +8,9 @@ use karat_eventlog::{ConsumerSettings, EventLog, PartitionRange, PollLimits, Rec
 use crate::{Error, Result};
 
 /// Offsets by partition, from the first up to but without the second.
-pub(super) type Ranges = BTreeMap<u32, (i64, i64)>;
+pub(crate) type Ranges = BTreeMap<u32, (i64, i64)>;
 
-pub(super) fn is_in(ranges: &Ranges, (partition, offset): (u32, i64)) -> bool {
+pub(crate) fn is_in(ranges: &Ranges, (partition, offset): (u32, i64)) -> bool {
     ranges.get(&partition).is_some_and(|(begin, end)| (*begin..*end).contains(&offset))
 }
 
@@ -27,7 +27,7 @@ impl StartPositions for FromOffsets {
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The records in `ranges`, which the log holds.
-pub(super) async fn read_log(log: &dyn EventLog, topic: &str, ranges: &Ranges) -> Result<Vec<Record>> {
+pub(crate) async fn read_log(log: &dyn EventLog, topic: &str, ranges: &Ranges) -> Result<Vec<Record>> {
     let info = log.topic(topic).await?;
     // Partitions of which nothing is wanted are passed over.
     let begin = |(partition, range): (usize, &PartitionRange)| {
@@ -35,7 +35,9 @@ pub(super) async fn read_log(log: &dyn EventLog, topic: &str, ranges: &Ranges) -
         (partition, ranges.get(&partition).map_or(range.end, |(begin, _)| *begin))
     };
     let start = Arc::new(FromOffsets(info.partitions.iter().enumerate().map(begin).collect()));
-    let settings = ConsumerSettings { group: "karat-fsck".to_owned(), topic: topic.to_owned(), start };
+    // A group of its own: a member of an earlier one that was killed would keep its partitions for a while.
+    let group = format!("karat-records-{}", uuid::Uuid::new_v4());
+    let settings = ConsumerSettings { group, topic: topic.to_owned(), start };
     let mut consumer = log.consumer(settings).await?;
     let mut missing: BTreeMap<u32, i64> = ranges.iter().map(|(partition, (_, end))| (*partition, *end)).collect();
     let mut records = Vec::new();
@@ -54,5 +56,6 @@ pub(super) async fn read_log(log: &dyn EventLog, topic: &str, ranges: &Ranges) -
             }
         }
     }
+    consumer.close().await;
     Ok(records)
 }
