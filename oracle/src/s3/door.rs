@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http_body_util::BodyExt;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -237,6 +237,9 @@ fn error(status: StatusCode, code: &str) -> Answer {
     answer.body(text.into()).map_err(|_| Cut)
 }
 
+/// What is written and not sent yet when a connection ends never leaves.
+const UNTIL_IT_HAS_LEFT: Duration = Duration::from_millis(20);
+
 /// Half of the bytes that the answer says it has, and then the end.
 fn halved(answer: Response<Bytes>) -> Answer {
     let length = answer.body().len();
@@ -245,9 +248,12 @@ fn halved(answer: Response<Bytes>) -> Answer {
     }
     let (mut parts, body) = answer.into_parts();
     parts.headers.insert("content-length", length.into());
-    let pieces: [Result<Bytes, std::io::Error>; 2] =
-        [Ok(body.slice(..length / 2)), Err(std::io::Error::other("cut off"))];
-    Ok(Response::from_parts(parts, reqwest::Body::wrap_stream(stream::iter(pieces))))
+    let half = stream::once(std::future::ready(Ok::<_, std::io::Error>(body.slice(..length / 2))));
+    let end = stream::once(async {
+        tokio::time::sleep(UNTIL_IT_HAS_LEFT).await;
+        Err(std::io::Error::other("cut off"))
+    });
+    Ok(Response::from_parts(parts, reqwest::Body::wrap_stream(half.chain(end))))
 }
 
 #[cfg(test)]
