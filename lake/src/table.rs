@@ -468,7 +468,4 @@ fn remove(file: &DataFile) -> Remove {
     }
 }
 
-pub(crate) fn now_ms() -> i64 {
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-}
+pub(crate) use karat_schemas::clock::now_ms;

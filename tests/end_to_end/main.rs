@@ -10,6 +10,7 @@ mod bad_input;
 mod chaos;
 mod chaos_on_kafka;
 mod client;
+mod clock;
 mod crash;
 mod demo;
 mod disk;

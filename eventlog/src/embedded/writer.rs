@@ -16,12 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use karat_schemas::clock;
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
 use super::{
-    clock,
     codec::Batch,
     group::{Chunk, Group, Pending},
     retention,
