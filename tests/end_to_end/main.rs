@@ -16,6 +16,7 @@ mod demo;
 mod disk;
 mod disks;
 mod epochs;
+mod failing_calls;
 mod fleet;
 mod fsck;
 mod judged;
