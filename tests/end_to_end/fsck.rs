@@ -291,8 +291,8 @@ async fn a_merged_file_of_bronze_is_made_again_from_the_log() {
     let mut judged = Judged::new().await;
     let bronze = judged.folder.path("data/lake/bronze/karat_events");
     let start = |judged: &Judged, name: &str| {
-        // Maintenance runs every second.
-        judged.folder.start(name, &["up", "--listen", "127.0.0.1:0", "--keep-versions", "6"])
+        // Maintenance runs every two seconds.
+        judged.folder.start(name, &["up", "--listen", "127.0.0.1:0", "--keep-versions", "10"])
     };
     let mut karat = start(&judged, "filling");
     let client = Client::new(&karat.url().await, &judged.key);
