@@ -3,9 +3,11 @@
 //! Nothing is committed, so it never conflicts with a writer, and may run in several processes at once. It is ours because
 //! the stock vacuum commits to the table, which would fence its owner off.
 //!
-//! A version is *kept* while it is younger than the age that is asked for, and from the version on that is asked for. A
-//! file goes when no kept version has it and it is older than that age itself; so it must be committed within the age after
-//! it was written.
+//! A version is *kept* while it is younger than the age that is asked for, and from the version on that is asked for; of
+//! tables that only grow, single older ones are kept longer (`milestones`). A file goes when no kept version has it and it is
+//! older than that age itself; so it must be committed within the age after it was written.
+
+mod milestones;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,6 +17,7 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, path::Path};
 
+use self::milestones::Milestones;
 use crate::{Lake, Result, Table, table::now_ms};
 
 const LOG: &str = "_delta_log";
@@ -32,6 +35,8 @@ pub struct Kept {
     /// Commits after this version stay in the log, whether their files do or not: of a table that is read commit by
     /// commit from there.
     pub commits_after: Option<u64>,
+    /// Single versions within this time stay: one an hour of the last day, one of six hours before.
+    pub milestones: Option<Duration>,
 }
 
 /// What went.
@@ -57,11 +62,12 @@ pub struct Cleaner {
     lake: Lake,
     /// By table and version: the files that it removed.
     removed: HashMap<String, BTreeMap<u64, Vec<String>>>,
+    milestones: HashMap<String, Milestones>,
 }
 
 impl Cleaner {
     pub fn new(lake: Lake) -> Self {
-        Self { lake, removed: HashMap::new() }
+        Self { lake, removed: HashMap::new(), milestones: HashMap::new() }
     }
 
     /// Removes what no kept version of `table` needs.
@@ -74,7 +80,14 @@ impl Cleaner {
         let (log, data) = self.list(table).await?;
         let oldest = log.oldest_kept(cutoff_ms, kept.version.unwrap_or(u64::MAX)).min(opened.version());
         let mut cleaned = Cleaned::default();
-        let needed = self.needed(&opened, oldest).await?;
+        let mut needed = self.needed(&opened, oldest).await?;
+        let milestones = self.milestones.entry(table.to_owned()).or_default();
+        if let Some(within) = kept.milestones {
+            milestones.renew(&self.lake, &opened, within, now_ms()).await?;
+        }
+        needed.extend(milestones.files().cloned());
+        let entries = log.behind_checkpoint(oldest.min(kept.commits_after.unwrap_or(u64::MAX)));
+        let entries = entries.filter(|(version, _)| !milestones.has(*version)).map(|(_, path)| path.clone()).collect();
         let is_gone = |(path, object): &(String, ObjectMeta)| {
             object.last_modified.timestamp_millis() <= cutoff_ms && !needed.contains(path)
         };
@@ -84,7 +97,6 @@ impl Cleaner {
             cleaned.files += 1;
             cleaned.bytes += gone.get(&path).copied().unwrap_or_default();
         }
-        let entries = log.behind_checkpoint(oldest.min(kept.commits_after.unwrap_or(u64::MAX))).cloned().collect();
         cleaned.log_entries = self.delete(table, entries).await?.len() as u64;
         cleaned.files += self.remove_leftovers(table, kept.age).await?;
         Ok(cleaned)
@@ -151,7 +163,11 @@ impl Log {
 
     /// The first version that was the newest within the time.
     fn oldest_kept(&self, cutoff_ms: i64, at_most: u64) -> u64 {
-        let mut commits = self.commits.iter().peekable();
+        // Milestones stand alone before the others.
+        let versions = || self.commits.keys().rev();
+        let gap = versions().zip(versions().skip(1)).find(|(version, before)| **before + 1 != **version);
+        let first = gap.map_or(0, |(version, _)| *version);
+        let mut commits = self.commits.range(first..).peekable();
         while let Some((version, _)) = commits.next() {
             let is_kept = commits.peek().is_none_or(|(_, replaced_ms)| **replaced_ms > cutoff_ms);
             if is_kept || *version >= at_most {
@@ -162,9 +178,9 @@ impl Log {
     }
 
     /// Files of the log that are needed only to read versions before `oldest`.
-    fn behind_checkpoint(&self, oldest: u64) -> impl Iterator<Item = &Path> {
+    fn behind_checkpoint(&self, oldest: u64) -> impl Iterator<Item = &(u64, Path)> {
         let from = self.checkpoints.iter().filter(|version| **version <= oldest).max().copied().unwrap_or(0);
-        self.files.iter().filter(move |(version, _)| *version < from).map(|(_, path)| path)
+        self.files.iter().filter(move |(version, _)| *version < from)
     }
 }
 
@@ -207,7 +223,7 @@ mod tests {
     }
 
     fn kept(age: Duration, version: Option<u64>) -> Kept {
-        Kept { age, version, commits_after: None }
+        Kept { age, version, commits_after: None, milestones: None }
     }
 
     #[tokio::test]
@@ -231,6 +247,33 @@ mod tests {
         drop(staged);
         table.commit(Vec::new(), Vec::new(), &[]).await.unwrap();
         assert_eq!(count(&folder, "gold/t", ".parquet"), 6);
+    }
+
+    #[tokio::test]
+    async fn a_milestone_stays_readable_when_its_log_and_its_files_would_be_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
+        let mut table = replaced(&lake, 5).await;
+        let kept = Kept { milestones: Some(Duration::from_secs(7 * 24 * 3600)), ..kept(Duration::ZERO, None) };
+        let mut cleaner = Cleaner::new(lake.clone());
+        cleaner.clean("gold.t", &kept).await.unwrap();
+        for value in 6..=20 {
+            let removed = table.files().map(|file| file.path().to_owned()).collect();
+            let added = table.stage("slot-00000", &[], &[rows(value)]).await.unwrap().into_iter().collect();
+            table.commit(removed, added, &[TransactionId::new("gold.t", value)]).await.unwrap();
+        }
+        crate::checkpoint_at(table.url(), 18).await.unwrap();
+        // One that begins anew learns of it.
+        for mut cleaner in [cleaner, Cleaner::new(lake.clone())] {
+            cleaner.clean("gold.t", &kept).await.unwrap();
+            assert_eq!(lake.open_at("gold.t", 5).await.unwrap().read_all().await.unwrap(), [rows(5)]);
+            assert_eq!(lake.open_at("gold.t", 5).await.unwrap().position("gold.t").await.unwrap(), Some(5));
+            assert_eq!(lake.open("gold.t").await.unwrap().read_all().await.unwrap(), [rows(20)]);
+            assert!(lake.open_at("gold.t", 7).await.is_err());
+            assert_eq!(count(&folder, "gold/t", ".parquet"), 2);
+            // Commits 5, 18, 19 and 20.
+            assert_eq!(count(&folder, "gold/t/_delta_log", ".json"), 4);
+        }
     }
 
     #[tokio::test]

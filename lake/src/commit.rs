@@ -95,6 +95,18 @@ pub(crate) fn require_whole(table: &str, version: u64, bytes: &Bytes) -> Result<
     Ok(())
 }
 
+/// The positions in a commit that is whole, without parsing the rest of it.
+pub(crate) fn transactions(bytes: &Bytes) -> Vec<TransactionId> {
+    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+    let lines = lines.filter(|line| line.contains("\"txn\""));
+    let transaction = |line: &str| {
+        let action: serde_json::Value = serde_json::from_str(line).ok()?;
+        let transaction = &action["txn"];
+        Some(TransactionId::new(transaction["appId"].as_str()?, transaction["version"].as_i64()?))
+    };
+    lines.filter_map(transaction).collect()
+}
+
 pub(crate) struct Entry<'a> {
     pub(crate) table: &'a str,
     pub(crate) partition_by: &'a [String],

@@ -5,22 +5,44 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use karat_schemas::epoch::Epoch;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
 
-use crate::{Lake, Result};
+use crate::{Error, Lake, Result};
+
+/// Manifests that are read at once.
+const IN_FLIGHT: usize = 16;
 
 /// The manifests of one pipeline.
 #[derive(Clone)]
 pub struct Epochs {
     store: Arc<dyn ObjectStore>,
     folder: Path,
+    pipeline: String,
+}
+
+/// A manifest that says nothing, or something of another epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedEpoch {
+    pub epoch: u64,
+    pub wrong: String,
+}
+
+/// What the folder of a pipeline holds.
+#[derive(Debug, Default)]
+pub struct InspectedEpochs {
+    /// The largest number, whether its manifest reads or not.
+    pub newest: Option<u64>,
+    /// The newest that reads.
+    pub newest_readable: Option<Epoch>,
+    pub damaged: Vec<DamagedEpoch>,
 }
 
 impl Epochs {
     pub fn of(lake: &Lake, pipeline: &str) -> Result<Self> {
-        Ok(Self { store: lake.store("_karat/epochs")?, folder: Path::from("_karat").join("epochs").join(pipeline) })
+        let folder = Path::from("_karat").join("epochs").join(pipeline);
+        Ok(Self { store: lake.store("_karat/epochs")?, folder, pipeline: pipeline.to_owned() })
     }
 
     /// The newest epoch, if any.
@@ -47,12 +69,67 @@ impl Epochs {
     }
 
     /// Epoch `number`, or none when it is not written (or was cleaned up).
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the manifest does not say what it was written to say.
     pub async fn get(&self, number: u64) -> Result<Option<Epoch>> {
-        match self.store.get(&self.path(number)).await {
-            Ok(found) => Ok(Some(serde_json::from_slice(&found.bytes().await?)?)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+        let bytes = match self.store.get(&self.path(number)).await {
+            Ok(found) => found.bytes().await?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        self.parse(number, &bytes).map(Some).map_err(|reason| Error::Damaged {
+            table: self.folder.to_string(),
+            file: file_name(number),
+            reason,
+        })
+    }
+
+    fn parse(&self, number: u64, bytes: &[u8]) -> std::result::Result<Epoch, String> {
+        if bytes.is_empty() {
+            return Err("the manifest is empty".to_owned());
+        }
+        let epoch: Epoch = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if (epoch.epoch, &epoch.pipeline) != (number, &self.pipeline) {
+            return Err(format!("the manifest is of epoch {} of pipeline `{}`", epoch.epoch, epoch.pipeline));
+        }
+        Ok(epoch)
+    }
+
+    /// Reads every manifest.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or a file in it not be read.
+    pub async fn inspect(&self) -> Result<InspectedEpochs> {
+        let listed: Vec<_> = self.store.list(Some(&self.folder)).try_collect().await?;
+        let mut numbers: Vec<u64> = listed.iter().filter_map(|object| number(&object.location)).collect();
+        numbers.sort_unstable();
+        let mut inspected = InspectedEpochs { newest: numbers.last().copied(), ..InspectedEpochs::default() };
+        let reads = numbers.into_iter().map(|number| async move { (number, self.get(number).await) });
+        let mut reads = stream::iter(reads).buffered(IN_FLIGHT);
+        while let Some((epoch, read)) = reads.next().await {
+            match read {
+                Ok(Some(readable)) => inspected.newest_readable = Some(readable),
+                // Cleaned up meanwhile.
+                Ok(None) => {}
+                Err(Error::Damaged { reason, .. }) => inspected.damaged.push(DamagedEpoch { epoch, wrong: reason }),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(inspected)
+    }
+
+    /// Removes one manifest, for repairs.
+    pub async fn remove(&self, number: u64) -> Result<()> {
+        match self.store.delete(&self.path(number)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Where the manifests are, below the lake.
+    pub fn location(&self) -> String {
+        self.folder.to_string()
     }
 
     /// Writes an epoch unless its number is taken; true when this call wrote it or the same was there.
@@ -75,8 +152,13 @@ impl Epochs {
     }
 
     fn path(&self, number: u64) -> Path {
-        self.folder.clone().join(format!("{number:020}.json"))
+        self.folder.clone().join(file_name(number))
     }
+}
+
+/// Name of a manifest in the folder of its pipeline.
+pub fn file_name(number: u64) -> String {
+    format!("{number:020}.json")
 }
 
 fn number(path: &Path) -> Option<u64> {

@@ -34,6 +34,8 @@ pub enum Part {
     LogCheckpoint,
     /// A data file.
     Data,
+    /// The manifest of an epoch.
+    Manifest,
 }
 
 /// One damaged file.

@@ -16,7 +16,7 @@ use deltalake::{
         datatypes::{DataType, Schema, SchemaRef},
     },
     datafusion::catalog::TableProvider,
-    kernel::{Action, Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
+    kernel::{Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
     logstore::LogStoreRef,
     operations::create::CreateBuilder,
 };
@@ -94,7 +94,10 @@ pub struct Table {
     log: LogStoreRef,
     version: u64,
     files: BTreeMap<String, DataFile>,
+    /// Those that were moved since the last checkpoint of the log, and those that were asked for.
     transactions: HashMap<String, Option<i64>>,
+    /// Whether there are no others.
+    knows_every_transaction: bool,
     may_follow_others: bool,
 }
 
@@ -162,16 +165,11 @@ impl Table {
             version,
             files,
             transactions: HashMap::new(),
+            knows_every_transaction: false,
             may_follow_others: false,
         };
         opened.set_schema(schema);
         opened.require_whole_commits().await?;
-        let newest = opened.actions(version).await?.unwrap_or_default();
-        // The positions that are asked for are mostly those of the newest commit; others are looked for in the whole log.
-        opened.transactions.extend(newest.into_iter().filter_map(|action| match action {
-            Action::Txn(id) => Some((id.app_id, Some(id.version))),
-            _ => None,
-        }));
         Ok(opened)
     }
 
@@ -217,7 +215,7 @@ impl Table {
     pub async fn positions(&mut self, applications: &[String]) -> Result<Vec<Option<i64>>> {
         let is_unknown = |name: &&String| !self.transactions.contains_key(*name);
         let unknown: Vec<String> = applications.iter().filter(is_unknown).cloned().collect();
-        if !unknown.is_empty() {
+        if !unknown.is_empty() && !self.knows_every_transaction {
             let wrap = |source| Error::storage(&self.name, source);
             let snapshot = deltalake::kernel::EagerSnapshot::try_new(self.log.as_ref(), Some(self.version)).await;
             let snapshot = snapshot.map_err(wrap)?;
@@ -443,7 +441,11 @@ async fn create(log: LogStoreRef, spec: &TableSpec) -> Result<()> {
         .as_ref()
         .try_into_kernel()
         .map_err(|error| Error::Schema { table: spec.name.clone(), reason: error.to_string() })?;
-    let mut properties = vec![("delta.appendOnly".to_owned(), Some(spec.append_only.to_string()))];
+    let mut properties = vec![
+        ("delta.appendOnly".to_owned(), Some(spec.append_only.to_string())),
+        // A log checkpoint lists each file that was removed within this time: of a week, the default, there are millions.
+        ("delta.deletedFileRetentionDuration".to_owned(), Some("interval 1 hour".to_owned())),
+    ];
     if !spec.stats_columns.is_empty() {
         properties.push(("delta.dataSkippingStatsColumns".to_owned(), Some(spec.stats_columns.join(","))));
     }
@@ -480,7 +482,4 @@ fn remove(file: &DataFile) -> Remove {
     }
 }
 
-pub(crate) fn now_ms() -> i64 {
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-}
+pub(crate) use karat_schemas::clock::now_ms;

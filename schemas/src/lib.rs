@@ -3,12 +3,14 @@
 //! - [`pipelines`]: `pipelines.toml`, parsed once into types whose existence proves that they are well formed.
 //! - [`events`]: JSON Schemas of the event types that ship, compiled validators for declared ones.
 //! - [`attributes`]: names of record headers (the CloudEvents Kafka binding and Karat's own).
+//! - [`clock`]: the time of this machine, without its jumps.
 //! - [`command`]: what the API tells the transform workers.
 //! - [`epoch`]: the manifest that names one version of each table, and commit notices.
 //! - [`histogram`]: order-free percentiles, as gold stores them and the API folds them.
 //! - [`units`]: durations and sizes as people write them.
 
 pub mod attributes;
+pub mod clock;
 pub mod command;
 pub mod epoch;
 pub mod events;

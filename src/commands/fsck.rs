@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, process::ExitCode};
 
 use karat_lake::{Lake, fsck::Part};
-use karat_transform::fsck::{Finding, Origin, Target, bronze, repair_alone, targets};
+use karat_transform::fsck::{Finding, Origin, Target, bronze, epochs, repair_alone, targets};
 use serde::Serialize;
 
 use super::replay;
@@ -103,6 +103,11 @@ async fn repair_all(
                 repair_alone(lake, target, findings).await?;
                 // Without its checkpoint, a log whose beginning is cleaned up may say too little.
                 if is_more || !target.inspect(lake).await?.is_empty() {
+                    rebuilds.insert(pipeline.clone());
+                }
+            }
+            Origin::Epochs(pipeline) => {
+                if epochs::remove(lake, pipeline, findings).await? {
                     rebuilds.insert(pipeline.clone());
                 }
             }

@@ -113,21 +113,27 @@ impl Planted {
                 path
             }
         };
-        match self.how {
-            How::Tear => {
-                let whole = fs::read(&path).unwrap();
-                fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        self.how.damage(&path);
+        path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned()
+    }
+}
+
+impl How {
+    fn damage(self, path: &Path) {
+        match self {
+            Self::Tear => {
+                let whole = fs::read(path).unwrap();
+                fs::write(path, &whole[..whole.len() / 2]).unwrap();
             }
-            How::Empty => fs::write(&path, "").unwrap(),
-            How::Delete => fs::remove_file(&path).unwrap(),
-            How::Flip => {
-                let mut bytes = fs::read(&path).unwrap();
+            Self::Empty => fs::write(path, "").unwrap(),
+            Self::Delete => fs::remove_file(path).unwrap(),
+            Self::Flip => {
+                let mut bytes = fs::read(path).unwrap();
                 let middle = bytes.len() / 3;
                 bytes[middle] ^= 16;
-                fs::write(&path, bytes).unwrap();
+                fs::write(path, bytes).unwrap();
             }
         }
-        path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned()
     }
 }
 
@@ -236,4 +242,86 @@ async fn rows_that_neither_files_nor_log_hold_are_named_as_lost() {
     assert_eq!(lost, EVENTS, "{said:?}");
     let runs = judged.folder.run(&["query", "SELECT count(*) AS runs FROM silver.runs", "--format", "json"]).await;
     assert_eq!(runs.json()[0]["runs"], (REQUESTS - 1) * EVENTS);
+}
+
+/// The epochs as a check names them: the place, and the manifests, oldest first.
+fn epochs(judged: &Judged) -> (String, Vec<PathBuf>) {
+    let place = "_karat/epochs/etl_runs";
+    (place.to_owned(), files(&judged.folder.path("data/lake").join(place), ".json"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_epochs_are_named_and_the_newest_is_written_anew() {
+    let mut judged = filled().await;
+    let (place, manifests) = epochs(&judged);
+    let [first, second, .., newest] = &manifests[..] else { panic!("{manifests:?}") };
+    let name = |path: &Path| (place.clone(), path.file_name().unwrap().to_str().unwrap().to_owned());
+    // Old ones, of which only readers that hold on to them know.
+    How::Empty.damage(first);
+    fs::write(second, fs::read(newest).unwrap()).unwrap();
+    let said = fsck(&judged, &[]).await;
+    assert_eq!((said.code, named(&said)), (1, vec![name(first), name(second)]), "{said:?}");
+    fsck(&judged, &["--repair"]).await.ok();
+    assert!(!first.exists() && newest.exists());
+    // The newest, from which everything goes on.
+    How::Tear.damage(newest);
+    let said = fsck(&judged, &[]).await;
+    assert_eq!((said.code, named(&said)), (1, vec![name(newest)]), "{said:?}");
+    fsck(&judged, &["--repair"]).await.ok();
+    judged.judge().await.assert_clean("after the newest epoch was damaged");
+    // Beside a running instance, which has read it already.
+    let mut karat = judged.folder.start("running", &["up", "--listen", "127.0.0.1:0"]);
+    let client = Client::new(&karat.url().await, &judged.key);
+    publish(&mut judged, &client).await;
+    let (_, manifests) = epochs(&judged);
+    let newest = manifests.last().unwrap();
+    fs::write(newest, "{}").unwrap();
+    let said = fsck(&judged, &[]).await;
+    assert_eq!((said.code, named(&said)), (1, vec![name(newest)]), "{said:?}");
+    fsck(&judged, &["--repair"]).await.ok();
+    publish(&mut judged, &client).await;
+    karat.stop().await;
+    judged.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merged_file_of_bronze_is_made_again_from_the_log() {
+    // Files are merged when there are so many, and both the tables and the copy of the state have them behind them.
+    const MERGED: u64 = 128;
+    let mut judged = Judged::new().await;
+    let bronze = judged.folder.path("data/lake/bronze/karat_events");
+    let start = |judged: &Judged, name: &str| {
+        // Maintenance runs every two seconds.
+        judged.folder.start(name, &["up", "--listen", "127.0.0.1:0", "--keep-versions", "10"])
+    };
+    let mut karat = start(&judged, "filling");
+    let client = Client::new(&karat.url().await, &judged.key);
+    for _ in 0..MERGED + 12 {
+        let numbers = judged.next..judged.next + 2;
+        let events: Vec<Value> = numbers.clone().map(run_event).collect();
+        let answer = client.publish(&events, "?wait=bronze").await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
+    }
+    karat.stop().await;
+    let mut karat = start(&judged, "merging");
+    karat.url().await;
+    let merged = until("files of bronze are merged, and the single ones removed", async || {
+        karat.assert_alive();
+        let merged: Vec<PathBuf> = files(&bronze, ".parquet")
+            .into_iter()
+            .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("merged-"))
+            .collect();
+        let is_removed = files(&bronze, ".parquet").len() <= 20;
+        (!merged.is_empty() && is_removed).then_some(merged)
+    })
+    .await;
+    karat.stop().await;
+    let name = merged[0].strip_prefix(&bronze).unwrap().to_str().unwrap().to_owned();
+    How::Flip.damage(&merged[0]);
+    let said = fsck(&judged, &[]).await;
+    assert_eq!((said.code, named(&said)), (1, vec![("bronze.karat_events".to_owned(), name)]), "{said:?}");
+    fsck(&judged, &["--repair"]).await.ok();
+    judged.judge().await.assert_clean("after a merged file was damaged");
+    judged.end().await;
 }

@@ -11,7 +11,10 @@ use karat_lake::Lake;
 
 use crate::wait::until;
 
-const KARAT: &str = env!("CARGO_BIN_EXE_karat");
+/// The binary that was built with these tests, unless `KARAT_TEST_BINARY` names another one, such as a release build.
+fn binary() -> PathBuf {
+    std::env::var_os("KARAT_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_karat").into(), PathBuf::from)
+}
 
 /// What a command said when it ended.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ pub struct Karat {
 }
 
 fn karat(words: &[&str]) -> Command {
-    let mut command = Command::new(KARAT);
+    let mut command = Command::new(binary());
     // Settings of whoever runs the tests are not theirs.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KARAT_") || name.starts_with("AWS_")) {
         command.env_remove(name);

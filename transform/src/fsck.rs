@@ -4,17 +4,19 @@
 //! - A table of a pipeline is made again from bronze, by the pipeline's own rebuild, which takes the place also of a
 //!   table that does not open.
 //! - The checkpoint of a pipeline's state goes: it is written anew.
+//! - The manifest of an epoch goes; when it is the newest, its pipeline is rebuilt, which writes the next.
 //! - The event log keeps what can be read of it.
 //! - Bronze ([`bronze`]) gets its rows back from files that lost their commit, and from the log by their offsets. What
 //!   neither holds is named as lost.
 
 pub mod bronze;
+pub mod epochs;
 
 use std::collections::BTreeMap;
 
 use karat_lake::{
     Lake, TableSpec,
-    epochs::Epochs,
+    epochs::Epochs as Manifests,
     fsck::{Fault, Needs, Part, discard_checkpoint, inspect, keep_readable, set_aside},
 };
 use karat_schemas::pipelines::Pipelines;
@@ -31,11 +33,13 @@ pub enum Origin {
     Pipeline(String),
     /// A copy of this pipeline's state.
     State(String),
+    /// No table: the manifests of this pipeline's epochs.
+    Epochs(String),
     /// Of what happened; made from nothing.
     EventLog,
 }
 
-/// A table that is looked at.
+/// A table that is looked at, or the epochs of a pipeline.
 pub struct Target {
     pub spec: TableSpec,
     pub origin: Origin,
@@ -66,7 +70,15 @@ pub async fn targets(lake: &Lake, pipelines: &Pipelines) -> Result<Vec<Target>> 
         targets.push(Target { spec, origin, needs, reached: BTreeMap::new() });
     }
     for pipeline in &pipelines.pipelines {
-        let epoch = Epochs::of(lake, &pipeline.name)?.latest().await?.unwrap_or_default();
+        let inspected = Manifests::of(lake, &pipeline.name)?.inspect().await?;
+        // Older versions than the newest epoch's may be cleaned up: when it cannot be read, no version is asked for.
+        let is_newest = inspected.newest == inspected.newest_readable.as_ref().map(|epoch| epoch.epoch);
+        let mut epoch = inspected.newest_readable.unwrap_or_default();
+        if !is_newest {
+            epoch.tables.clear();
+            epoch.bronze_version = 0;
+        }
+        targets.push(epochs::target(lake, &pipeline.name)?);
         let plan = PipelinePlan::new(pipeline).await?;
         let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
         for spec in plan.append_specs().into_iter().chain(keyed) {
@@ -94,12 +106,19 @@ pub async fn targets(lake: &Lake, pipelines: &Pipelines) -> Result<Vec<Target>> 
 impl Target {
     /// Looks through the table. A finding is one only if it is there twice: files come and go while a worker runs.
     pub async fn inspect(&self, lake: &Lake) -> Result<Vec<Finding>> {
-        let first = inspect(lake, &self.spec, &self.needs).await?.faults;
+        let first = self.faults(lake).await?;
         if first.is_empty() {
             return Ok(Vec::new());
         }
-        let again = inspect(lake, &self.spec, &self.needs).await?.faults;
+        let again = self.faults(lake).await?;
         Ok(first.into_iter().filter(|fault| again.contains(fault)).map(|fault| self.finding(fault)).collect())
+    }
+
+    async fn faults(&self, lake: &Lake) -> Result<Vec<Fault>> {
+        match &self.origin {
+            Origin::Epochs(pipeline) => epochs::faults(lake, pipeline).await,
+            _ => Ok(inspect(lake, &self.spec, &self.needs).await?.faults),
+        }
     }
 
     fn finding(&self, fault: Fault) -> Finding {
@@ -119,9 +138,12 @@ impl Target {
             (Origin::Topic(topic), Part::Commit) => {
                 format!("its rows are read again from files without a commit, and from the log of topic `{topic}`")
             }
-            (Origin::Topic(topic), Part::Data) => format!("its rows are read again from the log of topic `{topic}`"),
+            (Origin::Topic(topic), _) => format!("its rows are read again from the log of topic `{topic}`"),
             (Origin::Pipeline(pipeline), _) => format!("rebuilt from bronze: `karat replay start {pipeline} --all`"),
             (Origin::State(_), _) => "goes; the worker writes it anew".to_owned(),
+            (Origin::Epochs(pipeline), _) => {
+                format!("goes; when it is the newest, `{pipeline}` is rebuilt from bronze, which writes the next")
+            }
             (Origin::EventLog, _) => "what can be read of it is kept; nothing is made from it".to_owned(),
         }
     }

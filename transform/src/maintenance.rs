@@ -2,7 +2,7 @@
 //!
 //! It removes files and never commits, so it conflicts with nobody. The newest epoch of a pipeline, and everything younger
 //! than an hour, stays readable: an older version that a reader still holds is then gone, which readers of the
-//! API are told with 410. Small files are merged elsewhere (`compaction`), and logs get their checkpoints from
+//! API are told with 410. Of bronze and the append tables, single older versions stay for a week. Small files are merged elsewhere (`compaction`), and logs get their checkpoints from
 //! whoever commits.
 //!
 //! Bronze is read version by version, so its log goes only as far as its versions are merged (`bronze::merge`), and that is
@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use karat_lake::{Cleaned, Cleaner, Kept, Lake, epochs::Epochs};
-use karat_schemas::pipelines::Pipeline;
+use karat_schemas::{clock, pipelines::Pipeline};
 use tokio::sync::watch;
 
 use crate::{
@@ -22,6 +22,9 @@ use crate::{
     plan::PipelinePlan,
     worker::{Owned, WorkerSettings},
 };
+
+/// How long single versions of tables that only grow stay readable (decision 12).
+const MILESTONES: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What is kept, and how often the rest is removed.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +56,11 @@ pub(crate) async fn run(settings: WorkerSettings, owned: Owned, mut stop: watch:
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             () = tokio::time::sleep(settings.maintenance.every) => {}
         }
+        // By a clock that was set, a file that is about to be committed may seem old.
+        if !clock::steady(settings.maintenance.kept) {
+            tracing::debug!("nothing is removed, because the clock was set");
+            continue;
+        }
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
             () = clean_all(&settings, &owned, &mut cleaner) => {}
@@ -76,11 +84,11 @@ async fn clean_all(settings: &WorkerSettings, owned: &Owned, cleaner: &mut Clean
     if !settings.pipelines.pipelines.first().is_some_and(|first| owned.is(&first.name)) {
         return;
     }
-    clean(cleaner, EVENT_LOG, &Kept { age, version: None, commits_after: None }).await;
+    clean(cleaner, EVENT_LOG, &Kept { age, version: None, commits_after: None, milestones: None }).await;
     for topic in &settings.pipelines.topics {
         match merge_bronze(settings, &topic.name).await {
             Ok(merged) => {
-                let kept = Kept { age, version: None, commits_after: Some(merged) };
+                let kept = Kept { age, version: None, commits_after: Some(merged), milestones: Some(MILESTONES) };
                 clean(cleaner, &bronze::table_name(&topic.name), &kept).await;
             }
             Err(Error::Lake(karat_lake::Error::UnknownTable(_))) => {}
@@ -111,9 +119,12 @@ async fn clean(cleaner: &mut Cleaner, table: &str, kept: &Kept) {
 async fn tables_of(pipeline: &Pipeline, lake: &Lake, age: Duration) -> Result<Vec<(String, Kept)>> {
     let plan = PipelinePlan::new(pipeline).await?;
     let epoch = Epochs::of(lake, &pipeline.name)?.latest().await?.unwrap_or_default();
-    let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec);
-    let names = plan.append_specs().into_iter().chain(keyed).map(|spec| spec.name);
-    let names = names.chain([checkpoint::table_name(&pipeline.name)]);
-    let kept = |table: &str| Kept { age, version: epoch.tables.get(table).copied(), commits_after: None };
-    Ok(names.map(|name| (name.clone(), kept(&name))).collect())
+    let kept = |name: String, milestones| {
+        let version = epoch.tables.get(&name).copied();
+        (name, Kept { age, version, commits_after: None, milestones })
+    };
+    let appends = plan.append_specs().into_iter().map(|spec| kept(spec.name, Some(MILESTONES)));
+    let keyed = plan.keyed_specs().into_iter().map(|(spec, _)| spec.name);
+    let keyed = keyed.chain([checkpoint::table_name(&pipeline.name)]).map(|name| kept(name, None));
+    Ok(appends.chain(keyed).collect())
 }

@@ -5,10 +5,12 @@
 //! committed. So after a crash the store is either before or after a whole step, and running that step again gives the
 //! same tables (see [`crate::step`]).
 
+mod buffers;
 mod reader;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fs,
     ops::Bound,
     path::Path,
 };
@@ -16,16 +18,21 @@ use std::{
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::PinningPolicy};
 use serde::{Serialize, de::DeserializeOwned};
 
+use self::buffers::Buffers;
 pub(crate) use self::reader::{Cursor, Part, Push, Reader, identity_of_pair, push_identity};
 use crate::{
     Error, Result,
     identities::{Entries as IdentityEntries, Identities},
+    rebuild::remove,
 };
 
 /// The keyspace of the store's own small values.
 pub(crate) const META: &str = "meta";
 /// What identities are called where all pairs of a store are.
 pub(crate) const IDENTITIES: &str = "identities";
+
+/// Bytes of the journal: what is read again at a start after a crash, and kept on disk beside the sorted files.
+const JOURNAL: u64 = 128 << 20;
 
 /// Stands for the empty key, the one group of a table without groups: the store takes none. No encoded value begins so.
 const EMPTY: &[u8] = &[0xf0];
@@ -53,6 +60,7 @@ pub struct StateStore {
     // Closed before the database.
     identities: Identities,
     keyspaces: HashMap<String, Keyspace>,
+    buffers: Buffers,
     database: Database,
     reader: Reader,
 }
@@ -60,17 +68,23 @@ pub struct StateStore {
 impl StateStore {
     /// Opens or creates the store in `folder`, with a keyspace for each name.
     pub fn open(folder: &Path, names: &[String]) -> Result<Self> {
-        let database = Database::builder(folder).cache_size(CACHE_BYTES).open()?;
+        make_whole(folder, |making| Self::open_existing(making, names).map(drop))?;
+        Self::open_existing(folder, names)
+    }
+
+    fn open_existing(folder: &Path, names: &[String]) -> Result<Self> {
+        let database = Database::builder(folder).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL).open()?;
         let mut keyspaces = HashMap::new();
         for name in names.iter().map(String::as_str).chain([META]) {
             keyspaces.insert(name.to_owned(), database.keyspace(name, options)?);
         }
         let identities = Identities::open(&database)?;
         let (settled, recent) = identities.keyspaces();
+        let buffers = Buffers::new(keyspaces.values().chain([&settled, &recent]).cloned().collect());
         let named = keyspaces.iter().map(|(name, keyspace)| (reader::Kind::Named(name.clone()), keyspace.clone()));
         let spaces = named.chain([(reader::Kind::Settled, settled), (reader::Kind::Recent, recent)]).collect();
         let reader = Reader::new(database.clone(), spaces);
-        Ok(Self { identities, keyspaces, database, reader })
+        Ok(Self { identities, keyspaces, buffers, database, reader })
     }
 
     /// Reads the store beside its owner.
@@ -106,6 +120,7 @@ impl StateStore {
         }
         self.identities.write(&writes.identities, &mut batch)?;
         batch.commit()?;
+        self.buffers.bound()?;
         self.identities.committed(&writes.identities)
     }
 
@@ -125,6 +140,19 @@ impl StateStore {
     fn keyspace(&self, name: &str) -> Result<&Keyspace> {
         self.keyspaces.get(name).ok_or_else(|| Error::DamagedState(name.to_owned()))
     }
+}
+
+/// Makes a new store under another name first: one that a crash or a full disk left half made never opens again.
+fn make_whole(folder: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let failed = |source| Error::File { path: folder.display().to_string(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    if fs::read_dir(folder).map_err(failed)?.next().is_some() {
+        return Ok(());
+    }
+    let making = folder.with_extension("new");
+    remove(&making)?;
+    make(&making)?;
+    fs::rename(&making, folder).map_err(failed)
 }
 
 impl Drop for StateStore {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures::future::try_join_all;
-use karat_lake::{Lake, Table, TransactionId};
+use karat_lake::{Lake, Table, TableSpec, TransactionId};
 
 use crate::{
     Error, Result,
@@ -67,13 +67,22 @@ pub fn swap_name(table: &str) -> String {
 impl Tables {
     /// Opens the tables of `plan`. Keyed silver tables that are `put_off` take changes only in [`Tables::publish`].
     pub async fn open(lake: &Lake, plan: &PipelinePlan, put_off: bool) -> Result<Self> {
+        // At once: reading the log of each is most of what a start takes.
+        let open = |spec: TableSpec| {
+            let lake = lake.clone();
+            tokio::spawn(async move { lake.open_or_create(&spec).await })
+        };
+        let opening: Vec<_> = plan.append_specs().into_iter().map(open).collect();
+        let opening_keyed: Vec<_> = plan.keyed_specs().into_iter().map(|(spec, key)| (open(spec), key)).collect();
         let (mut appends, mut keyed) = (HashMap::new(), HashMap::new());
-        for spec in plan.append_specs() {
-            appends.insert(spec.name.clone(), lake.open_or_create(&spec).await?);
+        for opened in opening {
+            let table = opened.await??;
+            appends.insert(table.name().to_owned(), table);
         }
-        for (spec, key) in plan.keyed_specs() {
-            let of_gold = spec.name.starts_with("gold.");
-            keyed.insert(spec.name.clone(), PublishedTable::new(lake.open_or_create(&spec).await?, key, of_gold));
+        for (opened, key) in opening_keyed {
+            let table = opened.await??;
+            let (name, of_gold) = (table.name().to_owned(), table.name().starts_with("gold."));
+            keyed.insert(name, PublishedTable::new(table, key, of_gold));
         }
         let when = |within| if put_off { Publish::Later } else { Publish::Within(within) };
         let publishing = plan.publish_within().map(|(name, within)| (name, when(within))).collect();

@@ -9,9 +9,8 @@
 //! - After a failed write the log takes nothing more ([`Error::Poisoned`]) until it is opened again.
 //!
 //! Records of one key go to one partition (xxh3 of the key); the keyless records of one append go to one partition,
-//! the next append's to the next. Timestamps are the system clock's.
+//! the next append's to the next. Timestamps are the system clock's, without its jumps ([`karat_schemas::clock`]).
 
-mod clock;
 mod codec;
 mod consumer;
 mod group;

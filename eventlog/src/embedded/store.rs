@@ -109,8 +109,11 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        std::fs::create_dir_all(path)
-            .map_err(|e| Error::internal(format!("cannot create the folder `{}`", path.display()), e))?;
+        make_whole(path, |making| Self::open_existing(making).map(drop))?;
+        Self::open_existing(path)
+    }
+
+    fn open_existing(path: &Path) -> Result<Self> {
         let db = match open_database(path) {
             Err(fjall::Error::JournalRecovery(reason)) if torn::cut_torn_tail(path)? => {
                 tracing::warn!(?reason, "cut an unfinished write, never acknowledged, off the event log's journal");
@@ -262,6 +265,24 @@ impl Store {
     pub(super) fn commit(&self, changes: Changes) -> Result<()> {
         changes.0.durability(Some(PersistMode::SyncAll)).commit().map_err(|e| failed("write", e))
     }
+}
+
+/// Makes a new store under another name first: one that a crash or a full disk left half made never opens again.
+fn make_whole(path: &Path, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let failed = |e| Error::internal(format!("cannot create the folder `{}`", path.display()), e);
+    std::fs::create_dir_all(path).map_err(failed)?;
+    if std::fs::read_dir(path).map_err(failed)?.next().is_some() {
+        return Ok(());
+    }
+    let making = path.with_extension("new");
+    match std::fs::remove_dir_all(&making) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    make(&making)?;
+    std::fs::rename(&making, path).map_err(failed)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed)
 }
 
 fn open_database(path: &Path) -> fjall::Result<Database> {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use karat_schemas::clock;
 
 use super::*;
 use crate::{PollLimits, Record, StartPositions};

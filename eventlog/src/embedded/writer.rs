@@ -16,12 +16,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use karat_schemas::clock;
 use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
 use super::{
-    clock,
     codec::Batch,
     group::{Chunk, Group, Pending},
     retention,
@@ -34,6 +34,9 @@ use crate::{Error, Result, TopicSpec};
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
 /// How often retention looks.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// What a batch in memory takes beside its records: of small ones it is the larger part.
+const BATCH_BYTES: usize = 256;
 
 pub(super) type Topics = RwLock<HashMap<String, Arc<Topic>>>;
 pub(super) type Reply<T> = oneshot::Sender<Result<T>>;
@@ -183,8 +186,9 @@ impl Writer {
 
     /// Publishes a batch and keeps memory within its bound, oldest first over all partitions.
     fn remember(&mut self, partition: Arc<Partition>, batch: Batch) {
-        self.tail_bytes += batch.value.len();
-        self.tail.push_back((partition.clone(), batch.end(), batch.value.len()));
+        let bytes = batch.value.len() + BATCH_BYTES;
+        self.tail_bytes += bytes;
+        self.tail.push_back((partition.clone(), batch.end(), bytes));
         partition.publish(batch);
         while self.tail_bytes > self.tail_bytes_limit {
             let Some((oldest, end, bytes)) = self.tail.pop_front() else { return };

@@ -1,5 +1,7 @@
 //! Following a table's log: commit after commit, without reading the table again.
 
+use std::collections::HashMap;
+
 use deltalake::{Path, kernel::Action};
 use futures::{StreamExt, stream};
 use object_store::ObjectStoreExt;
@@ -103,8 +105,9 @@ impl Table {
     }
 
     /// Looks at every commit that this version was read from: one that is empty, or torn between two lines, reads as a
-    /// smaller one without an error.
-    pub(super) async fn require_whole_commits(&self) -> Result<()> {
+    /// smaller one without an error. The positions in them are learnt by the way: to look for one in the whole log costs as
+    /// much as opening the table again, and a start asks for dozens.
+    pub(super) async fn require_whole_commits(&mut self) -> Result<()> {
         let hint = self.log.object_store(None).get(&Path::from("_delta_log/_last_checkpoint")).await.ok();
         let hint = match hint {
             Some(found) => serde_json::from_slice(&found.bytes().await?).unwrap_or_default(),
@@ -113,20 +116,28 @@ impl Table {
         let checkpoint = hint["version"].as_u64().filter(|checkpoint| *checkpoint <= self.version);
         let begin =
             checkpoint.map_or(self.version.saturating_sub(super::CHECKPOINT_EVERY), |checkpoint| checkpoint + 1);
-        let mut commits =
-            stream::iter((begin..self.version).map(|version| self.require_whole(version))).buffered(IN_FLIGHT);
+        let begin = begin.min(self.version);
+        let (mut known, mut is_every) = (HashMap::new(), begin == 0);
+        let mut commits = stream::iter((begin..=self.version).map(|version| self.whole(version))).buffered(IN_FLIGHT);
         while let Some(commit) = commits.next().await {
-            commit?;
+            match commit? {
+                Some(transactions) => {
+                    known.extend(transactions.into_iter().map(|id| (id.application, Some(id.version))))
+                }
+                None => is_every = false,
+            }
         }
+        drop(commits);
+        (self.transactions, self.knows_every_transaction) = (known, is_every);
         self.actions(self.version).await.map(drop)
     }
 
-    async fn require_whole(&self, version: u64) -> Result<()> {
+    /// The positions in a commit that is whole; none when there is no such commit any more.
+    async fn whole(&self, version: u64) -> Result<Option<Vec<TransactionId>>> {
         let wrap = |source| Error::storage(&self.name, source);
-        match self.log.read_commit_entry(version).await.map_err(wrap)? {
-            Some(bytes) => commit::require_whole(&self.name, version, &bytes),
-            None => Ok(()),
-        }
+        let Some(bytes) = self.log.read_commit_entry(version).await.map_err(wrap)? else { return Ok(None) };
+        commit::require_whole(&self.name, version, &bytes)?;
+        Ok(Some(commit::transactions(&bytes)))
     }
 
     fn missing(&self, version: u64) -> Error {
@@ -215,6 +226,32 @@ mod tests {
             assert_eq!((reader.version(), paths(&reader)), (version, paths(&opened)));
         }
         assert_eq!(reader.position("silver.t").await.unwrap(), Some(5));
+    }
+
+    #[tokio::test]
+    async fn positions_are_known_from_the_commits_since_the_checkpoint_and_else_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(&folder.path().to_string_lossy()).unwrap();
+        let mut writer = lake.open_or_create(&spec()).await.unwrap();
+        let id = |application: &str, version| [TransactionId::new(application, version)];
+        for (application, version) in [("a", 1), ("b", 2), ("a", 3), ("c", 4)] {
+            writer.commit(Vec::new(), Vec::new(), &id(application, version)).await.unwrap();
+        }
+        let mut opened = lake.open("silver.t").await.unwrap();
+        assert!(opened.knows_every_transaction);
+        for (application, version) in [("a", Some(3)), ("b", Some(2)), ("c", Some(4)), ("d", None)] {
+            assert_eq!(opened.position(application).await.unwrap(), version);
+        }
+        crate::checkpoint_at(writer.url(), 4).await.unwrap();
+        writer.commit(Vec::new(), Vec::new(), &id("b", 5)).await.unwrap();
+        for version in 0..=4 {
+            std::fs::remove_file(folder.path().join(format!("silver/t/_delta_log/{version:020}.json"))).unwrap();
+        }
+        let mut opened = lake.open("silver.t").await.unwrap();
+        assert!(!opened.knows_every_transaction && opened.transactions.len() == 1);
+        for (application, version) in [("a", Some(3)), ("b", Some(5)), ("c", Some(4)), ("d", None)] {
+            assert_eq!(opened.position(application).await.unwrap(), version);
+        }
     }
 
     #[tokio::test]

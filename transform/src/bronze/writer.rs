@@ -6,8 +6,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -16,7 +19,8 @@ use karat_eventlog::{
     Consumer, ConsumerSettings, EventLog, Fingerprint, NewRecord, PollLimits, Record, StartPositions,
 };
 use karat_lake::{Committed, Lake, Table, TransactionId, arrow::array::RecordBatch, crash};
-use karat_schemas::{COMMITS_TOPIC, epoch::Notice};
+pub(crate) use karat_schemas::clock::now_us;
+use karat_schemas::{COMMITS_TOPIC, clock, epoch::Notice};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{last_record_name, position_name, rows, source, table_spec};
@@ -56,6 +60,7 @@ pub struct BronzeWriter {
     lake: Lake,
     table: Arc<Mutex<Table>>,
     pipelines: Vec<mpsc::Sender<BronzeBatch>>,
+    is_clock_held: AtomicBool,
 }
 
 /// Start positions from the table's own transactions (spec L2).
@@ -110,7 +115,8 @@ impl BronzeWriter {
     ) -> Result<Self> {
         let table = lake.open_or_create(&table_spec(topic)).await?;
         let table = Arc::new(Mutex::new(table));
-        Ok(Self { topic: topic.to_owned(), settings, log, lake: lake.clone(), table, pipelines })
+        let (topic, lake, is_clock_held) = (topic.to_owned(), lake.clone(), AtomicBool::new(false));
+        Ok(Self { topic, settings, log, lake, table, pipelines, is_clock_held })
     }
 
     /// Runs until `stop` says so; what was collected by then is committed.
@@ -212,6 +218,7 @@ impl BronzeWriter {
         source: Option<&TransactionId>,
     ) -> Result<Option<BronzeBatch>> {
         let ingest_us = now_us();
+        self.say_when_the_clock_jumped();
         let mut last: BTreeMap<u32, &Record> = BTreeMap::new();
         for record in records.iter() {
             let newest = last.entry(record.partition).or_insert(record);
@@ -246,6 +253,21 @@ impl BronzeWriter {
         })
     }
 
+    /// Once for each jump: records keep the time that the machine had before it.
+    fn say_when_the_clock_jumped(&self) {
+        let jump = clock::jump();
+        let was_held = self.is_clock_held.swap(jump.is_some(), Ordering::Relaxed);
+        match jump {
+            Some(seconds) if !was_held => tracing::error!(
+                topic = self.topic,
+                seconds,
+                "the clock of this machine jumped and is not followed: set it right, or restart if it is right now"
+            ),
+            None if was_held => tracing::info!(topic = self.topic, "the clock of this machine is followed again"),
+            _ => {}
+        }
+    }
+
     async fn announce(&self, batch: BronzeBatch) {
         let table = super::table_name(&self.topic);
         let notice =
@@ -268,10 +290,4 @@ pub(crate) async fn announce(log: &dyn EventLog, key: &str, notice: &Notice) {
     if let Err(error) = log.append(COMMITS_TOPIC, vec![record]).await {
         tracing::debug!(%error, key, "commit notice not published");
     }
-}
-
-/// The clock, microseconds since 1970 UTC.
-pub(crate) fn now_us() -> i64 {
-    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
 }

@@ -151,7 +151,7 @@ impl PipelineTask {
     }
 
     async fn work(&mut self, order: Option<Order>) -> Result<Ended> {
-        let mut losing = self.claim.losing();
+        let (mut losing, began) = (self.claim.losing(), Instant::now());
         let open = async {
             match order {
                 Some(done) => self.open_rebuilt(done).await,
@@ -163,6 +163,13 @@ impl PipelineTask {
             () = losing.lost() => return Ok(Ended::HandedOver),
             opened = open => opened?,
         };
+        let (version, took) = (runner.position(), began.elapsed());
+        tracing::info!(
+            pipeline = self.pipeline.name,
+            version,
+            ?took,
+            "the pipeline goes on from this version of bronze"
+        );
         let mut rebuild = None;
         let ended = self.drive(runner, &mut rebuild).await;
         if let Some(rebuild) = rebuild {

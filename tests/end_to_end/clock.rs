@@ -1,0 +1,72 @@
+//! The clock of the machine jumps under load, by decades and in both directions: nothing is lost, dropped as too old or put
+//! aside as of the future, and bronze has no partition of another year.
+//!
+//! `libfaketime` moves the clock of a running process; without it the test says so and ends.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use chrono::{NaiveDate, TimeDelta, Utc};
+use karat_oracle::Outcome;
+use serde_json::Value;
+
+use crate::{
+    client::{Client, run_event},
+    judged::{BATCH, Judged},
+};
+
+/// Where Debian has it.
+fn libfaketime() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+}
+
+async fn publish(judged: &mut Judged, client: &Client) {
+    let numbers = judged.next..judged.next + BATCH;
+    let events: Vec<Value> = numbers.clone().map(run_event).collect();
+    let answer = client.publish(&events, "?wait=gold").await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_loses_no_event_and_opens_no_partition_of_another_year() {
+    let Some(library) = libfaketime() else {
+        eprintln!("left out, because there is no libfaketime: Debian has it as `faketime`");
+        return;
+    };
+    let mut judged = Judged::new().await;
+    let offset = judged.folder.path("offset");
+    let set = |days: i64| {
+        // Whole at every moment.
+        fs::write(offset.with_extension("new"), format!("{days:+}d\n")).unwrap();
+        fs::rename(offset.with_extension("new"), &offset).unwrap();
+    };
+    set(0);
+    let variables = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_TIMESTAMP_FILE", offset.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    let mut karat = judged.folder.start_with("jumping", &["up", "--listen", "127.0.0.1:0"], &variables);
+    let client = Client::new(&karat.url().await, &judged.key);
+    for days in [0, 26_000, -9_000, 0] {
+        set(days);
+        for _ in 0..2 {
+            publish(&mut judged, &client).await;
+        }
+    }
+    let err = karat.err();
+    assert!(err.contains("the clock of this machine jumped"), "{err}");
+    assert!(err.contains("the clock of this machine is followed again"), "{err}");
+    karat.stop().await;
+    let today = Utc::now().date_naive();
+    let days: BTreeSet<NaiveDate> = fs::read_dir(judged.folder.path("data/lake/bronze/karat_events"))
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_prefix("ingest_date=")?.parse().ok())
+        .collect();
+    assert!(!days.is_empty() && days.iter().all(|day| today - *day <= TimeDelta::days(1)), "{days:?}");
+    let put_aside = judged.folder.run(&["query", "SELECT count(*) AS n FROM quarantine.etl_runs", "--format", "json"]);
+    assert_eq!(put_aside.await.json()[0]["n"], 0);
+    judged.end().await;
+}
