@@ -268,7 +268,7 @@ async fn damaged_epochs_are_named_and_the_newest_is_written_anew() {
     let said = fsck(&judged, &[]).await;
     assert_eq!((said.code, named(&said)), (1, vec![name(newest)]), "{said:?}");
     fsck(&judged, &["--repair"]).await.ok();
-    judged.judge().await.assert_clean("after the newest epoch was damaged");
+    judged.judge(None).await.assert_clean("after the newest epoch was damaged");
     // Beside a running instance, which has read it already.
     let mut karat = judged.folder.start("running", &["up", "--listen", "127.0.0.1:0"]);
     let client = Client::new(&karat.url().await, &judged.key);
@@ -322,6 +322,6 @@ async fn a_merged_file_of_bronze_is_made_again_from_the_log() {
     let said = fsck(&judged, &[]).await;
     assert_eq!((said.code, named(&said)), (1, vec![("bronze.karat_events".to_owned(), name)]), "{said:?}");
     fsck(&judged, &["--repair"]).await.ok();
-    judged.judge().await.assert_clean("after a merged file was damaged");
+    judged.judge(None).await.assert_clean("after a merged file was damaged");
     judged.end().await;
 }
