@@ -252,7 +252,7 @@ fn what_no_kept_version_needs_goes_from_a_bucket_too() {
             table.commit(removed, added, &[TransactionId::new("t", value)]).await.unwrap();
         }
         karat_lake::checkpoint_at(table.url(), 16).await.unwrap();
-        let kept = Kept { age: Duration::ZERO, version: Some(18), commits_after: None };
+        let kept = Kept { age: Duration::ZERO, version: Some(18), commits_after: None, milestones: None };
         let cleaned = Cleaner::new(lake.clone()).clean("silver.t", &kept).await.unwrap();
         assert_eq!((cleaned.files, cleaned.log_entries), (17, 16));
         for version in 18..=20 {

@@ -77,7 +77,7 @@ async fn both_ways(sql: &str) -> Result<(Vec<Vec<String>>, Vec<Vec<String>>)> {
     for batch in &batches {
         let mut step = store.begin();
         let weighted = with_weight(&weighted_schema(&schema), batch, 1)?;
-        let changes = plan.apply(&mut step, &weighted, None, 0).await?.changes;
+        let changes = plan.apply(&mut step, &weighted, 0).await?.changes;
         store.apply(&step.into_writes())?;
         changes.deleted_keys.iter().for_each(|key| drop(table.remove(key)));
         for (row, key) in changes.upsert_keys.into_iter().enumerate() {
