@@ -24,6 +24,7 @@ use super::{
     failure,
     reader::{Display, Reader},
     rebalance::{Assignment, Shared},
+    stuck::Tried,
 };
 use crate::{Consumer, ConsumerSettings, Error, PollLimits, Polled, Record, Result};
 
@@ -46,7 +47,12 @@ pub(super) struct KafkaConsumer {
 
 impl KafkaConsumer {
     /// Joins the group; partitions come with the first polls.
-    pub(super) fn open(kafka: &KafkaSettings, settings: ConsumerSettings, topic_id: String) -> Result<Self> {
+    pub(super) fn open(
+        kafka: &KafkaSettings,
+        settings: ConsumerSettings,
+        topic_id: String,
+        tried: Tried,
+    ) -> Result<Self> {
         let topic: Arc<str> = settings.topic.into();
         let shared = Arc::new(Shared::default());
         let assignment = Assignment {
@@ -84,7 +90,7 @@ impl KafkaConsumer {
         let (sender, bundles) = mpsc::channel(IN_FLIGHT);
         let (displays, to_display) = sync_channel(IN_FLIGHT);
         let is_closed = Arc::new(AtomicBool::new(false));
-        let reader = Reader { consumer, bundles: sender, displays: to_display, is_closed: is_closed.clone() };
+        let reader = Reader { consumer, bundles: sender, displays: to_display, is_closed: is_closed.clone(), tried };
         std::thread::Builder::new()
             .name("event-log-reader".into())
             .spawn(move || reader.run())

@@ -20,13 +20,14 @@ mod partitioner;
 mod producer;
 mod reader;
 mod rebalance;
+mod stuck;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
 
-use self::{admin::Admin, producer::Producer};
+use self::{admin::Admin, producer::Producer, stuck::Tried};
 use crate::{
     Consumer, ConsumerSettings, EventLog, MAX_RECORD_BYTES, NewRecord, Position, Result, TopicInfo, TopicSpec, limits,
 };
@@ -87,6 +88,7 @@ pub struct KafkaLog {
     settings: KafkaSettings,
     admin: Admin,
     producer: Producer,
+    tried: Tried,
 }
 
 impl KafkaLog {
@@ -94,7 +96,7 @@ impl KafkaLog {
     pub async fn connect(settings: KafkaSettings) -> Result<Self> {
         let admin = Admin::new(&settings)?;
         admin.check_reachable().await?;
-        Ok(Self { producer: Producer::new(&settings)?, admin, settings })
+        Ok(Self { producer: Producer::new(&settings)?, admin, settings, tried: Tried::default() })
     }
 }
 
@@ -129,7 +131,8 @@ impl EventLog for KafkaLog {
 
     async fn consumer(&self, settings: ConsumerSettings) -> Result<Box<dyn Consumer>> {
         let topic = self.admin.describe(&settings.topic).await?;
-        Ok(Box::new(consumer::KafkaConsumer::open(&self.settings, settings, topic.id)?))
+        let tried = Tried::clone(&self.tried);
+        Ok(Box::new(consumer::KafkaConsumer::open(&self.settings, settings, topic.id, tried)?))
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
     bundle::{Bundle, fingerprint_of},
     failure,
     rebalance::{Assignment, Place},
+    stuck::{Tried, Watch},
 };
 use crate::{Error, Result};
 
@@ -43,6 +44,7 @@ pub(super) struct Reader {
     pub(super) bundles: Sender<Result<Bundle>>,
     pub(super) displays: Receiver<Display>,
     pub(super) is_closed: Arc<AtomicBool>,
+    pub(super) tried: Tried,
 }
 
 impl Reader {
@@ -57,6 +59,7 @@ impl Reader {
     fn read(&self) -> Result<()> {
         let mut bundle = Bundle::default();
         let mut next_identity_check = Instant::now() + IDENTITY_EVERY;
+        let mut watch = Watch::new(Arc::clone(&self.tried));
         while !self.is_closed.load(Ordering::Acquire) {
             let wait = if bundle.is_empty() { IDLE } else { Duration::ZERO };
             let is_drained = !self.poll_into(&mut bundle, wait)?;
@@ -65,6 +68,9 @@ impl Reader {
             }
             self.pass_on(&mut bundle)?;
             self.show_offsets();
+            if is_drained {
+                watch.look(&self.consumer)?;
+            }
             if Instant::now() >= next_identity_check {
                 self.check_identity()?;
                 next_identity_check = Instant::now() + IDENTITY_EVERY;

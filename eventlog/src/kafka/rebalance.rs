@@ -171,11 +171,14 @@ impl Assignment {
         Err(Error::TopicRecreated { topic: self.topic.to_string(), expected: self.topic_id.clone(), found })
     }
 
+    /// The next offset wanted of each partition that we own.
+    pub(super) fn positions(&self) -> Vec<(u32, i64)> {
+        self.places.lock().iter().map(|(partition, place)| (*partition, place.next)).collect()
+    }
+
     /// The partition whose position the broker does not hold, as an error.
     pub(super) fn find_out_of_range(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        let positions: Vec<(u32, i64)> =
-            self.places.lock().iter().map(|(partition, place)| (*partition, place.next)).collect();
-        for (partition, next) in positions {
+        for (partition, next) in self.positions() {
             let (begin, end) = self.range(consumer, partition)?;
             if next < begin || next > end {
                 return Err(self.out_of_range(partition, next, begin, end));
