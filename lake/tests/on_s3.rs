@@ -182,7 +182,7 @@ fn whatever_becomes_of_requests_each_commit_lands_once() {
             Weather::FailsAfterwards { one_in: 2 },
             Weather::LosesAnswers { one_in: 2 },
             Weather::Resets { one_in: 4 },
-            Weather::CutsReads { one_in: 3 },
+            Weather::CutsReads { one_in: 4 },
             Weather::Slow(Duration::from_millis(20)),
             Weather::Storm { one_in: 3 },
         ] {
