@@ -2,7 +2,7 @@
 //!
 //! Figures by day, week and month are the same aggregates over coarser and coarser groups. Where the groups of one table are
 //! made of those of another, and its parts are among the other's, the changed rows are aggregated once, for the finer one; what
-//! that gave is some hundred rows, which are put together for the coarser one by [`MergePlan::apply`].
+//! that gave is some hundred rows, which are put together for the coarser one.
 //!
 //! A group is made of finer ones when it is an expression over them: the same group, a function of it, or a coarser
 //! `date_trunc` of the same time.
@@ -61,7 +61,7 @@ impl Coarser {
         Ok(own.iter().zip(&made).all(is_same).then_some(Self(query)))
     }
 
-    /// Changes as [`MergePlan::grouped`] gives them, but that a group may have several rows.
+    /// Changes as the grouping of the table itself gives them, but that a group may have several rows.
     pub async fn changes(&mut self, finer: &RecordBatch) -> Result<RecordBatch> {
         self.0.run(&[(FINER, finer.clone())]).await
     }
