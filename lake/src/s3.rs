@@ -2,7 +2,7 @@
 //!
 //! Guarantees:
 //! - Put-if-absent is `If-None-Match: *`, and its outcome is what is there afterwards, not what an answer said
-//!   ([`store`]): a put whose answer is lost, late or wrong is told from somebody else's.
+//!   (`store`): a put whose answer is lost, late or wrong is told from somebody else's.
 //! - A server that ignores the condition, or takes it without holding it against two at once, is refused by name
 //!   ([`crate::Lake::require_usable`]).
 //! - Requests run on threads of their own: neither steps that keep a thread busy nor the end of another runtime cuts
