@@ -119,6 +119,14 @@ impl Fleet {
         assert!(self.transforms.insert(number, karat).is_none(), "{number} runs already");
     }
 
+    /// Starts a process with the API alone.
+    pub fn start_api(&self) -> Karat {
+        let words = ["api", "--listen", "127.0.0.1:0", "--without-limits"]
+            .into_iter()
+            .chain(self.common.iter().map(String::as_str));
+        self.judged.folder.start("api", &words.collect::<Vec<_>>())
+    }
+
     pub fn kill(&mut self, number: usize) {
         self.transforms.remove(&number).unwrap().kill();
     }

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use karat_oracle::s3::S3Server;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::IteratorRandom};
+use serde_json::{Value, json};
 
 use crate::{
+    client::Client,
     fleet::{Fleet, SESSION, broker},
     judged::Judged,
     on_s3::on_s3,
+    process::PASSWORD,
     report::seed,
     wait::until,
 };
@@ -49,6 +52,53 @@ async fn freeze_the_owner(mut fleet: Fleet) {
     fleet.stop(next).await;
     fleet.drain("the other one stopped").await;
     assert!(began.elapsed() < Duration::from_secs(60), "handing over took {:?}", began.elapsed());
+    fleet.end().await;
+}
+
+/// Orders a replay; its id.
+async fn order(ada: &Client) -> String {
+    let answer = ada.post("/api/v1/admin/replays").json(&json!({"pipeline": "etl_runs"})).send().await.unwrap();
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert!(status.is_success(), "{status} {text}");
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    answer["data"]["id"].as_str().unwrap().to_owned()
+}
+
+async fn done(ada: &Client, id: &str) {
+    until("the replay is done", async || {
+        let replay = ada.data(&format!("/api/v1/admin/replays/{id}")).await;
+        assert_ne!(replay["state"], "failed", "{replay}");
+        (replay["state"] == "done").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_executed_by_the_owner_of_the_pipeline_whoever_takes_it() {
+    let Some(broker) = broker() else { return };
+    let mut fleet = Fleet::new(&broker, &broker).await;
+    fleet.start(0);
+    fleet.start(1);
+    let load = fleet.load();
+    let owner = fleet.owner().await;
+    let other = 1 - owner;
+    // The process that takes the order owns nothing, and neither does one of the two that could execute it.
+    let mut api = fleet.start_api();
+    let ada = Client::log_in(&api.url().await, "ada", PASSWORD).await;
+    let told = load.end().await;
+    fleet.judged.note_all(told);
+    fleet.drain("before the order").await;
+    let replays = |fleet: &Fleet, number: usize| fleet.transforms[&number].err().matches("replay done").count();
+    let id = order(&ada).await;
+    done(&ada, &id).await;
+    assert_eq!((replays(&fleet, owner), replays(&fleet, other)), (1, 0));
+    fleet.drain("after the replay").await;
+    // One that is given while the owner is dead waits for the next one.
+    fleet.kill(owner);
+    let id = order(&ada).await;
+    done(&ada, &id).await;
+    assert_eq!(replays(&fleet, other), 1);
+    api.stop().await;
     fleet.end().await;
 }
 
