@@ -195,6 +195,11 @@ impl Table {
         self.version
     }
 
+    /// When the table was made, milliseconds since 1970 UTC, if that is known: other writers need not say it.
+    pub(crate) fn created_ms(&self) -> Option<i64> {
+        self.blind.metadata().created_time()
+    }
+
     /// The files of this version, by path.
     pub fn files(&self) -> impl ExactSizeIterator<Item = &DataFile> {
         self.files.values()

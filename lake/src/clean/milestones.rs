@@ -2,7 +2,7 @@
 //!
 //! Each version of a table that is written ten times a second cannot be kept for a week: that is six million log entries, and
 //! as many small files that are merged by now. So one version an hour is kept of the last day, and one of six hours before
-//! that. Each is read from a checkpoint of the log at that version and needs no other part of the log; the files that it has and
+//! that. The first is made when a table is an hour old: until then every version is there. Each is read from a checkpoint of the log at that version and needs no other part of the log; the files that it has and
 //! later versions have not, because they were merged, are kept for it.
 //!
 //! `_karat/kept/<table>.json` names them. Whoever cleans a table writes it, so there is one writer. Without it there are no
@@ -50,7 +50,7 @@ impl Milestones {
         self.files.values().flatten()
     }
 
-    /// Makes the newest version one when the last is an hour old, lets go of what is older than `within`, and learns which
+    /// Makes the newest version one when the last, or the table, is an hour old, lets go of what is older than `within`, and learns which
     /// files the others have.
     ///
     /// # Errors
@@ -65,9 +65,9 @@ impl Milestones {
         };
         let before = listed.versions.clone();
         let mut versions = kept(listed.versions, within, now_ms);
-        let is_due =
-            versions.last().is_none_or(|last| last.version < table.version() && (now_ms - last.at_ms).abs() >= HOUR_MS);
-        if is_due && table.version() > 0 {
+        let last_ms = versions.last().map(|last| last.at_ms).or(table.created_ms()).unwrap_or(0);
+        let is_newer = versions.last().map_or(0, |last| last.version) < table.version();
+        if is_newer && now_ms.abs_diff(last_ms) >= HOUR_MS.unsigned_abs() {
             checkpoint_at(table.url(), table.version()).await?;
             versions.push(Milestone { version: table.version(), at_ms: now_ms });
             self.files.insert(table.version(), paths(table));
