@@ -37,6 +37,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest pause between two attempts to reach a broker that is away, in milliseconds. librdkafka's ten seconds would come on
 /// top of every outage, for each client of a process one after another.
 const RECONNECT_AT_MOST_MS: &str = "1000";
+/// Connections are kept to every broker. Where librdkafka opens them when they are needed, a question about a topic asks again
+/// whenever an attempt has failed, which cuts the pause short: with no broker, a processor is busy until one is back.
+const CONNECT_WHEN_ASKED: &str = "false";
 /// A largest record with what the protocol adds to it.
 const MAX_MESSAGE_BYTES: usize = MAX_RECORD_BYTES + 64 * 1024;
 
@@ -69,6 +72,7 @@ impl KafkaSettings {
         let mut config = ClientConfig::new();
         config.set("client.id", "karat");
         config.set("reconnect.backoff.max.ms", RECONNECT_AT_MOST_MS);
+        config.set("enable.sparse.connections", CONNECT_WHEN_ASKED);
         for (key, value) in defaults {
             config.set(*key, *value);
         }
