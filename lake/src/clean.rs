@@ -90,7 +90,9 @@ impl Cleaner {
             milestones.renew(&self.lake, &opened, within, now_ms).await?;
         }
         needed.extend(milestones.files().cloned());
-        let entries = log.behind_checkpoint(oldest.min(kept.commits_after.unwrap_or(u64::MAX)));
+        // Not beyond the pointer: who has not followed the log learns from it that commits are gone.
+        let pointer = opened.last_checkpoint().await?.unwrap_or(0);
+        let entries = log.behind_checkpoint(oldest.min(kept.commits_after.unwrap_or(u64::MAX)).min(pointer));
         let entries = entries.filter(|(version, _)| !milestones.has(*version)).map(|(_, path)| path.clone()).collect();
         let is_gone = |(path, object): &(String, ObjectMeta)| {
             object.last_modified.timestamp_millis() <= cutoff_ms && !needed.contains(path)
@@ -283,6 +285,35 @@ mod tests {
             // Commits 5, 18, 19 and 20.
             assert_eq!(count(&folder, "gold/t/_delta_log", ".json"), 4);
         }
+    }
+
+    #[tokio::test]
+    async fn a_handle_that_stood_still_while_the_log_was_cleaned_commits_into_no_hole() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
+        let appended = TableSpec { append_only: true, ..spec() };
+        let moved = |place: &str, value| [TransactionId::new(place, value)];
+        let mut busy = lake.open_or_create(&appended).await.unwrap();
+        busy.append(&[rows(0)], &moved("ours", 1)).await.unwrap();
+        let (mut idle, mut reader) =
+            (lake.open_or_create(&appended).await.unwrap(), lake.open_or_create(&appended).await.unwrap());
+        for value in 1..=20 {
+            busy.append(&[rows(value)], &moved("theirs", value)).await.unwrap();
+        }
+        crate::checkpoint_at(busy.url(), 18).await.unwrap();
+        // As a milestone keeps it: that the own version is there says nothing.
+        let kept_entry = folder.path().join("gold/t/_delta_log/00000000000000000001.json");
+        let entry = std::fs::read(&kept_entry).unwrap();
+        Cleaner::new(lake.clone()).clean("gold.t", &kept(Duration::ZERO, None)).await.unwrap();
+        std::fs::write(&kept_entry, entry).unwrap();
+        let refused = idle.append(&[rows(21)], &moved("ours", 2)).await;
+        assert!(matches!(refused, Err(crate::Error::Fenced { .. })), "{refused:?}");
+        // It knows the table as it is now, and the same rows go in.
+        assert_eq!((idle.version(), idle.position("theirs").await.unwrap()), (21, Some(20)));
+        idle.append(&[rows(21)], &moved("ours", 2)).await.unwrap();
+        assert!(reader.refresh().await.unwrap());
+        assert_eq!((reader.version(), reader.position("ours").await.unwrap()), (22, Some(2)));
+        assert_eq!(lake.open("gold.t").await.unwrap().read_all().await.unwrap().len(), 22);
     }
 
     #[tokio::test]

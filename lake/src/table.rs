@@ -3,6 +3,7 @@
 mod file;
 mod follow;
 mod merged;
+mod staging;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -23,13 +24,12 @@ use deltalake::{
 use object_store::ObjectStoreExt;
 use url::Url;
 
-pub use self::file::DataFile;
 pub(crate) use self::file::{HASH_TAG, hash_of};
+pub use self::{file::DataFile, staging::Staging};
 use crate::{
     Error, Result,
     commit::{self, Committed, Entry, TransactionId},
     crash,
-    files::{self, FileSpec, write_file},
     read::read_file,
 };
 
@@ -233,26 +233,25 @@ impl Table {
         Ok(applications.iter().map(|name| self.transactions.get(name).copied().flatten()).collect())
     }
 
-    /// Writes rows to one data file that no version names yet.
-    ///
-    /// `prefix` starts the file's name; `partition` gives the value of each partition column, whose column the rows
-    /// need not have.
+    /// What writes files of this table.
+    pub fn staging(&self) -> Staging {
+        Staging {
+            table: self.name.clone(),
+            url: self.blind.table_url().clone(),
+            store: self.log.object_store(None),
+            file_schema: self.file_schema.clone(),
+            stats_columns: self.stats_columns.clone(),
+        }
+    }
+
+    /// As [`Staging::stage`].
     pub async fn stage(
         &self,
         prefix: &str,
         partition: &[(String, String)],
         batches: &[RecordBatch],
     ) -> Result<Option<DataFile>> {
-        if batches.iter().all(|batch| batch.num_rows() == 0) {
-            return Ok(None);
-        }
-        let batches = batches.iter().map(|batch| files::conform(&self.name, &self.file_schema, batch));
-        let batches = batches.collect::<Result<Vec<_>>>()?;
-        let spec = FileSpec { table: &self.name, prefix, partition, stats_columns: &self.stats_columns };
-        crash::point(self.blind.table_url(), "file.before").await;
-        let add = write_file(&self.log.object_store(None), &spec, batches).await?;
-        crash::point(self.blind.table_url(), "file.after").await;
-        Ok(Some(DataFile::from(add)))
+        self.staging().stage(prefix, partition, batches).await
     }
 
     /// Appends rows to a table without partition columns and moves positions, in one version.
@@ -284,6 +283,9 @@ impl Table {
         crash::point(self.blind.table_url(), "commit.before").await;
         let committed = commit::write(&self.log, self.version, &entry, self.may_follow_others).await?;
         crash::point(self.blind.table_url(), "commit.after").await;
+        if self.last_checkpoint().await? >= Some(committed.version()) {
+            return self.found_again(&added, positions, committed.version()).await;
+        }
         if committed.version() > self.version + 1 || matches!(committed, Committed::Before(_)) {
             self.refresh_to(committed.version()).await?;
         } else {
@@ -297,6 +299,30 @@ impl Table {
             self.transactions.insert(position.application.clone(), Some(position.version));
         }
         Ok(committed)
+    }
+
+    /// The log has a checkpoint that is not older than what was just committed. Mostly another process was quick to write it.
+    /// But where this handle stood still for so long that the commits after its version were cleaned up, the commit filled a
+    /// hole that nobody reads: then it counts for nothing.
+    async fn found_again(
+        &mut self,
+        added: &[DataFile],
+        positions: &[TransactionId],
+        committed: u64,
+    ) -> Result<Committed> {
+        self.reopen().await?;
+        let names: Vec<String> = positions.iter().map(|position| position.application.clone()).collect();
+        let found = self.positions(&names).await?;
+        let has_positions = found.iter().zip(positions).all(|(found, position)| *found == Some(position.version));
+        let has_files = added.iter().all(|file| self.files.contains_key(file.path()));
+        if has_positions && (has_files || !positions.is_empty()) {
+            return Ok(Committed::Before(self.version));
+        }
+        Err(Error::Fenced {
+            table: self.name.clone(),
+            expected: committed,
+            found: "a log that went on and was cleaned up".to_owned(),
+        })
     }
 
     /// Puts `added` in the place of the files `replaced` (by path), with the same rows: no data changes, and no position.

@@ -1,5 +1,6 @@
 //! From events to gold: bronze, silver, quarantine, gold, epochs, replay.
 
+mod appending;
 mod batches;
 pub mod bronze;
 pub mod checkpoint;

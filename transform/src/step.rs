@@ -19,6 +19,7 @@ use karat_lake::arrow::{
 
 use crate::{
     Error, Result,
+    appending::Appending,
     batches::{column, join},
     decode::{ROW, hash},
     gold::GoldChanges,
@@ -33,8 +34,8 @@ use crate::{
 
 /// What a step gives for the tables.
 pub struct StepOutput {
-    /// Rows to append, by table.
-    pub appends: Vec<(String, RecordBatch)>,
+    /// How many rows each table takes.
+    pub appends: Vec<(String, u64)>,
     pub quarantine: RecordBatch,
     /// Changed rows of keyed tables, by table.
     pub keyed: Vec<(String, GoldChanges)>,
@@ -56,8 +57,13 @@ pub struct StepCounts {
     pub rules: RuleCounts,
 }
 
-/// Runs the step.
-pub async fn run(plan: &mut PipelinePlan, step: &mut Step<'_>, mut shaped: Shaped) -> Result<StepOutput> {
+/// Runs the step. Rows of append tables are handed over to be written as soon as they are known.
+pub async fn run(
+    plan: &mut PipelinePlan,
+    step: &mut Step<'_>,
+    mut shaped: Shaped,
+    appending: &mut Appending,
+) -> Result<StepOutput> {
     let mut counts = StepCounts {
         events: shaped.bronze.num_rows() as u64,
         dropped: shaped.dropped,
@@ -88,7 +94,9 @@ pub async fn run(plan: &mut PipelinePlan, step: &mut Step<'_>, mut shaped: Shape
         }
         if !append.is_upsert {
             changes.insert(append.name.clone(), with_weight(&weighted_schema(&append.schema), &rows, 1)?);
-            output.appends.push((silver_name(&append.name), rows));
+            let name = silver_name(&append.name);
+            output.appends.push((name.clone(), rows.num_rows() as u64));
+            appending.begin(&name, rows);
         }
     }
     gold(plan, step, &changes, shaped.now_us, &mut output).await?;

@@ -7,6 +7,7 @@ use karat_lake::{Lake, Table, TableSpec, TransactionId};
 
 use crate::{
     Error, Result,
+    appending::Appending,
     compaction::Compaction,
     plan::{PipelinePlan, quarantine_name, silver_name},
     publish::{Due, Prepared, Publish, PublishedTable, Waiting},
@@ -169,6 +170,12 @@ impl Tables {
         Ok(is_more)
     }
 
+    /// Takes the rows that a step appends. Tables that `has` the position already take none.
+    pub fn appending(&self, has: impl Fn(&str) -> bool) -> Appending {
+        let tables = self.appends.iter().filter(|(name, _)| !has(name));
+        Appending::new(tables.map(|(name, table)| (name.clone(), table.staging())).collect())
+    }
+
     /// Commits a step's output: all tables at once, each with the position. Tables that `has` the position already are
     /// left alone; of those, keyed ones have their slots read anew, because the files are from an earlier attempt.
     pub async fn commit(
@@ -176,11 +183,11 @@ impl Tables {
         step: &mut Step<'_>,
         plan: &mut PipelinePlan,
         output: StepOutput,
+        mut appending: Appending,
         position: Position,
         has: impl Fn(&str) -> bool,
     ) -> Result<()> {
-        let mut appends: HashMap<String, _> = output.appends.into_iter().collect();
-        appends.insert(quarantine_name(&plan.name), output.quarantine);
+        appending.begin(&quarantine_name(&plan.name), output.quarantine);
         let mut prepared: HashMap<String, Prepared> = HashMap::new();
         for (name, changes) in output.keyed {
             let Some(table) = self.keyed.get_mut(&name) else { continue };
@@ -204,10 +211,11 @@ impl Tables {
                 table.take_over(step).await?;
             }
         }
+        let mut appended = appending.written().await?;
         let append = self.appends.iter_mut().filter_map(|(name, table)| {
-            let rows = appends.remove(name).filter(|rows| rows.num_rows() > 0 && !has(name))?;
+            let file = appended.remove(name)?;
             Some(async move {
-                table.append(&[rows], &position.transactions(name)).await?;
+                table.commit(Vec::new(), vec![file], &position.transactions(name)).await?;
                 table.checkpoint_when_due();
                 Ok::<_, crate::Error>(())
             })

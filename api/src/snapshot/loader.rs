@@ -61,12 +61,19 @@ impl Loader {
     }
 
     /// Loads epoch `number` again; none when its manifest, versions or files are gone.
+    ///
+    /// # Errors
+    /// The lake does not answer.
     pub(super) async fn load_number(&mut self, number: u64) -> Result<Option<Snapshot>> {
         let Some(epoch) = self.epochs.get(number).await? else { return Ok(None) };
         match self.load(epoch).await {
             Ok(snapshot) => Ok(Some(snapshot)),
-            // Old versions and files are cleaned up by age, so a failure here is how "no longer kept" looks.
-            Err(Error::Storage { .. } | Error::Object(_) | Error::UnknownTable(_) | Error::Damaged { .. }) => Ok(None),
+            // Old versions and files are cleaned up by age, so a failure here is how "no longer kept" looks, where the lake
+            // answers at all.
+            Err(Error::Storage { .. } | Error::Object(_) | Error::UnknownTable(_) | Error::Damaged { .. }) => {
+                self.epochs.latest().await?;
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }

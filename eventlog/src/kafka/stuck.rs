@@ -5,7 +5,7 @@
 //! broker holds, and when there is more at several looks, reading begins anew with a client of its own.
 //!
 //! Where the last offsets of a partition are marks of transactions, or belong to one that is open, there is more and nothing to
-//! read: so the same place is tried again only after a while.
+//! read: so the same partition is tried again only after a while, and the same place after a longer one.
 
 use std::{
     collections::BTreeMap,
@@ -28,6 +28,8 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The same place is not tried again before.
 const AGAIN: Duration = Duration::from_secs(600);
+/// Nor is another place of the same partition before this.
+const AGAIN_ELSEWHERE: Duration = Duration::from_secs(60);
 
 /// Where reading was begun anew, by topic and partition: every consumer of a process knows.
 pub(super) type Tried = Arc<Mutex<BTreeMap<(Arc<str>, u32), (i64, Instant)>>>;
@@ -57,14 +59,19 @@ impl Watch {
             return Ok(());
         }
         let assignment = consumer.context();
-        let mut seen = BTreeMap::new();
+        let (mut seen, mut has_failed) = (BTreeMap::new(), false);
         for (partition, next) in assignment.positions() {
             let before = self.seen.get(&partition).filter(|seen| seen.next == next);
             let behind = match before {
                 Some(before) => match consumer.fetch_watermarks(&assignment.topic, partition.cast_signed(), DEADLINE) {
                     Ok((_, end)) if end > next => before.behind + 1,
                     Ok(_) => 0,
-                    Err(_) => break,
+                    // One that has no leader, or the broker is away: not for long, as others wait.
+                    Err(_) if has_failed => break,
+                    Err(_) => {
+                        has_failed = true;
+                        before.behind
+                    }
                 },
                 None => 0,
             };
@@ -86,7 +93,10 @@ impl Watch {
         let now = Instant::now();
         let mut tried = self.tried.lock();
         let key = (Arc::clone(topic), partition);
-        if tried.get(&key).is_some_and(|(place, at)| *place == next && now.duration_since(*at) < AGAIN) {
+        let is_early = |(place, at): &(i64, Instant)| {
+            now.duration_since(*at) < if *place == next { AGAIN } else { AGAIN_ELSEWHERE }
+        };
+        if tried.get(&key).is_some_and(is_early) {
             return false;
         }
         tried.insert(key, (next, now));

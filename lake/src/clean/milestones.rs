@@ -39,7 +39,12 @@ struct Listed {
 pub(super) struct Milestones {
     /// By version: paths of its files.
     files: HashMap<u64, Vec<String>>,
+    /// How often in turn a version did not open.
+    failures: HashMap<u64, u32>,
 }
+
+/// A version that does not open so often in turn is lost: a store may be away for a while.
+const FAILURES: u32 = 5;
 
 impl Milestones {
     pub(super) fn has(&self, version: u64) -> bool {
@@ -54,7 +59,8 @@ impl Milestones {
     /// files the others have.
     ///
     /// # Errors
-    /// The list cannot be read or written, or a checkpoint not be written. A milestone that does not open is none any more.
+    /// The list cannot be read or written, a checkpoint not be written, or a milestone does not open. One that does not open
+    /// again and again is none any more.
     pub(super) async fn renew(&mut self, lake: &Lake, table: &Table, within: Duration, now_ms: i64) -> Result<()> {
         let store = lake.store("_karat/kept")?;
         let path = Path::from("_karat").join("kept").join(format!("{}.json", table.name()));
@@ -78,8 +84,16 @@ impl Milestones {
                 continue;
             }
             match lake.open_at(table.name(), milestone.version).await {
-                Ok(opened) => drop(self.files.insert(milestone.version, paths(&opened))),
+                Ok(opened) => {
+                    self.failures.remove(&milestone.version);
+                    self.files.insert(milestone.version, paths(&opened));
+                }
                 Err(error) => {
+                    let failures = self.failures.entry(milestone.version).or_default();
+                    *failures += 1;
+                    if *failures < FAILURES {
+                        return Err(error);
+                    }
                     tracing::warn!(table = table.name(), version = milestone.version, %error, "an old version is lost");
                     versions.retain(|other| *other != milestone);
                 }

@@ -16,11 +16,36 @@ use crate::{
 const IN_FLIGHT: usize = 16;
 
 impl Table {
-    /// Follows the log to its newest version; returns whether it moved.
+    /// Follows the log to its newest version; returns whether it moved. Where the commits that come next were cleaned up, the
+    /// table is opened again.
     pub async fn refresh(&mut self) -> Result<bool> {
         let before = self.version;
         while self.follow(self.version + 1).await? {}
+        if self.last_checkpoint().await? > Some(self.version) {
+            self.reopen().await?;
+        }
         Ok(self.version != before)
+    }
+
+    /// Opens the table again at its newest version.
+    pub(super) async fn reopen(&mut self) -> Result<()> {
+        let mut opened = Self::open(self.url(), &self.name).await?;
+        opened.may_follow_others = self.may_follow_others;
+        opened.set_schema(self.schema.clone());
+        *self = opened;
+        Ok(())
+    }
+
+    /// The version of the newest checkpoint of the log, as its pointer says. Commits are cleaned up only before that.
+    pub(crate) async fn last_checkpoint(&self) -> Result<Option<u64>> {
+        match self.log.object_store(None).get(&Path::from("_delta_log/_last_checkpoint")).await {
+            Ok(found) => {
+                let pointer: serde_json::Value = serde_json::from_slice(&found.bytes().await?).unwrap_or_default();
+                Ok(pointer["version"].as_u64())
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Follows the log to `version`, reading only the commits between. False when it cannot get there this way: the
@@ -108,12 +133,7 @@ impl Table {
     /// smaller one without an error. The positions in them are learnt by the way: to look for one in the whole log costs as
     /// much as opening the table again, and a start asks for dozens.
     pub(super) async fn require_whole_commits(&mut self) -> Result<()> {
-        let hint = self.log.object_store(None).get(&Path::from("_delta_log/_last_checkpoint")).await.ok();
-        let hint = match hint {
-            Some(found) => serde_json::from_slice(&found.bytes().await?).unwrap_or_default(),
-            None => serde_json::Value::Null,
-        };
-        let checkpoint = hint["version"].as_u64().filter(|checkpoint| *checkpoint <= self.version);
+        let checkpoint = self.last_checkpoint().await?.filter(|checkpoint| *checkpoint <= self.version);
         let begin =
             checkpoint.map_or(self.version.saturating_sub(super::CHECKPOINT_EVERY), |checkpoint| checkpoint + 1);
         let begin = begin.min(self.version);

@@ -34,7 +34,19 @@ pub(crate) async fn read_after(bronze: &mut Table, after: u64, covered: &BTreeMa
     };
     // Merged since the table was opened, and cleaned up.
     *bronze = bronze.reopened().await?;
-    from_merged(bronze, after, covered).await?.ok_or(error)
+    match from_merged(bronze, after, covered).await? {
+        Some(part) => Ok(part),
+        None => lost(bronze, after).ok_or(error),
+    }
+}
+
+/// Versions that were merged, and whose merged file the table gave up because neither it nor the log had its rows any more:
+/// what `fsck --repair` names as lost.
+fn lost(bronze: &Table, after: u64) -> Option<Part> {
+    let firsts = bronze.files().filter_map(|file| Some(file.merged()?.0));
+    let next = firsts.filter(|first| *first > after + 1).min()?;
+    tracing::warn!(table = bronze.name(), first = after + 1, last = next - 1, "no rows are left of merged versions");
+    Some(Part { to: next - 1, rows: Vec::new(), positions: BTreeMap::new() })
 }
 
 async fn from_commit(bronze: &Table, version: u64) -> Result<Part> {

@@ -100,8 +100,15 @@ impl FromTable {
     }
 }
 
+/// A lake that does not answer is away, as a broker would be: it is asked again.
 fn unreadable(topic: &str, error: karat_lake::Error) -> karat_eventlog::Error {
-    karat_eventlog::Error::internal(format!("position of topic `{topic}`"), error)
+    let reason = format!("position of topic `{topic}`");
+    match error {
+        karat_lake::Error::Object(_) | karat_lake::Error::Storage { .. } => {
+            karat_eventlog::Error::Unavailable { reason: format!("{reason}: {error}") }
+        }
+        error => karat_eventlog::Error::internal(reason, error),
+    }
 }
 
 impl BronzeWriter {
@@ -191,10 +198,13 @@ impl BronzeWriter {
             if records.is_empty() {
                 return Ok(None);
             }
-            let kept = Arc::new(records);
+            let (kept, before) = (Arc::new(records), table.version());
             let committed = self.try_commit(&mut table, Arc::clone(&kept), source).await;
-            let is_fenced = matches!(committed, Err(Error::Lake(karat_lake::Error::Fenced { .. })));
-            if !is_fenced || !table.refresh().await? {
+            if !matches!(committed, Err(Error::Lake(karat_lake::Error::Fenced { .. }))) {
+                return committed;
+            }
+            table.refresh().await?;
+            if table.version() == before {
                 return committed;
             }
             tracing::info!(topic = self.topic, "another process was faster with some partitions; looking again");

@@ -12,7 +12,8 @@
 //!   takes to write, and stands for the older version until then.
 //! - A process that owned the pipeline before, and finds an older store of its own, takes the checkpoint instead.
 //! - Every commit says which bronze version the files stand for, and of which generation, declaration and format. Files of
-//!   another one are never read; while the files do not add up to a state, they stand for none.
+//!   another one are never read; while the files do not add up to a state, they stand for none. Files of later versions than
+//!   the commit says are not read either: they follow a whole state that is still being written.
 //!
 //! A row is a pair of the store: `keyspace`, `key`, `value`, which is null when the pair was removed; identities are many to a
 //! row. The name of a file
@@ -56,11 +57,19 @@ pub struct CheckpointSettings {
     /// Rests after a write, in times that it took, where there is more to write than fits `max_bytes`: ten leaves the pipelines
     /// nine tenths of a core that would write the copy. What is lost with the disk then grows with the size of the state.
     pub rest: u32,
+    /// Bytes of the state that are read and written at a time.
+    pub part_bytes: usize,
 }
 
 impl Default for CheckpointSettings {
     fn default() -> Self {
-        Self { every: Duration::from_secs(30), max_bytes: 16 << 20, min_appended: 8 << 20, rest: 10 }
+        Self {
+            every: Duration::from_secs(30),
+            max_bytes: 16 << 20,
+            min_appended: 8 << 20,
+            rest: 10,
+            part_bytes: 8 << 20,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 use karat_lake::{Lake, Table};
 
-use super::{Facts, rows::from_rows, table_name};
+use super::{Facts, rows::from_rows, table_name, writer::version_of};
 use crate::{
     Error, Result,
     plan::PipelinePlan,
@@ -47,7 +47,7 @@ pub(crate) async fn restore(
     remove(folder)?;
     fs::create_dir_all(folder).map_err(|source| Error::File { path: folder.display().to_string(), source })?;
     let mut store = StateStore::open(folder, &plan.keyspaces())?;
-    let (meta, rows) = match read_into(&mut store, &table).await {
+    let (meta, rows) = match read_into(&mut store, &table, position).await {
         Ok(read) => read,
         Err(error) => {
             drop(store);
@@ -92,10 +92,14 @@ fn unusable(table: &str, error: Error) -> Result<bool> {
 }
 
 /// The store's own values, which are not written yet, and how many rows there were.
-async fn read_into(store: &mut StateStore, table: &Table) -> Result<(BTreeMap<Vec<u8>, Vec<u8>>, usize)> {
+pub(super) async fn read_into(
+    store: &mut StateStore,
+    table: &Table,
+    position: u64,
+) -> Result<(BTreeMap<Vec<u8>, Vec<u8>>, usize)> {
     let (mut meta, mut rows) = (BTreeMap::new(), 0);
-    // By path: the order in which the files were written.
-    for file in table.files() {
+    // By path: the order in which the files were written. Those of later versions wait for a whole state that they follow.
+    for file in table.files().filter(|file| version_of(file.path()) <= position) {
         karat_lake::crash::point(table.url(), "restore.file").await;
         for batch in table.read(file, None).await? {
             let mut writes = Writes::default();

@@ -23,9 +23,6 @@ use crate::{
     state::{Cursor, Part, Reader, Writes},
 };
 
-/// Bytes of the state that are read and written at a time.
-const PART_BYTES: usize = 8 << 20;
-
 /// Appended files at which the whole state is written anew, however small they are.
 const MOST_FILES: usize = 1_000;
 
@@ -60,6 +57,10 @@ pub(super) struct Writer {
     anew: Option<Anew>,
     /// Writes were let go that are not in the files: only the whole state goes on from there.
     lags: bool,
+    /// The bronze version that the files stand for. Behind `written` while writes in between were let go: what was appended
+    /// since counts when the whole state is there.
+    stands_for: u64,
+    has_gap: bool,
     /// When the writer has rested from its last write.
     rested: Instant,
     not_before: Option<Instant>,
@@ -112,6 +113,8 @@ impl Writer {
             appended: (0, 0),
             anew: None,
             lags: false,
+            stands_for: 0,
+            has_gap: false,
             rested: Instant::now(),
             not_before: None,
         }
@@ -149,7 +152,7 @@ impl Writer {
     fn settle(&mut self, worked: Result<()>) {
         let Err(error) = worked else { return };
         tracing::warn!(table = self.name, %error, "the checkpoint was not written; it is tried again");
-        (self.table, self.anew, self.is_whole, self.lags) = (None, None, false, false);
+        (self.table, self.anew, self.is_whole, self.lags, self.has_gap) = (None, None, false, false, false);
         self.pending = Pending::default();
         self.not_before = Some(Instant::now() + AFTER_FAILURE);
     }
@@ -159,9 +162,11 @@ impl Writer {
         let mut table = self.lake.open_or_create(&table_spec(&self.name)).await?;
         let position = self.facts.position_in(&mut table).await?;
         let is_ours = self.source.before.is_some() && table.position("store").await? == self.source.before;
-        self.is_whole = is_ours && position == Some(self.source.position);
+        let has_later = table.files().any(|file| version_of(file.path()) > self.source.position);
+        self.is_whole = is_ours && position == Some(self.source.position) && !has_later;
         if self.is_whole {
             (self.written, self.whole) = (self.source.position, bytes(table.files()));
+            self.stands_for = self.written;
         }
         self.table = Some(table);
         Ok(())
@@ -201,7 +206,7 @@ impl Writer {
 
     /// Lets go of what is pending, and of what follows, until the whole state is written.
     fn lag(&mut self) {
-        (self.pending, self.lags) = (Pending::default(), true);
+        (self.pending, self.lags, self.has_gap) = (Pending::default(), true, true);
     }
 
     /// Appends what is pending.
@@ -216,7 +221,10 @@ impl Writer {
         crash::point(table.url(), "checkpoint.append").await;
         let file = stage(table, pending.version, table.version() + 1, &rows).await?;
         self.written = self.written.max(pending.version);
-        let position = self.is_whole.then_some(self.written);
+        if !self.has_gap {
+            self.stands_for = self.written;
+        }
+        let position = self.is_whole.then_some(self.stands_for);
         self.appended = (self.appended.0 + bytes(&file), self.appended.1 + 1);
         table.commit(Vec::new(), file.into_iter().collect(), &self.facts.transactions(position)).await?;
         table.checkpoint_when_due();
@@ -280,11 +288,12 @@ impl Writer {
             return Err(Error::Declaration("writing the whole state took too long".to_owned()));
         }
         let began = Instant::now();
-        let (reader, mut cursor) = (self.reader.clone(), std::mem::take(&mut anew.cursor));
+        let (reader, part_bytes) = (self.reader.clone(), self.limits.part_bytes);
+        let mut cursor = std::mem::take(&mut anew.cursor);
         let read = tokio::task::spawn_blocking(move || {
             let mut rows = Rows::default();
             let mut push = |keyspace: &str, key: &[u8], value: Option<&[u8]>| rows.push(keyspace, key, value);
-            let part = reader.part(&mut cursor, PART_BYTES, &mut push)?;
+            let part = reader.part(&mut cursor, part_bytes, &mut push)?;
             Ok::<_, Error>((part, cursor, rows.finish()?))
         });
         let (part, cursor, rows) = read.await??;
@@ -299,7 +308,8 @@ impl Writer {
                 crash::point(table.url(), "checkpoint.whole").await;
                 (self.whole, self.appended) = (bytes(&anew.files), (0, 0));
                 table.commit(anew.replaced, anew.files, &self.facts.transactions(Some(self.written))).await?;
-                self.is_whole = true;
+                // Whatever was appended since the snapshot follows it without a gap; what was let go after that lies behind.
+                (self.is_whole, self.stands_for, self.has_gap) = (true, self.written, self.lags);
                 self.rest_from(anew.took);
             }
             Part::Closed => return Ok(false),
@@ -336,6 +346,12 @@ fn bytes<'f>(files: impl IntoIterator<Item = &'f DataFile>) -> u64 {
     files.into_iter().map(|file| u64::try_from(file.size_bytes()).unwrap_or_default()).sum()
 }
 
+/// The bronze version that a file of the checkpoint goes up to.
+pub(super) fn version_of(path: &str) -> u64 {
+    let version = path.strip_prefix("at-").and_then(|rest| rest.split('-').next());
+    version.and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+}
+
 /// Names sort by bronze version, and those of one bronze version in the order in which they were begun.
 async fn stage(table: &Table, version: u64, begun: u64, rows: &RecordBatch) -> Result<Option<DataFile>> {
     Ok(table.stage(&format!("at-{version:020}-{begun:020}"), &[], std::slice::from_ref(rows)).await?)
@@ -345,5 +361,96 @@ async fn stage(table: &Table, version: u64, begun: u64, rows: &RecordBatch) -> R
 async fn until(moment: Option<Instant>) {
     if let Some(moment) = moment {
         tokio::time::sleep_until(moment).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::restore::read_into, *};
+    use crate::state::StateStore;
+
+    const NAME: &str = "_karat.state_test";
+    const SPACE: &str = "a";
+
+    struct World {
+        _folder: tempfile::TempDir,
+        lake: Lake,
+        store: StateStore,
+        writer: Writer,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
+            let store = StateStore::open(&folder.path().join("state"), &[SPACE.to_owned()]).unwrap();
+            // One pair a part.
+            let limits = CheckpointSettings { part_bytes: 1, ..CheckpointSettings::default() };
+            let facts = Facts { generation: 0, fingerprint: 1, store: 2 };
+            let source = Source { name: 2, before: None, position: 0 };
+            let mut writer = Writer::new(lake.clone(), NAME.to_owned(), limits, facts, store.reader(), source);
+            writer.open().await.unwrap();
+            Self { _folder: folder, lake, store, writer }
+        }
+
+        /// A step that adds a key; the writer takes it or has let go.
+        async fn step(&mut self, version: u64) {
+            let mut step = self.store.begin();
+            step.put(SPACE, version.to_be_bytes().to_vec(), vec![1]);
+            step.put_meta(POSITION, &version).unwrap();
+            let writes = step.into_writes();
+            self.store.apply(&writes).unwrap();
+            self.writer.collect(version, writes).await.unwrap();
+        }
+
+        async fn write_whole(&mut self) {
+            while self.writer.must_write_whole() {
+                assert!(self.writer.write_part().await.unwrap());
+            }
+        }
+
+        /// What a process without state would go on from: the position, and the steps that it has.
+        async fn restored(&self) -> (Option<u64>, Vec<u64>) {
+            let mut table = self.lake.open(NAME).await.unwrap();
+            let position = self.writer.facts.position_in(&mut table).await.unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let mut store = StateStore::open(folder.path(), &[SPACE.to_owned()]).unwrap();
+            read_into(&mut store, &table, position.unwrap_or(0)).await.unwrap();
+            let steps = store.begin().scan(SPACE).unwrap();
+            let steps = steps.into_iter().map(|(key, _)| u64::from_be_bytes(key.try_into().unwrap())).collect();
+            (position, steps)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_appended_behind_a_gap_counts_when_the_whole_state_is_there() {
+        let mut world = World::new().await;
+        world.step(1).await;
+        world.write_whole().await;
+        world.step(2).await;
+        world.writer.append().await.unwrap();
+        assert_eq!(world.restored().await, (Some(2), vec![1, 2]));
+        // Step 3 is let go, and step 4 lies behind the snapshot that has both.
+        world.writer.lag();
+        world.step(3).await;
+        assert!(world.writer.write_part().await.unwrap() && world.writer.anew.is_some());
+        world.step(4).await;
+        world.writer.append().await.unwrap();
+        assert_eq!(world.restored().await, (Some(2), vec![1, 2]));
+        // It falls behind again meanwhile: step 5 is nowhere, and what follows it must wait for the next whole state.
+        world.writer.lag();
+        world.step(5).await;
+        while world.writer.anew.is_some() {
+            assert!(world.writer.write_part().await.unwrap());
+        }
+        assert_eq!(world.restored().await, (Some(4), vec![1, 2, 3, 4]));
+        assert!(world.writer.write_part().await.unwrap() && world.writer.anew.is_some());
+        world.step(6).await;
+        world.writer.append().await.unwrap();
+        assert_eq!(world.restored().await, (Some(4), vec![1, 2, 3, 4]));
+        world.write_whole().await;
+        world.step(7).await;
+        world.writer.append().await.unwrap();
+        assert_eq!(world.restored().await, (Some(7), vec![1, 2, 3, 4, 5, 6, 7]));
     }
 }

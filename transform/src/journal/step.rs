@@ -33,7 +33,7 @@ pub(crate) struct StepEnd<'a> {
 
 impl StepNote {
     pub(crate) fn new(pipeline: &str, output: &StepOutput, versions: BTreeMap<String, u64>) -> Self {
-        let appended = output.appends.iter().map(|(table, rows)| (table.clone(), (rows.num_rows() as u64, 0)));
+        let appended = output.appends.iter().map(|(table, rows)| (table.clone(), (*rows, 0)));
         let keyed = output.keyed.iter().map(|(table, changes)| {
             (table.clone(), (changes.upserts.num_rows() as u64, changes.deleted_keys.len() as u64))
         });

@@ -27,7 +27,7 @@ async fn small_files_are_merged_and_old_ones_go_beside_live_appends() {
     let lake = judged.world.folder().join("lake");
     let events = airline();
     let life = judged.live();
-    let deadline = Instant::now() + Duration::from_secs(100);
+    let deadline = Instant::now() + Duration::from_secs(300);
     let mut number = 0;
     loop {
         let part: Vec<NewRecord> = events.iter().skip(number * 8 % events.len()).take(8).cloned().collect();

@@ -161,6 +161,7 @@ impl World {
                 max_bytes: 4000,
                 min_appended: 20_000,
                 rest: u32::from(self.seed.is_multiple_of(3)),
+                part_bytes: 4000,
             }),
             publishes_later: self.puts_off,
             journal: Journal::off(),
