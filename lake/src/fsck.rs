@@ -12,7 +12,9 @@ use object_store::{ObjectStoreExt, path::Path};
 
 pub use self::{
     log::TableLog,
-    mend::{keep_readable, read_apart, replace_damaged, rewrite_commit, set_aside, stage_apart, unnamed_files},
+    mend::{
+        keep_readable, known_files, read_apart, replace_damaged, rewrite_commit, set_aside, stage_apart, unnamed_files,
+    },
 };
 use crate::{DataFile, Error, Lake, Result, Table, TableSpec, read::read_file, table::hash_of};
 
@@ -105,7 +107,7 @@ async fn files_needed(
         (version, DataFileByPath(file))
     };
     if needs.every_commit {
-        let merged = table.map_or(0, Table::merged_to);
+        let merged = table.map_or_else(|| log.merged_to(), Table::merged_to);
         let single = log.added_after(merged);
         return Ok(single.chain(table.iter().flat_map(|table| table.files().cloned())).map(with_version).collect());
     }

@@ -317,6 +317,13 @@ async fn a_merged_file_of_bronze_is_made_again_from_the_log() {
     })
     .await;
     karat.stop().await;
+    // A commit whose rows are in the merged file by now, and whose own file is gone.
+    let commit = "_delta_log/00000000000000000040.json";
+    fs::remove_file(bronze.join(commit)).unwrap();
+    let said = fsck(&judged, &[]).await;
+    assert_eq!((said.code, named(&said)), (1, vec![("bronze.karat_events".to_owned(), commit.to_owned())]), "{said:?}");
+    fsck(&judged, &["--repair"]).await.ok();
+    judged.judge(None).await.assert_clean("after a commit before a merged file was damaged");
     let name = merged[0].strip_prefix(&bronze).unwrap().to_str().unwrap().to_owned();
     How::Flip.damage(&merged[0]);
     let said = fsck(&judged, &[]).await;

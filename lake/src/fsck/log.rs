@@ -164,6 +164,11 @@ impl TableLog {
             .map(|(_, add)| DataFile::from(add.clone()))
     }
 
+    /// Every file that a commit after `base` added, or any commit where there is no base.
+    pub(super) fn added_since(&self, base: Option<u64>) -> impl Iterator<Item = DataFile> {
+        self.adds().filter(move |(of, _)| Some(*of) > base).map(|(_, add)| DataFile::from(add.clone()))
+    }
+
     /// The last version in merged files, as far as the commits say.
     pub(super) fn merged_to(&self) -> u64 {
         let merged = self.adds().filter_map(|(_, add)| DataFile::from(add.clone()).merged());

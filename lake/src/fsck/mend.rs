@@ -135,9 +135,28 @@ pub async fn read_apart(lake: &Lake, spec: &TableSpec, file: &DataFile) -> Resul
     crate::read_file(&spec.name, &lake.store_of(&spec.name)?, &spec.schema, file).await
 }
 
-/// The rows of data files that no readable commit names.
-pub async fn unnamed_files(lake: &Lake, spec: &TableSpec, log: &TableLog) -> Result<Vec<RecordBatch>> {
-    let (named, store) = (log.named(), lake.store_of(&spec.name)?);
+/// The files of the table at the newest whole checkpoint of its log, and those that later commits added.
+///
+/// # Errors
+/// The checkpoint reads, and what it names does not.
+pub async fn known_files(lake: &Lake, spec: &TableSpec, log: &TableLog) -> Result<Vec<DataFile>> {
+    let base = log.newest().and_then(|newest| log.base_of(newest));
+    let mut files: Vec<DataFile> = log.added_since(base).collect();
+    if let Some(base) = base {
+        files.extend(lake.open_at(&spec.name, base).await?.files().cloned());
+    }
+    Ok(files)
+}
+
+/// The rows of data files that no readable commit names, nor `known` has.
+pub async fn unnamed_files(
+    lake: &Lake,
+    spec: &TableSpec,
+    log: &TableLog,
+    known: &[DataFile],
+) -> Result<Vec<RecordBatch>> {
+    let (mut named, store) = (log.named(), lake.store_of(&spec.name)?);
+    named.extend(known.iter().map(|file| file.path().to_owned()));
     let listed: Vec<_> = store.list(None).try_collect().await?;
     let mut rows = Vec::new();
     for object in listed {

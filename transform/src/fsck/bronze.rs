@@ -18,7 +18,7 @@ use karat_lake::{
         datatypes::Date32Type,
         temporal_conversions::date32_to_datetime,
     },
-    fsck::{Part, TableLog, read_apart, rewrite_commit, stage_apart, unnamed_files},
+    fsck::{Part, TableLog, known_files, read_apart, rewrite_commit, stage_apart, unnamed_files},
 };
 
 use super::{Finding, Target};
@@ -52,6 +52,8 @@ struct Repair<'a> {
     target: &'a Target,
     topic: &'a str,
     files: TableLog,
+    /// What the table has, as far as its log can be read.
+    known: Vec<DataFile>,
     /// What the log holds; empty when there is none.
     held: Vec<PartitionRange>,
     log: Arc<dyn EventLog>,
@@ -72,7 +74,8 @@ pub async fn repair(
         Err(error) => return Err(error.into()),
     };
     let files = TableLog::read(lake, &target.spec.name).await?;
-    let mut repair = Repair { lake, target, topic, files, held, log, done: Repaired::default() };
+    let known = known_files(lake, &target.spec, &files).await?;
+    let mut repair = Repair { lake, target, topic, files, known, held, log, done: Repaired::default() };
     let of = |part: Part| findings.iter().filter(move |finding| finding.fault.part == part);
     let commits: BTreeSet<u64> = of(Part::Commit).map(|finding| finding.version).collect();
     let data: BTreeSet<u64> = of(Part::Data).map(|finding| finding.version).filter(|v| !commits.contains(v)).collect();
@@ -83,10 +86,19 @@ pub async fn repair(
     }
     repair.files = TableLog::read(lake, &target.spec.name).await?;
     let mut rest: Vec<u64> = commits.into_iter().collect();
+    let merged_to = repair.merged_to();
     while let Some(first) = rest.first().copied() {
-        let run = rest.iter().enumerate().take_while(|(index, version)| **version == first + *index as u64).count();
+        let is_merged = first <= merged_to;
+        let follows = |(index, version): &(usize, &u64)| {
+            **version == first + *index as u64 && (**version <= merged_to) == is_merged
+        };
+        let run = rest.iter().enumerate().take_while(follows).count();
         let run: Vec<u64> = rest.drain(..run).collect();
-        repair.commits(&run).await?;
+        if is_merged {
+            repair.merged_commits(&run).await?;
+        } else {
+            repair.commits(&run).await?;
+        }
         // Later runs begin where this one ended.
         repair.files = TableLog::read(lake, &target.spec.name).await?;
     }
@@ -164,7 +176,7 @@ impl Repair<'_> {
     async fn commits(&mut self, run: &[u64]) -> Result<()> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
         let before = self.reached_before(*first).await?;
-        let unnamed = unnamed_files(self.lake, &self.target.spec, &self.files).await?;
+        let unnamed = unnamed_files(self.lake, &self.target.spec, &self.files, &self.known).await?;
         let wanted = self.wanted(&before, *last, &unnamed).await?;
         let (mut files, mut have) = (Vec::new(), Places::new());
         for rows in unnamed {
@@ -185,6 +197,40 @@ impl Repair<'_> {
             let (files, positions) =
                 if Some(version) == bearer { (files.as_slice(), positions.as_slice()) } else { (&[][..], &[][..]) };
             rewrite_commit(self.lake, &self.target.spec, *version, files, positions).await?;
+            self.done.versions.push(*version);
+        }
+        Ok(())
+    }
+
+    /// The last version whose rows are in merged files.
+    fn merged_to(&self) -> u64 {
+        self.known.iter().filter_map(DataFile::merged).map(|(_, last)| last).max().unwrap_or(0)
+    }
+
+    /// Commits whose rows are in merged files by now: only positions are missing. A partition that moved again has its own in a
+    /// later commit; that of another is where its rows end.
+    async fn merged_commits(&mut self, run: &[u64]) -> Result<()> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
+        let mut ends = BTreeMap::new();
+        let known = self.known.iter();
+        let files = known.filter(|file| file.merged().is_some_and(|(from, to)| from <= *last && to >= *first));
+        for file in files {
+            for rows in read_apart(self.lake, &self.target.spec, file).await? {
+                for (partition, offset) in places(&rows) {
+                    let end = ends.entry(partition).or_insert(0);
+                    *end = (offset + 1).max(*end);
+                }
+            }
+        }
+        let later =
+            (*last + 1..=self.files.newest().unwrap_or(*last)).flat_map(|version| self.files.positions_of(version));
+        let later: BTreeSet<u32> = later.filter_map(|id| partition_of(&id.application)).collect();
+        ends.retain(|partition, _| !later.contains(partition));
+        let position = |(partition, end)| TransactionId::new(position_name(self.topic, partition), end);
+        let positions: Vec<TransactionId> = ends.into_iter().map(position).collect();
+        for version in run {
+            let positions = if *version > 0 { positions.as_slice() } else { &[] };
+            rewrite_commit(self.lake, &self.target.spec, *version, &[], positions).await?;
             self.done.versions.push(*version);
         }
         Ok(())
