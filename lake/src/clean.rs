@@ -219,7 +219,7 @@ mod tests {
         let mut table = lake.open_or_create(&spec()).await.unwrap();
         for value in 1..=versions {
             let removed = table.files().map(|file| file.path().to_owned()).collect();
-            let added = table.stage("slot-00000", &[], &[rows(value)]).await.unwrap().into_iter().collect();
+            let added = table.staging().stage("slot-00000", &[], &[rows(value)]).await.unwrap().into_iter().collect();
             table.commit(removed, added, &[TransactionId::new("gold.t", value)]).await.unwrap();
         }
         table
@@ -243,7 +243,7 @@ mod tests {
         let hour = Duration::from_secs(3600);
         assert_eq!(cleaner.clean("gold.t", &kept(hour, None)).await.unwrap(), Cleaned::default());
         // A file that a commit will name later is old enough to be kept by its age alone.
-        let staged = table.stage("slot-00000", &[], &[rows(21)]).await.unwrap();
+        let staged = table.staging().stage("slot-00000", &[], &[rows(21)]).await.unwrap();
         assert_eq!(cleaner.clean("gold.t", &kept(hour, Some(1))).await.unwrap(), Cleaned::default());
         let cleaned = cleaner.clean("gold.t", &kept(Duration::ZERO, Some(15))).await.unwrap();
         // Files of versions 1 to 14, and the one that no version names.
@@ -270,7 +270,7 @@ mod tests {
         cleaner.clean_at("gold.t", &kept, now_ms() + HOUR_MS).await.unwrap();
         for value in 6..=20 {
             let removed = table.files().map(|file| file.path().to_owned()).collect();
-            let added = table.stage("slot-00000", &[], &[rows(value)]).await.unwrap().into_iter().collect();
+            let added = table.staging().stage("slot-00000", &[], &[rows(value)]).await.unwrap().into_iter().collect();
             table.commit(removed, added, &[TransactionId::new("gold.t", value)]).await.unwrap();
         }
         crate::checkpoint_at(table.url(), 18).await.unwrap();

@@ -244,19 +244,9 @@ impl Table {
         }
     }
 
-    /// As [`Staging::stage`].
-    pub async fn stage(
-        &self,
-        prefix: &str,
-        partition: &[(String, String)],
-        batches: &[RecordBatch],
-    ) -> Result<Option<DataFile>> {
-        self.staging().stage(prefix, partition, batches).await
-    }
-
     /// Appends rows to a table without partition columns and moves positions, in one version.
     pub async fn append(&mut self, batches: &[RecordBatch], positions: &[TransactionId]) -> Result<Committed> {
-        let staged = self.stage("part", &[], batches).await?;
+        let staged = self.staging().stage("part", &[], batches).await?;
         self.commit(Vec::new(), staged.into_iter().collect(), positions).await
     }
 
@@ -299,30 +289,6 @@ impl Table {
             self.transactions.insert(position.application.clone(), Some(position.version));
         }
         Ok(committed)
-    }
-
-    /// The log has a checkpoint that is not older than what was just committed. Mostly another process was quick to write it.
-    /// But where this handle stood still for so long that the commits after its version were cleaned up, the commit filled a
-    /// hole that nobody reads: then it counts for nothing.
-    async fn found_again(
-        &mut self,
-        added: &[DataFile],
-        positions: &[TransactionId],
-        committed: u64,
-    ) -> Result<Committed> {
-        self.reopen().await?;
-        let names: Vec<String> = positions.iter().map(|position| position.application.clone()).collect();
-        let found = self.positions(&names).await?;
-        let has_positions = found.iter().zip(positions).all(|(found, position)| *found == Some(position.version));
-        let has_files = added.iter().all(|file| self.files.contains_key(file.path()));
-        if has_positions && (has_files || !positions.is_empty()) {
-            return Ok(Committed::Before(self.version));
-        }
-        Err(Error::Fenced {
-            table: self.name.clone(),
-            expected: committed,
-            found: "a log that went on and was cleaned up".to_owned(),
-        })
     }
 
     /// Puts `added` in the place of the files `replaced` (by path), with the same rows: no data changes, and no position.

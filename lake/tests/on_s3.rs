@@ -248,7 +248,8 @@ fn what_no_kept_version_needs_goes_from_a_bucket_too() {
         let mut table = lake.open_or_create(&spec(false)).await.unwrap();
         for value in 1..=20 {
             let removed = table.files().map(|file| file.path().to_owned()).collect();
-            let added = table.stage("slot-00000", &[], &[rows(&[value])]).await.unwrap().into_iter().collect();
+            let added =
+                table.staging().stage("slot-00000", &[], &[rows(&[value])]).await.unwrap().into_iter().collect();
             table.commit(removed, added, &[TransactionId::new("t", value)]).await.unwrap();
         }
         karat_lake::checkpoint_at(table.url(), 16).await.unwrap();

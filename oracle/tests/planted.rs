@@ -143,7 +143,7 @@ async fn a_row_that_is_removed_from_silver_is_lost() {
     let mut world = World::new().await;
     let files = world.silver.files().map(|file| file.path().to_owned()).collect();
     let offsets: Vec<i64> = (1..EVENTS - 1).collect();
-    let staged = world.silver.stage("part", &[], &[places(SILVER, &offsets)]).await.unwrap();
+    let staged = world.silver.staging().stage("part", &[], &[places(SILVER, &offsets)]).await.unwrap();
     world.silver.commit(files, staged.into_iter().collect(), &[]).await.unwrap();
     assert_eq!(world.counts().await, (1, 0, 0));
 }

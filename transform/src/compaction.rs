@@ -85,5 +85,5 @@ async fn merge(lake: &Lake, table: &str, files: &[DataFile]) -> Result<Vec<DataF
     for file in files {
         batches.extend(table.read(file, None).await?);
     }
-    Ok(table.stage("part", &[], &batches).await?.into_iter().collect())
+    Ok(table.staging().stage("part", &[], &batches).await?.into_iter().collect())
 }

@@ -254,7 +254,8 @@ impl PublishedTable {
         let fresh = take_record_batch(upserts, &UInt32Array::from(touched.rows.clone()))?;
         let schema = self.table.schema().clone();
         let after = join(&schema, vec![filter_record_batch(&before, &survives)?, fresh.with_schema(schema.clone())?])?;
-        let staged = self.table.stage(&format!("slot-{number:05}"), &[], std::slice::from_ref(&after)).await?;
+        let staged =
+            self.table.staging().stage(&format!("slot-{number:05}"), &[], std::slice::from_ref(&after)).await?;
         Ok((number, after, staged))
     }
 

@@ -180,20 +180,6 @@ impl Runner {
         })
     }
 
-    /// Whether a table is not as new as the epoch says, or the epochs are gone that the state went with.
-    fn lacks_tables(&self) -> bool {
-        let versions = self.tables.versions();
-        let is_older = |(table, known): (&String, &u64)| versions.get(table).is_some_and(|version| version < known);
-        let has_no_epoch = self.position > 0 && self.last.epoch == 0;
-        self.settings.writes_epochs && (has_no_epoch || self.last.tables.iter().any(is_older))
-    }
-
-    /// Whether bronze versions that the store lacks are merged by now: its steps cannot be run again one by one. That is an old
-    /// store, of a process whose pipeline another one had, when the copy in the lake is not there to take its place.
-    fn is_left_behind(&self) -> bool {
-        self.settings.writes_epochs && self.position > 0 && self.position < self.bronze.merged_to()
-    }
-
     async fn start_checkpoint(&mut self) -> Result<()> {
         let Some(limits) = self.settings.checkpoints.filter(|_| self.settings.writes_epochs) else { return Ok(()) };
         let name = i64::try_from(uuid::Uuid::new_v4().as_u128() & u128::from(u32::MAX)).unwrap_or(1);

@@ -9,7 +9,7 @@ use object_store::ObjectStoreExt;
 use super::{CommitSummary, DataFile, Table};
 use crate::{
     Error, Result,
-    commit::{self, TransactionId},
+    commit::{self, Committed, TransactionId},
 };
 
 /// Commits that are read at once.
@@ -34,6 +34,30 @@ impl Table {
         opened.set_schema(self.schema.clone());
         *self = opened;
         Ok(())
+    }
+
+    /// The log has a checkpoint that is not older than what was just committed. Mostly another process was quick to write it.
+    /// But where this handle stood still for so long that the commits after its version were cleaned up, the commit filled a
+    /// hole that nobody reads: then it counts for nothing.
+    pub(super) async fn found_again(
+        &mut self,
+        added: &[DataFile],
+        positions: &[TransactionId],
+        committed: u64,
+    ) -> Result<Committed> {
+        self.reopen().await?;
+        let names: Vec<String> = positions.iter().map(|position| position.application.clone()).collect();
+        let found = self.positions(&names).await?;
+        let has_positions = found.iter().zip(positions).all(|(found, position)| *found == Some(position.version));
+        let has_files = added.iter().all(|file| self.files.contains_key(file.path()));
+        if has_positions && (has_files || !positions.is_empty()) {
+            return Ok(Committed::Before(self.version));
+        }
+        Err(Error::Fenced {
+            table: self.name.clone(),
+            expected: committed,
+            found: "a log that went on and was cleaned up".to_owned(),
+        })
     }
 
     /// The version of the newest checkpoint of the log, as its pointer says. Commits are cleaned up only before that.
@@ -295,7 +319,7 @@ mod tests {
         let mut table = lake.open_or_create(&spec()).await.unwrap();
         append(&mut table, 1).await;
         let first = paths(&table);
-        let staged = table.stage("part", &[], &table.read_all().await.unwrap()).await.unwrap();
+        let staged = table.staging().stage("part", &[], &table.read_all().await.unwrap()).await.unwrap();
         let id = [TransactionId::new("silver.t", 2)];
         table.commit(first, staged.into_iter().collect(), &id).await.unwrap();
         let commit = folder.path().join("silver/t/_delta_log/00000000000000000002.json");

@@ -103,7 +103,7 @@ impl Group {
         }
         let Some(first) = self.files.first() else { return Ok(()) };
         let day = day_of(first).split_once('=').map(|(column, day)| (column.to_owned(), day.to_owned()));
-        let merged = table.stage("merged", &day.into_iter().collect::<Vec<_>>(), &batches).await?;
+        let merged = table.staging().stage("merged", &day.into_iter().collect::<Vec<_>>(), &batches).await?;
         let merged = merged.map(|merged| merged.with_versions(self.first, self.last));
         Ok(table.merge(replaced, merged.into_iter().collect()).await?)
     }
@@ -142,7 +142,7 @@ mod tests {
             };
             let rows = from_records(&[record(0), record(1)], 1_770_000_000_000_000).unwrap();
             let day = [("ingest_date".to_owned(), "2026-02-02".to_owned())];
-            let file = table.stage("part", &day, &[rows]).await.unwrap();
+            let file = table.staging().stage("part", &day, &[rows]).await.unwrap();
             let positions = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), number + 1));
             table.commit(Vec::new(), file.into_iter().collect(), &positions).await.unwrap();
         }

@@ -253,7 +253,7 @@ impl BronzeWriter {
             transactions.push(source.clone());
         }
         let partition = [("ingest_date".to_owned(), date)];
-        let staged = table.stage("part", &partition, std::slice::from_ref(&rows)).await?;
+        let staged = table.staging().stage("part", &partition, std::slice::from_ref(&rows)).await?;
         let committed = table.commit(Vec::new(), staged.into_iter().collect(), &transactions).await?;
         table.checkpoint_when_due();
         Ok(match committed {

@@ -354,7 +354,7 @@ pub(super) fn version_of(path: &str) -> u64 {
 
 /// Names sort by bronze version, and those of one bronze version in the order in which they were begun.
 async fn stage(table: &Table, version: u64, begun: u64, rows: &RecordBatch) -> Result<Option<DataFile>> {
-    Ok(table.stage(&format!("at-{version:020}-{begun:020}"), &[], std::slice::from_ref(rows)).await?)
+    Ok(table.staging().stage(&format!("at-{version:020}-{begun:020}"), &[], std::slice::from_ref(rows)).await?)
 }
 
 /// Waits for a moment; none is now.

@@ -144,7 +144,7 @@ impl Writer {
     async fn append(&mut self, entries: &[Entry]) -> Result<()> {
         let rows = rows(entries)?;
         let table = self.open().await?;
-        let staged: Vec<DataFile> = table.stage("part", &[], &[rows]).await?.into_iter().collect();
+        let staged: Vec<DataFile> = table.staging().stage("part", &[], &[rows]).await?.into_iter().collect();
         let mut attempt = 1;
         loop {
             table.refresh().await?;
@@ -181,7 +181,7 @@ impl Writer {
         for file in &small {
             batches.extend(table.read(file, None).await?);
         }
-        let merged: Vec<DataFile> = table.stage("part", &[], &batches).await?.into_iter().collect();
+        let merged: Vec<DataFile> = table.staging().stage("part", &[], &batches).await?.into_iter().collect();
         let old = table.files().filter(|file| is_old(file));
         let removed = old.chain(&small).map(|file| file.path().to_owned()).collect();
         table.commit(removed, merged, &[]).await?;

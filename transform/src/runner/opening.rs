@@ -1,4 +1,4 @@
-//! Which state store a runner begins with.
+//! Which state store a runner begins with, and whether it can go on from there.
 //!
 //! The local one, unless the checkpoint in the lake is newer: then another process owned the pipeline since. Either is at
 //! or before the tables, and the steps that it lacks are run again. A local one that goes with other tables than those in place is
@@ -11,7 +11,7 @@ use std::{
 
 use karat_lake::Table;
 
-use super::{POSITION, RunnerSettings, SWAP};
+use super::{POSITION, Runner, RunnerSettings, SWAP};
 use crate::{
     Error, Result,
     checkpoint::{self, Facts},
@@ -81,4 +81,20 @@ fn open(folder: &Path, plan: &PipelinePlan) -> Result<StateStore> {
 
 fn file_error(path: &Path, source: std::io::Error) -> Error {
     Error::File { path: path.display().to_string(), source }
+}
+
+impl Runner {
+    /// Whether a table is not as new as the epoch says, or the epochs are gone that the state went with.
+    pub(super) fn lacks_tables(&self) -> bool {
+        let versions = self.tables.versions();
+        let is_older = |(table, known): (&String, &u64)| versions.get(table).is_some_and(|version| version < known);
+        let has_no_epoch = self.position > 0 && self.last.epoch == 0;
+        self.settings.writes_epochs && (has_no_epoch || self.last.tables.iter().any(is_older))
+    }
+
+    /// Whether bronze versions that the store lacks are merged by now: its steps cannot be run again one by one. That is an old
+    /// store, of a process whose pipeline another one had, when the copy in the lake is not there to take its place.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.settings.writes_epochs && self.position > 0 && self.position < self.bronze.merged_to()
+    }
 }

@@ -20,7 +20,7 @@ async fn plant(world: &World, table: &str, change: impl Fn(&RecordBatch) -> Reco
     let rows = change(&world.rows(table).await);
     let mut altered = world.settings.lake.open(table).await.unwrap();
     let files: Vec<String> = altered.files().map(|file| file.path().to_owned()).collect();
-    let staged = altered.stage("slot-00000", &[], &[rows]).await.unwrap();
+    let staged = altered.staging().stage("slot-00000", &[], &[rows]).await.unwrap();
     altered.commit(files, staged.into_iter().collect(), &[]).await.unwrap();
     let epochs = world.epochs();
     let mut epoch = epochs.latest().await.unwrap().unwrap();

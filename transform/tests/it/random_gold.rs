@@ -229,7 +229,7 @@ impl World {
         let rows = bronze::rows::from_records(&records, 1_790_000_000_000_000).unwrap();
         let mut table = self.lake.open(&bronze::table_name(TOPIC)).await.unwrap();
         let date = [("ingest_date".to_owned(), "2026-09-21".to_owned())];
-        let staged = table.stage("part", &date, &[rows]).await.unwrap();
+        let staged = table.staging().stage("part", &date, &[rows]).await.unwrap();
         let positions: Vec<TransactionId> = self
             .events
             .next_offsets()

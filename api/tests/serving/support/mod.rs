@@ -183,7 +183,7 @@ impl TestApp {
         };
         let mut table = self.lake.open_or_create(&spec).await.unwrap();
         let old = table.files().map(|file| file.path().to_owned()).collect();
-        let staged = table.stage("part", &[], &[batch]).await.unwrap();
+        let staged = table.staging().stage("part", &[], &[batch]).await.unwrap();
         table.commit(old, staged.into_iter().collect(), &[]).await.unwrap().version()
     }
 
