@@ -25,7 +25,7 @@ use crate::{
     kafka::on_own_topic,
     process::{Karat, Said},
     sample::assert_no_difference,
-    wait::until,
+    wait::until_else,
 };
 
 /// Everything must be in gold so long after the fault is over. The time after which a dead member is thrown out of its
@@ -146,11 +146,15 @@ impl Fleet {
     }
 
     pub async fn owner(&self) -> usize {
-        until("one process owns the pipeline", async || match self.owners()[..] {
-            [owner] => Some(owner),
-            _ => None,
-        })
-        .await
+        let one = until_else(
+            "one process owns the pipeline",
+            || self.last_words(),
+            async || match self.owners()[..] {
+                [owner] => Some(owner),
+                _ => None,
+            },
+        );
+        one.await
     }
 
     /// Publishes until it is ended, whatever the answers.

@@ -101,6 +101,12 @@ impl Held {
     pub(super) fn losing(&self) -> Losing {
         Losing(self.owned.subscribe())
     }
+
+    fn set(&self, owned: bool) {
+        if self.owned.send_replace(owned) != owned {
+            tracing::info!(pipeline = self.pipeline, owned, "the owner of a pipeline changed");
+        }
+    }
 }
 
 /// Asks who owns what.
@@ -127,15 +133,13 @@ impl Owned {
 
     fn set(&self, partitions: &[u32], owned: bool) {
         for held in self.on(partitions) {
-            if held.owned.send_replace(owned) != owned {
-                tracing::info!(pipeline = held.pipeline, owned, "the owner of a pipeline changed");
-            }
+            held.set(owned);
         }
     }
 
     fn lose_all(&self) {
         for held in self.0.iter() {
-            held.owned.send_replace(false);
+            held.set(false);
         }
     }
 }
