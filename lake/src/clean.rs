@@ -183,9 +183,12 @@ impl Log {
         at_most
     }
 
-    /// Files of the log that are needed only to read versions before `oldest`.
+    /// Files of the log that are needed only to read versions before `oldest`, from the last checkpoint but one: when the last
+    /// is damaged, the commits from there on say the same.
     fn behind_checkpoint(&self, oldest: u64) -> impl Iterator<Item = &(u64, Path)> {
-        let from = self.checkpoints.iter().filter(|version| **version <= oldest).max().copied().unwrap_or(0);
+        let mut checkpoints: Vec<u64> = self.checkpoints.iter().copied().filter(|version| *version <= oldest).collect();
+        checkpoints.sort_unstable();
+        let from = checkpoints.iter().rev().nth(1).copied().unwrap_or(0);
         self.files.iter().filter(move |(version, _)| *version < from)
     }
 }
@@ -258,6 +261,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_was_cleaned_up_before_its_commit_is_not_named_by_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
+        let mut table = replaced(&lake, 1).await;
+        let file = table.staging().stage("slot-00001", &[], &[rows(2)]).await.unwrap().unwrap();
+        let add = file.add().as_ref().clone();
+        let old = crate::DataFile::from(deltalake::kernel::Add { modification_time: now_ms() - HOUR_MS, ..add });
+        table.commit(Vec::new(), vec![old.clone()], &[]).await.unwrap();
+        table.commit(vec![old.path().to_owned()], Vec::new(), &[]).await.unwrap();
+        Cleaner::new(lake.clone()).clean("gold.t", &kept(Duration::ZERO, None)).await.unwrap();
+        let late = table.commit(Vec::new(), vec![old.clone()], &[]).await;
+        assert!(matches!(late, Err(crate::Error::CleanedUp { file, .. }) if file == old.path()));
+        assert_eq!(lake.open("gold.t").await.unwrap().version(), table.version());
+    }
+
+    #[tokio::test]
+    async fn when_the_newest_checkpoint_is_damaged_the_one_before_and_the_commits_say_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
+        let table = replaced(&lake, 20).await;
+        for version in [4, 10, 18] {
+            crate::checkpoint_at(table.url(), version).await.unwrap();
+        }
+        Cleaner::new(lake.clone()).clean("gold.t", &kept(Duration::ZERO, None)).await.unwrap();
+        let log = folder.path().join("gold/t/_delta_log");
+        std::fs::write(log.join("00000000000000000018.checkpoint.parquet"), "damaged").unwrap();
+        let faults = crate::fsck::inspect(&lake, &spec(), &crate::fsck::Needs::default()).await.unwrap().faults;
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        for fault in faults {
+            assert_eq!(fault.part, crate::fsck::Part::LogCheckpoint);
+            crate::fsck::discard_checkpoint(&lake, "gold.t", &fault.file).await.unwrap();
+        }
+        let opened = lake.open("gold.t").await.unwrap();
+        assert_eq!((opened.version(), opened.last_checkpoint().await.unwrap()), (20, Some(10)));
+        assert_eq!(opened.read_all().await.unwrap(), [rows(20)]);
+        let inspected = crate::fsck::inspect(&lake, &spec(), &crate::fsck::Needs::default()).await.unwrap();
+        assert!(inspected.faults.is_empty(), "{:?}", inspected.faults);
+    }
+
+    #[tokio::test]
     async fn a_milestone_stays_readable_when_its_log_and_its_files_would_be_gone() {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
@@ -273,7 +316,9 @@ mod tests {
             let added = table.staging().stage("slot-00000", &[], &[rows(value)]).await.unwrap().into_iter().collect();
             table.commit(removed, added, &[TransactionId::new("gold.t", value)]).await.unwrap();
         }
-        crate::checkpoint_at(table.url(), 18).await.unwrap();
+        for version in [18, 19] {
+            crate::checkpoint_at(table.url(), version).await.unwrap();
+        }
         // One that begins anew learns of it.
         for mut cleaner in [cleaner, Cleaner::new(lake.clone())] {
             cleaner.clean("gold.t", &kept).await.unwrap();
@@ -300,7 +345,9 @@ mod tests {
         for value in 1..=20 {
             busy.append(&[rows(value)], &moved("theirs", value)).await.unwrap();
         }
-        crate::checkpoint_at(busy.url(), 18).await.unwrap();
+        for version in [18, 19] {
+            crate::checkpoint_at(busy.url(), version).await.unwrap();
+        }
         // As a milestone keeps it: that the own version is there says nothing.
         let kept_entry = folder.path().join("gold/t/_delta_log/00000000000000000001.json");
         let entry = std::fs::read(&kept_entry).unwrap();
@@ -322,22 +369,23 @@ mod tests {
         let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
         let mut table = replaced(&lake, 20).await;
         let mut cleaner = Cleaner::new(lake.clone());
-        for version in [8, 16] {
+        for version in [4, 8, 16] {
             let url = table.url().clone();
             deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url, version, Some(false), None)
                 .await
                 .unwrap();
         }
         let cleaned = cleaner.clean("gold.t", &kept(Duration::ZERO, Some(12))).await.unwrap();
-        // Commits 0 to 7; the newer checkpoint is behind a kept version.
-        assert_eq!((cleaned.files, cleaned.log_entries), (11, 8));
+        // Commits 0 to 3: version 12 is read from the checkpoint at 8, or without it from the one before. The newest is behind a
+        // kept version.
+        assert_eq!((cleaned.files, cleaned.log_entries), (11, 4));
         for version in [12, 16, 20] {
             let old = lake.open_at("gold.t", version).await.unwrap();
             assert_eq!(old.read_all().await.unwrap(), [rows(i64::try_from(version).unwrap())]);
         }
         let cleaned = cleaner.clean("gold.t", &kept(Duration::ZERO, None)).await.unwrap();
-        // Commits 8 to 15, and the older checkpoint.
-        assert_eq!((cleaned.files, cleaned.log_entries), (8, 9));
+        // Commits 4 to 7, and the oldest checkpoint.
+        assert_eq!((cleaned.files, cleaned.log_entries), (8, 5));
         let mut opened = lake.open("gold.t").await.unwrap();
         assert_eq!((opened.version(), opened.position("gold.t").await.unwrap()), (20, Some(20)));
         // The writer goes on, whatever was removed behind it.

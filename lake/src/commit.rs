@@ -3,7 +3,7 @@
 //! The stock path keeps every active file in memory and costs more with each commit; this one writes the next log entry
 //! directly, at a flat cost. It is valid for tables that only Karat writes (engine facts, section 1).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use deltalake::{
@@ -14,6 +14,9 @@ use deltalake::{
     logstore::{CommitOrBytes, LogStoreRef, get_actions},
     protocol::{DeltaOperation, SaveMode},
 };
+
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 
 use crate::{Error, Result};
 
@@ -145,6 +148,39 @@ impl Entry<'_> {
 /// Attempts of one write whose answer is lost, before the error is the caller's.
 const ATTEMPTS: u32 = 4;
 
+/// Files that were written longer ago than this are looked for before a commit names them: nothing is cleaned up younger.
+const YOUNG_MS: i64 = 5_000;
+
+/// Files that are looked for at once.
+const IN_FLIGHT: usize = 16;
+
+/// What a commit names must be there. A process that stood still, or waited for its next step, may be so late that
+/// its files were removed as what no commit names.
+///
+/// # Errors
+/// [`Error::CleanedUp`].
+async fn require_present(log: &LogStoreRef, entry: &Entry<'_>) -> Result<()> {
+    let now_ms = crate::table::now_ms();
+    let old = entry.adds.iter().filter(|add| now_ms - add.modification_time >= YOUNG_MS);
+    let looked: Vec<_> = old.map(|add| is_present(log.object_store(None), add.path.clone())).collect();
+    let mut looked = stream::iter(looked).buffer_unordered(IN_FLIGHT);
+    while let Some((file, is_present)) = looked.try_next().await? {
+        if !is_present {
+            return Err(Error::CleanedUp { table: entry.table.to_owned(), file });
+        }
+    }
+    Ok(())
+}
+
+async fn is_present(store: Arc<dyn ObjectStore>, file: String) -> Result<(String, bool)> {
+    let path = Path::parse(&file).map_err(object_store::Error::from)?;
+    match store.head(&path).await {
+        Ok(_) => Ok((file, true)),
+        Err(object_store::Error::NotFound { .. }) => Ok((file, false)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Writes `entry` as the version after `base`.
 ///
 /// When that version is taken: by the same positions, the commit had landed; by others, the result depends on
@@ -156,6 +192,7 @@ pub(crate) async fn write(
     entry: &Entry<'_>,
     may_follow_others: bool,
 ) -> Result<Committed> {
+    require_present(log, entry).await?;
     let bytes = entry.bytes()?;
     let mut version = base + 1;
     let mut failures = 0;

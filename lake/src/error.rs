@@ -18,6 +18,9 @@ pub enum Error {
     /// A data or commit file is missing, empty or does not parse.
     #[error("table `{table}`: file `{file}` is damaged: {reason}; `karat table fsck` says what can be done")]
     Damaged { table: String, file: String, reason: String },
+    /// A file waited so long for its commit that cleaning removed it: it must be written again.
+    #[error("table `{table}`: file `{file}` was cleaned up before a commit named it; it is written again")]
+    CleanedUp { table: String, file: String },
     /// Rows do not fit the table.
     #[error("rows do not fit table `{table}`: {reason}")]
     Schema { table: String, reason: String },

@@ -161,10 +161,9 @@ async fn wrong_with(lake: &Lake, spec: &TableSpec, file: &DataFile) -> Result<Op
         Ok(path) => path,
         Err(error) => return Ok(Some(error.to_string())),
     };
-    let bytes = match store.get(&path).await {
-        Ok(found) => found.bytes().await?,
-        Err(object_store::Error::NotFound { .. }) => return Ok(Some("the file is missing".to_owned())),
-        Err(error) => return Ok(Some(error.to_string())),
+    let bytes = match log::bytes_or_damage(lake, &store, &path).await? {
+        Ok(bytes) => bytes,
+        Err(wrong) => return Ok(Some(wrong)),
     };
     if i64::try_from(bytes.len()).ok() != Some(file.size_bytes()) {
         let (expected, found) = (file.size_bytes(), bytes.len());
@@ -183,14 +182,24 @@ async fn wrong_with(lake: &Lake, spec: &TableSpec, file: &DataFile) -> Result<Op
             Ok(expected.map(|expected| format!("the file has {found} rows, and its commit says {expected}")))
         }
         Err(Error::Damaged { reason, .. }) => Ok(Some(reason)),
+        Err(error @ Error::Object(_)) if !lake.is_local() => Err(error),
         Err(error) => Ok(Some(error.to_string())),
     }
 }
 
-/// Removes a damaged checkpoint of a log whose commits say the same. The next one that is due takes its place.
+/// Removes a damaged checkpoint of a log, whose commits from the one before on say the same. What names the newest names that
+/// one then.
 pub async fn discard_checkpoint(lake: &Lake, table: &str, file: &str) -> Result<()> {
-    let path = Path::parse(file).map_err(|error| Error::Location(error.to_string()))?;
-    match lake.store_of(table)?.delete(&path).await {
+    let (store, path) = (lake.store_of(table)?, Path::parse(file).map_err(object_store::Error::from)?);
+    if file == log::HINT {
+        let log = TableLog::read(lake, table).await?;
+        let whole = log.base_of(u64::MAX).and_then(|version| Some((version, log.checkpoint(version)?)));
+        if let Some((version, checkpoint)) = whole {
+            store.put(&path, log::hint_of(version, checkpoint)?.into()).await?;
+            return Ok(());
+        }
+    }
+    match store.delete(&path).await {
         Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -49,6 +49,11 @@ impl Lake {
         }
     }
 
+    /// Whether it is a folder of this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.root.scheme() == "file"
+    }
+
     /// The URL of the table with the full name `layer.table`.
     pub fn table_url(&self, name: &str) -> Result<Url> {
         let folder = format!("{}/", name.replacen('.', "/", 1));

@@ -146,15 +146,16 @@ impl Fleet {
     }
 
     pub async fn owner(&self) -> usize {
-        let one = until_else(
-            "one process owns the pipeline",
-            || self.last_words(),
-            async || match self.owners()[..] {
-                [owner] => Some(owner),
-                _ => None,
-            },
-        );
-        one.await
+        self.owner_but(None).await
+    }
+
+    /// The one process, not counting `other`, that owns the pipeline.
+    pub async fn owner_but(&self, other: Option<usize>) -> usize {
+        let only = async || {
+            let owners: Vec<usize> = self.owners().into_iter().filter(|owner| Some(*owner) != other).collect();
+            if let [owner] = owners[..] { Some(owner) } else { None }
+        };
+        until_else("one process owns the pipeline", || self.last_words(), only).await
     }
 
     /// Publishes until it is ended, whatever the answers.

@@ -35,9 +35,7 @@ async fn freeze_the_owner(mut fleet: Fleet) {
     let load = fleet.load();
     let stale = fleet.owner().await;
     fleet.transforms[&stale].signal("STOP");
-    let next =
-        until("another process owns the pipeline", async || fleet.owners().into_iter().find(|owner| *owner != stale))
-            .await;
+    let next = fleet.owner_but(Some(stale)).await;
     let told = load.end().await;
     fleet.judged.note_all(told);
     fleet.drain("one process is frozen").await;

@@ -51,7 +51,11 @@ impl Compaction {
         match (&mut self.merging).await? {
             Ok(merged) => {
                 let replaced = self.replaced.iter().map(|file| file.path().to_owned()).collect();
-                table.exchange(replaced, merged).await?;
+                match table.exchange(replaced, merged).await {
+                    // The table stood still since.
+                    Ok(_) | Err(karat_lake::Error::CleanedUp { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
             Err(error) => tracing::warn!(table = table.name(), %error, "small files were not merged"),
         }

@@ -1,6 +1,6 @@
 //! `fsck`: names damaged files of every table, and repairs what they held.
 //!
-//! - A checkpoint of a log goes: the commits say the same.
+//! - A checkpoint of a log goes: the one before and the commits since say the same.
 //! - A table of a pipeline is made again from bronze, by the pipeline's own rebuild, which takes the place also of a
 //!   table that does not open.
 //! - The checkpoint of a pipeline's state goes: it is written anew.
@@ -134,7 +134,7 @@ impl Target {
 
     fn remedy(&self, part: Part) -> String {
         match (&self.origin, part) {
-            (_, Part::LogCheckpoint) => "goes; the commits say the same".to_owned(),
+            (_, Part::LogCheckpoint) => "goes; the one before and the commits since say the same".to_owned(),
             (Origin::Topic(topic), Part::Commit) => {
                 format!("its rows are read again from files without a commit, and from the log of topic `{topic}`")
             }

@@ -1,18 +1,21 @@
 //! The log of a table as its files are, without trusting any of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use deltalake::{kernel::Action, parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Fault, Part};
 use crate::{DataFile, Lake, Result, TransactionId, commit};
 
 const FOLDER: &str = "_delta_log";
-const HINT: &str = "_delta_log/_last_checkpoint";
+pub(super) const HINT: &str = "_delta_log/_last_checkpoint";
 
 /// Log entries that are read at once.
 const IN_FLIGHT: usize = 16;
@@ -45,18 +48,15 @@ impl TableLog {
         let listed: Vec<_> =
             store.list(Some(&Path::from(FOLDER))).map_ok(|object| object.location).try_collect().await?;
         let mut read = stream::iter(listed.into_iter().map(|path| {
-            let store = store.clone();
+            let (lake, store) = (lake.clone(), store.clone());
             async move {
-                let bytes = match store.get(&path).await {
-                    Ok(found) => found.bytes().await.map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
-                };
-                (path, bytes)
+                let bytes = bytes_or_damage(&lake, &store, &path).await?;
+                Ok::<_, crate::Error>((path, bytes))
             }
         }))
         .buffer_unordered(IN_FLIGHT);
         let mut log = Self::default();
-        while let Some((path, bytes)) = read.next().await {
+        while let Some((path, bytes)) = read.try_next().await? {
             log.take(table, path.filename().unwrap_or_default(), bytes);
         }
         Ok(log)
@@ -194,6 +194,35 @@ impl TableLog {
         });
         positions.collect()
     }
+}
+
+/// The bytes of a file, or what is wrong with it. A disk that does not give them has lost them; a bucket that does not answer
+/// says nothing of its files.
+///
+/// # Errors
+/// The bucket does not answer.
+pub(super) async fn bytes_or_damage(
+    lake: &Lake,
+    store: &Arc<dyn ObjectStore>,
+    path: &Path,
+) -> Result<std::result::Result<Bytes, String>> {
+    let read = async { store.get(path).await?.bytes().await };
+    match read.await {
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(object_store::Error::NotFound { .. }) => Ok(Err("the file is missing".to_owned())),
+        Err(error) if lake.is_local() => Ok(Err(error.to_string())),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What names the checkpoint of a version as the newest.
+pub(super) fn hint_of(version: u64, checkpoint: &Bytes) -> Result<Bytes> {
+    let num_actions = ParquetRecordBatchReaderBuilder::try_new(checkpoint.clone())
+        .map_err(|error| crate::Error::Arrow(error.into()))?
+        .metadata()
+        .file_metadata()
+        .num_rows();
+    Ok(serde_json::to_vec(&json!({"version": version, "size": num_actions}))?.into())
 }
 
 fn hinted(bytes: &Bytes) -> std::result::Result<u64, String> {

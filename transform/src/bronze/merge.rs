@@ -4,18 +4,23 @@
 //! crash, is there commit by commit. A rebuild, which begins at the first version, reads merged files as what they are: the
 //! rows of versions one after another.
 
-use karat_lake::{DataFile, Lake, Table, epochs::Epochs};
+use std::collections::HashMap;
+
+use karat_lake::{CommitSummary, DataFile, Lake, Table, TransactionId, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::pipelines::Pipelines;
 
 use super::table_name;
-use crate::{Result, checkpoint};
+use crate::{Result, checkpoint, runner::partition_of};
 
 /// Files that are made one: when there are so many, or as many as fit the bounds.
 const ENOUGH: usize = 128;
 
-/// Rows and bytes of files that are merged at once: they are in memory together.
+/// Rows and bytes of a merged file.
 const MOST_ROWS: u64 = 100_000;
 const MOST_BYTES: i64 = 32 << 20;
+
+/// Bytes of rows that are merged at once, as they are in memory: payloads that repeat are far smaller in their files.
+const MOST_IN_MEMORY: usize = 256 << 20;
 
 /// Commits that are looked at in one go.
 const COMMITS: u64 = 256;
@@ -25,9 +30,12 @@ const COMMITS: u64 = 256;
 struct Group {
     first: u64,
     last: u64,
-    files: Vec<DataFile>,
+    /// Each with its version.
+    files: Vec<(u64, DataFile)>,
     rows: u64,
     bytes: i64,
+    /// By application: the newest positions.
+    positions: HashMap<String, i64>,
 }
 
 /// The version up to which no pipeline of the topic will read single commits again: none of them is behind it, and
@@ -49,6 +57,10 @@ pub(crate) async fn held_from(lake: &Lake, pipelines: &Pipelines, topic: &str, h
 /// # Errors
 /// The table does not open, or somebody else merges it: both are for the next time.
 pub(crate) async fn merge(lake: &Lake, topic: &str, held: u64) -> Result<u64> {
+    merge_within(lake, topic, held, MOST_IN_MEMORY).await
+}
+
+async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize) -> Result<u64> {
     let mut table = lake.open(&table_name(topic)).await?;
     let end = held.min(table.version());
     let (mut group, mut at) = (Group::beginning(table.merged_to() + 1), table.merged_to());
@@ -57,14 +69,15 @@ pub(crate) async fn merge(lake: &Lake, topic: &str, held: u64) -> Result<u64> {
         for commit in table.commits_between(at, to).await? {
             let rows: u64 = commit.files.iter().filter_map(DataFile::rows).sum();
             let bytes: i64 = commit.files.iter().map(DataFile::size_bytes).sum();
-            if group.is_full_with(rows, bytes, &commit.files) {
+            if group.is_full_with(rows, bytes, &commit) {
                 let next = Group::beginning(group.last + 1);
-                std::mem::replace(&mut group, next).merge(&mut table).await?;
+                std::mem::replace(&mut group, next).merge(&mut table, in_memory).await?;
             }
             group.last = commit.version;
-            group.files.extend(commit.files);
+            group.files.extend(commit.files.into_iter().map(|file| (commit.version, file)));
             group.rows += rows;
             group.bytes += bytes;
+            group.positions.extend(commit.positions.into_iter().map(|id| (id.application, id.version)));
         }
         at = to;
     }
@@ -81,29 +94,54 @@ impl Group {
     }
 
     /// Whether what comes next belongs to another file.
-    fn is_full_with(&self, rows: u64, bytes: i64, files: &[DataFile]) -> bool {
-        let is_other_day =
-            self.files.last().zip(files.first()).is_some_and(|(last, next)| day_of(last) != day_of(next));
+    fn is_full_with(&self, rows: u64, bytes: i64, commit: &CommitSummary) -> bool {
+        // Where somebody accepted another log, offsets begin again: in one file they would say nothing.
+        let is_back = |id: &TransactionId| {
+            let known = self.positions.get(&id.application);
+            partition_of(&id.application).is_some() && known.is_some_and(|known| id.version < *known)
+        };
+        let last = self.files.last().map(|(_, file)| file);
+        let is_other_day = last.zip(commit.files.first()).is_some_and(|(last, next)| day_of(last) != day_of(next));
         !self.files.is_empty()
             && (is_other_day
+                || commit.positions.iter().any(is_back)
                 || self.files.len() >= ENOUGH
                 || self.rows + rows > MOST_ROWS
                 || self.bytes + bytes > MOST_BYTES)
     }
 
-    async fn merge(self, table: &mut Table) -> Result<()> {
-        let replaced = self.files.iter().map(|file| file.path().to_owned()).collect();
+    /// Merges the files: into one, or more where their rows do not fit in memory together.
+    async fn merge(self, table: &mut Table, most_in_memory: usize) -> Result<()> {
+        let (mut part, mut batches, mut in_memory) = (Self::beginning(self.first), Vec::new(), 0);
+        let is_alone = self.files.len() == 1;
+        for (version, file) in self.files {
+            // One that stays as it is need not be read.
+            let rows = if is_alone { Vec::new() } else { table.read(&file, None).await? };
+            let bytes: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
+            if version > part.last && !part.files.is_empty() && in_memory + bytes > most_in_memory {
+                let next = Self::beginning(part.last + 1);
+                std::mem::replace(&mut part, next).put(table, &std::mem::take(&mut batches)).await?;
+                in_memory = 0;
+            }
+            part.last = version;
+            part.files.push((version, file));
+            batches.extend(rows);
+            in_memory += bytes;
+        }
+        part.last = self.last;
+        part.put(table, &batches).await
+    }
+
+    /// Puts one file with the rows in the place of the group's.
+    async fn put(self, table: &mut Table, rows: &[RecordBatch]) -> Result<()> {
+        let replaced = self.files.iter().map(|(_, file)| file.path().to_owned()).collect();
         // A large one stays as it is and says what it holds.
-        if let [only] = self.files.as_slice() {
+        if let [(_, only)] = self.files.as_slice() {
             return Ok(table.merge(replaced, vec![only.with_versions(self.first, self.last)]).await?);
         }
-        let mut batches = Vec::new();
-        for file in &self.files {
-            batches.extend(table.read(file, None).await?);
-        }
-        let Some(first) = self.files.first() else { return Ok(()) };
+        let Some((_, first)) = self.files.first() else { return Ok(()) };
         let day = day_of(first).split_once('=').map(|(column, day)| (column.to_owned(), day.to_owned()));
-        let merged = table.staging().stage("merged", &day.into_iter().collect::<Vec<_>>(), &batches).await?;
+        let merged = table.staging().stage("merged", &day.into_iter().collect::<Vec<_>>(), rows).await?;
         let merged = merged.map(|merged| merged.with_versions(self.first, self.last));
         Ok(table.merge(replaced, merged.into_iter().collect()).await?)
     }
@@ -111,10 +149,9 @@ impl Group {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, ops::Range};
 
     use karat_eventlog::{Headers, Record};
-    use karat_lake::{TransactionId, arrow::array::RecordBatch};
 
     use super::*;
     use crate::bronze::{
@@ -127,10 +164,15 @@ mod tests {
     const TOPIC: &str = "karat.events";
     const COMMITS: i64 = 300;
 
-    /// Two records a commit, of two partitions.
     async fn filled(lake: &Lake) -> Table {
         let mut table = lake.open_or_create(&table_spec(TOPIC)).await.unwrap();
-        for number in 0..COMMITS {
+        fill(&mut table, 0..COMMITS).await;
+        table
+    }
+
+    /// Two records a commit, of two partitions.
+    async fn fill(table: &mut Table, numbers: Range<i64>) {
+        for number in numbers {
             let record = |partition| Record {
                 topic: TOPIC.into(),
                 partition,
@@ -146,7 +188,6 @@ mod tests {
             let positions = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), number + 1));
             table.commit(Vec::new(), file.into_iter().collect(), &positions).await.unwrap();
         }
-        table
     }
 
     /// Everything after a version, in the order in which it is read.
@@ -203,6 +244,47 @@ mod tests {
         let first = opened.merged_file_of(1).unwrap().path().to_owned();
         opened.merge(vec![first], Vec::new()).await.unwrap();
         assert_eq!(read_all(&mut opened, 0, 0).await, everything_from(128));
+    }
+
+    fn merged_versions(table: &Table) -> Vec<(u64, u64)> {
+        let mut merged: Vec<(u64, u64)> = table.files().filter_map(DataFile::merged).collect();
+        merged.sort_unstable();
+        merged
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn records_of_a_log_and_of_the_one_accepted_in_its_place_are_in_different_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
+        let mut writer = lake.open_or_create(&table_spec(TOPIC)).await.unwrap();
+        fill(&mut writer, 0..130).await;
+        let accepted = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), 0));
+        writer.commit(Vec::new(), Vec::new(), &accepted).await.unwrap();
+        fill(&mut writer, 0..20).await;
+        merge(&lake, TOPIC, 151).await.unwrap();
+        let table = lake.open(writer.name()).await.unwrap();
+        assert_eq!(merged_versions(&table), [(1, 128), (129, 130)]);
+        // The rest is merged with what comes; two versions in between are merges.
+        fill(&mut writer, 20..130).await;
+        merge(&lake, TOPIC, 263).await.unwrap();
+        let table = lake.open(writer.name()).await.unwrap();
+        assert_eq!(merged_versions(&table), [(1, 128), (129, 130), (131, 261)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_does_not_fit_in_memory_together_is_merged_in_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
+        let writer = filled(&lake).await;
+        let file = writer.files().next().unwrap();
+        let rows = writer.read(file, None).await.unwrap();
+        let bytes: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
+        merge_within(&lake, TOPIC, 300, bytes * 50).await.unwrap();
+        let mut table = lake.open(writer.name()).await.unwrap();
+        let merged = merged_versions(&table);
+        assert!(merged.len() > 4 && merged.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{merged:?}");
+        assert_eq!((merged[0].0, merged[merged.len() - 1].1), (1, 256));
+        assert_eq!(read_all(&mut table, 0, 0).await, everything_from(0));
     }
 
     #[tokio::test(flavor = "multi_thread")]
