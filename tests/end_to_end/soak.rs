@@ -1,5 +1,5 @@
-//! `make soak`: ten requests a second beside maintenance, each a commit of bronze when the machine keeps up, for as long as
-//! it is told. What must stay flat is printed as a table, minute after minute, and compared.
+//! `make soak`: requests at a pace that makes some ten commits of bronze a second, beside maintenance, for as long as it is
+//! told. What must stay flat is printed as a table, minute after minute, and compared.
 
 use std::{
     fs,
@@ -18,8 +18,8 @@ use crate::{
     process::Karat,
 };
 
-/// Between two requests.
-const TICK: Duration = Duration::from_millis(100);
+/// Between two requests. Those that come while bronze commits share the next commit.
+const TICK: Duration = Duration::from_millis(75);
 
 /// Events of a request.
 const EVENTS: u64 = 5;
@@ -111,10 +111,16 @@ fn count(folder: &Path) -> usize {
     entries.flatten().map(|entry| count_one(&entry.path())).sum()
 }
 
+/// The version of a table, and how long opening it takes: the shortest of some times, as this process is one of those that
+/// keep the machine busy.
 async fn open(lake: &Lake, table: &str) -> (u64, Duration) {
-    let began = Instant::now();
-    let version = lake.open(table).await.unwrap().version();
-    (version, began.elapsed())
+    let (mut version, mut shortest) = (0, Duration::MAX);
+    for _ in 0..3 {
+        let began = Instant::now();
+        version = lake.open(table).await.unwrap().version();
+        shortest = shortest.min(began.elapsed());
+    }
+    (version, shortest)
 }
 
 /// Memory of the process itself, without pages of files.

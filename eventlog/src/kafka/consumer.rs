@@ -73,7 +73,8 @@ impl KafkaConsumer {
                 ("queued.max.messages.kbytes", "32768"),
                 // A killed member gives its partitions back in ten seconds, not in the forty-five of the default.
                 ("session.timeout.ms", "10000"),
-                ("heartbeat.interval.ms", "3000"),
+                // Who comes and goes is noticed at heartbeats.
+                ("heartbeat.interval.ms", "1000"),
             ],
             &[
                 ("group.id", &settings.group),
