@@ -153,6 +153,26 @@ pub struct InstanceArgs {
     pub keep_versions: u64,
 }
 
+impl InstanceArgs {
+    /// The options that say where the instance is, as a shell takes them, each after a space. Settings of the Kafka client may
+    /// be secrets and are left out.
+    pub fn place(&self) -> String {
+        let path = |path: &PathBuf| path.display().to_string();
+        let data_dir = Some(path(&self.data_dir)).filter(|folder| folder != "./data");
+        let options = [
+            ("--data-dir", data_dir),
+            ("--pipelines", self.pipelines.as_ref().map(path)),
+            ("--kafka", self.kafka.clone()),
+            ("--lake", self.lake.clone()),
+        ];
+        let is_plain = |value: &str| value.chars().all(|c| c.is_alphanumeric() || "/.:,_-".contains(c));
+        let quoted = |value: String| {
+            if is_plain(&value) { value } else { format!("'{}'", value.replace('\'', r"'\''")) }
+        };
+        options.into_iter().filter_map(|(name, value)| Some(format!(" {name} {}", quoted(value?)))).collect()
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     #[command(flatten)]

@@ -7,6 +7,9 @@ pub const USAGE: u8 = 2;
 pub const UNREACHABLE: u8 = 69;
 pub const CONFIGURATION: u8 = 78;
 
+/// How a command begins in a message that works on what this process works on.
+const COMMAND: &str = "`karat topic accept ";
+
 /// The message for the person at the terminal, and the exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -31,6 +34,16 @@ impl Failure {
 
     pub fn configuration(message: impl Display) -> Self {
         Self::new(CONFIGURATION, message)
+    }
+
+    /// Gives the command that the message names the settings of this process, so that it can be run as it is printed.
+    #[must_use]
+    pub fn with_settings(mut self, settings: &str) -> Self {
+        let end = self.message.find(COMMAND).and_then(|begin| Some(begin + 1 + self.message[begin + 1..].find('`')?));
+        if let Some(end) = end {
+            self.message.insert_str(end, settings);
+        }
+        self
     }
 
     #[allow(clippy::print_stderr)]
@@ -105,5 +118,18 @@ impl From<karat_transform::Error> for Failure {
 impl From<crate::commands::publish::Failure> for Failure {
     fn from(failure: crate::commands::publish::Failure) -> Self {
         Self::new(failure.exit_code(), failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_in_a_message_gets_the_settings_and_other_messages_stay() {
+        let message = "refused: run `karat topic accept a.b`, which goes on";
+        let with = |message: &str| Failure::new(FAILED, message).with_settings(" --kafka h:1").message;
+        assert_eq!(with(message), "refused: run `karat topic accept a.b --kafka h:1`, which goes on");
+        assert_eq!(with("no `command` here"), "no `command` here");
     }
 }

@@ -8,6 +8,7 @@ mod commands;
 mod failure;
 mod instance;
 mod roles;
+mod runtime;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     log_to_stderr(&arguments);
     // Two cryptography providers are in the dependency tree: the process names its own before anything else does.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime::threads().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "the runtime cannot start");

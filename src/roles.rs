@@ -59,7 +59,8 @@ pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
         Err(failure) => Err(failure),
     };
     instance.remove_note();
-    process.end(tasks, result).await
+    let ended = process.end(tasks, result).await;
+    ended.map_err(|failure| failure.with_settings(&arguments.serve.instance.place()))
 }
 
 /// Runs the doors.
@@ -84,7 +85,7 @@ pub async fn transform(arguments: InstanceArgs) -> Result<ExitCode> {
     worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
     start_transform(&instance, &log, &process, &mut tasks)?;
     let result = process.wait(&mut tasks).await;
-    process.end(tasks, result).await
+    process.end(tasks, result).await.map_err(|failure| failure.with_settings(&arguments.place()))
 }
 
 async fn serve_role(arguments: ServeArgs, door: Door, role: &str) -> Result<ExitCode> {
@@ -127,7 +128,7 @@ struct Engine(Option<tokio::runtime::Runtime>);
 
 impl Engine {
     fn new() -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().thread_name("transform").enable_all().build()?;
+        let runtime = crate::runtime::threads().thread_name("transform").build()?;
         Ok(Self(Some(runtime)))
     }
 

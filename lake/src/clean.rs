@@ -18,7 +18,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, path::Path};
 
 use self::milestones::Milestones;
-use crate::{Lake, Result, Table, table::now_ms};
+use crate::{Lake, Result, Table, crash, table::now_ms};
 
 const LOG: &str = "_delta_log";
 
@@ -99,10 +99,12 @@ impl Cleaner {
         };
         let gone: HashMap<Path, u64> =
             data.into_iter().filter(is_gone).map(|(_, object)| (object.location, object.size)).collect();
+        crash::point(opened.url(), "clean.before").await;
         for path in self.delete(table, gone.keys().cloned().collect()).await? {
             cleaned.files += 1;
             cleaned.bytes += gone.get(&path).copied().unwrap_or_default();
         }
+        crash::point(opened.url(), "clean.files").await;
         cleaned.log_entries = self.delete(table, entries).await?.len() as u64;
         cleaned.files += self.remove_leftovers(table, kept.age).await?;
         Ok(cleaned)

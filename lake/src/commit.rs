@@ -205,7 +205,13 @@ pub(crate) async fn write(
         };
         let found = log.read_commit_entry(version).await.map_err(|source| Error::storage(entry.table, source))?;
         match found {
-            Some(found) if found == bytes => return Ok(Committed::Before(version)),
+            Some(found) if found == bytes => {
+                // It is there by name; what failed may have been to keep the name through a power cut.
+                crate::durable::keep_names(log.root_url(), "_delta_log")
+                    .await
+                    .map_err(|error| Error::storage(entry.table, error))?;
+                return Ok(Committed::Before(version));
+            }
             Some(found) => {
                 // The same positions in other bytes are another process's files: only appended rows may stand for ours.
                 if !may_follow_others {

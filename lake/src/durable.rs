@@ -196,6 +196,19 @@ fn create_folders(folder: &FilePath) -> io::Result<()> {
     sync_folder(parent)
 }
 
+/// Makes the names in a folder below `root` durable, where it is a local one: after a write that failed once its file had
+/// its name.
+pub(crate) async fn keep_names(root: &Url, folder: &str) -> Result<()> {
+    let Ok(path) = root.to_file_path().map(|root| root.join(folder)) else { return Ok(()) };
+    let name = path.display().to_string();
+    blocking(move || {
+        faulty::at(Stage::Folder, &path.join(""))
+            .and_then(|()| sync_folder(&path))
+            .map_err(|error| failed(&name, error))
+    })
+    .await
+}
+
 fn sync_folder(folder: &FilePath) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

@@ -26,10 +26,12 @@ enum Fault {
     Stall,
     BrokerKilled,
     BrokerFrozen,
+    DoorKilled,
 }
 
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 11] = [
     Fault::Kill,
+    Fault::DoorKilled,
     Fault::Terminate,
     Fault::StaleOwner,
     Fault::LostAnswers,
@@ -45,6 +47,7 @@ impl Fault {
     fn name(self) -> &'static str {
         match self {
             Self::Kill => "`kill -9` of the owner",
+            Self::DoorKilled => "`kill -9` of the door",
             Self::Terminate => "the owner stops under load",
             Self::StaleOwner => "the owner frozen past its session, another one takes over",
             Self::Storm => "30 changes of the group a minute, for 3 minutes",
@@ -71,6 +74,7 @@ impl Fault {
                 fleet.kill(owner);
                 fleet.start(owner);
             }
+            Self::DoorKilled => fleet.replace_door().await,
             Self::Terminate => {
                 let owner = fleet.owner().await;
                 fleet.stop(owner).await;
@@ -82,7 +86,10 @@ impl Fault {
                 tokio::time::sleep(SESSION + seconds).await;
                 fleet.transforms[&owner].signal("CONT");
             }
-            Self::Storm => storm(fleet, random, Duration::from_secs(180), Duration::from_secs(2)).await,
+            Self::Storm => {
+                let changes = storm(fleet, random, Duration::from_secs(180), Duration::from_secs(2)).await;
+                assert!(changes >= 85, "{changes} changes in three minutes");
+            }
             Self::LostAnswers => while_it_is(Weather::LosesAnswers { one_in: 3 }, seconds).await,
             Self::CutConnections => while_it_is(Weather::Resets { one_in: 30 }, seconds).await,
             Self::SlowAnswers => while_it_is(Weather::Slow(Duration::from_millis(300)), seconds).await,

@@ -50,6 +50,7 @@ pub struct Fleet {
     pub topic: String,
     log: KafkaLog,
     common: Vec<String>,
+    doors: Vec<String>,
     starts: usize,
     /// One fleet at a time: each has up to five processes.
     _turn: MutexGuard<'static, ()>,
@@ -90,10 +91,7 @@ impl Fleet {
             words.into_iter().map(str::to_owned).collect()
         };
         let doors = common(door);
-        let mut words = vec!["ingest", "--listen", "127.0.0.1:0", "--without-limits"];
-        words.extend(doors.iter().map(String::as_str));
-        let mut ingest = judged.folder.start_with("ingest", &words, &LOG);
-        let client = Client::new(&ingest.url().await, &judged.key);
+        let (ingest, client) = door_of(&judged, &doors).await;
         let settings = KafkaSettings { bootstrap: log.to_owned(), properties: BTreeMap::new(), replication: 1 };
         let log_of_judge = KafkaLog::connect(settings).await.unwrap();
         Self {
@@ -104,6 +102,7 @@ impl Fleet {
             topic,
             log: log_of_judge,
             common: common(log),
+            doors,
             starts: 0,
             _turn: turn,
         }
@@ -111,12 +110,23 @@ impl Fleet {
 
     /// Starts the process `number`, whose data folder stays when it ends.
     pub fn start(&mut self, number: usize) {
+        self.start_with(number, &[]);
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_with(&mut self, number: usize, variables: &[(&str, &str)]) {
         self.starts += 1;
         let folder = &self.judged.folder;
         let (data, name) = (folder.text(&format!("machine-{number}")), format!("transform-{number}-{}", self.starts));
         let words: Vec<&str> = ["transform"].into_iter().chain(self.common.iter().map(String::as_str)).collect();
-        let karat = folder.start_in(&data, &name, &words, &LOG);
+        let karat = folder.start_in(&data, &name, &words, &[&LOG, variables].concat());
         assert!(self.transforms.insert(number, karat).is_none(), "{number} runs already");
+    }
+
+    /// SIGKILL for the process with the doors, and another one.
+    pub async fn replace_door(&mut self) {
+        self.ingest.signal("KILL");
+        (self.ingest, self.client) = door_of(&self.judged, &self.doors).await;
     }
 
     /// Starts a process with the API alone.
@@ -234,6 +244,17 @@ impl Fleet {
         self.judge().await.assert_clean("after the end");
         self.ingest.stop().await;
     }
+}
+
+/// A process with the doors, and a client of it.
+async fn door_of(judged: &Judged, doors: &[String]) -> (Karat, Client) {
+    let words: Vec<&str> = ["ingest", "--listen", "127.0.0.1:0", "--without-limits"]
+        .into_iter()
+        .chain(doors.iter().map(String::as_str))
+        .collect();
+    let mut ingest = judged.folder.start_with("ingest", &words, &LOG);
+    let client = Client::new(&ingest.url().await, &judged.key);
+    (ingest, client)
 }
 
 /// Publishing that goes on until it is ended.

@@ -14,6 +14,9 @@ use crate::{
 /// Events of one request.
 pub const BATCH: u64 = 25;
 
+/// Events in a row of which each of four partitions gets some.
+const OF_EVERY_PARTITION: u64 = 200;
+
 /// An instance whose every event is in the ledger of the judge.
 pub struct Judged {
     /// Under the data folder, when it has one of its own. Let go before the folder.
@@ -60,11 +63,13 @@ impl Judged {
         told.into_iter().for_each(|(number, outcome)| self.note(number, outcome));
     }
 
-    /// Sends every event again, waits for gold, and compares everything with what was told.
+    /// Waits for gold and compares everything with what was told; then sends every event again, and compares once more.
     pub async fn end(mut self) {
         let mut karat = self.folder.start("last", &["up", "--listen", "127.0.0.1:0"]);
         let url = karat.url().await;
         let client = Client::new(&url, &self.key);
+        self.drain(&client).await;
+        self.judge(None).await.assert_clean("before anything is sent again");
         // A publisher that got no answer sends it again: every event counts once in the end.
         for first in (0..self.next).step_by(500) {
             let numbers = first..(first + 500).min(self.next);
@@ -89,6 +94,20 @@ impl Judged {
         assert_no_difference(&self.folder.run(&["table", "verify", "--format", "json"]).await.json());
         assert!(self.ledger.acknowledged() > 0, "nothing was acknowledged between the faults");
         self.judge(None).await.assert_clean("in the end");
+    }
+
+    /// Sends events to every partition and waits until gold has them: then it has everything that came before.
+    async fn drain(&mut self, client: &Client) {
+        let numbers = self.next..self.next + OF_EVERY_PARTITION;
+        let events: Vec<Value> = numbers.clone().map(run_event).collect();
+        until("gold has what was sent last", async || {
+            let answer = client.publish(&events, "?wait=gold").await.unwrap();
+            let status = answer.status();
+            assert!(status.is_success(), "{}", answer.text().await.unwrap());
+            self.note_all(numbers.clone().map(|number| (number, Outcome::Acknowledged)).collect());
+            (status == 200).then_some(())
+        })
+        .await;
     }
 
     /// Compares the tables with what was told, and with what the log holds when a copy of it is given.
@@ -130,8 +149,10 @@ pub async fn publish_until_gone(client: Client, mut next: u64) -> Vec<(u64, Outc
     }
 }
 
-/// The whole answer; a cut one is no acknowledgement.
+/// The whole answer; a cut one is no acknowledgement. Whatever is wrong, the door takes events or says that it cannot now.
 pub async fn answer_of(client: &Client, events: &[Value]) -> Option<(reqwest::StatusCode, Value)> {
     let answer = client.publish(events, "").await.ok()?;
-    Some((answer.status(), answer.json().await.ok()?))
+    let (status, answer) = (answer.status(), answer.json().await.ok()?);
+    assert!(!status.is_server_error() || status == 503, "{status} {answer}");
+    Some((status, answer))
 }

@@ -23,6 +23,7 @@ mod judged;
 mod kafka;
 mod lost_answers;
 mod matrix;
+mod memory;
 mod on_s3;
 mod openapi;
 mod owners;

@@ -100,6 +100,37 @@ async fn an_order_is_executed_by_the_owner_of_the_pipeline_whoever_takes_it() {
     fleet.end().await;
 }
 
+/// Where a process aborts, around what the broker is told; passings are counted from its start.
+#[cfg(debug_assertions)]
+const POINTS: [&str; 5] =
+    ["commit.after@bronze:2", "bronze.committed:2", "bronze.told:2", "step.committed:2", "step.published:2"];
+
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_point_and_a_door_that_is_killed_lose_and_double_nothing() {
+    let Some(broker) = broker() else { return };
+    let mut fleet = Fleet::new(&broker, &broker).await;
+    for spot in POINTS {
+        fleet.start_with(0, &[("KARAT_CRASH_AT", spot)]);
+        let load = fleet.load();
+        let dying = fleet.transforms.remove(&0).unwrap();
+        dying.ended().await;
+        fleet.start(0);
+        let told = load.end().await;
+        fleet.judged.note_all(told);
+        fleet.drain(spot).await;
+        fleet.stop(0).await;
+    }
+    fleet.start(0);
+    let load = fleet.load();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    fleet.replace_door().await;
+    let told = load.end().await;
+    fleet.judged.note_all(told);
+    fleet.drain("the door was killed").await;
+    fleet.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_come_and_go_and_nothing_is_lost_or_doubled() {
     let Some(broker) = broker() else { return };
@@ -114,12 +145,15 @@ async fn processes_come_and_go_and_nothing_is_lost_or_doubled() {
     fleet.end().await;
 }
 
-/// Every `pause` a process starts, stops, dies or freezes past its session; each time the group is shared out anew.
-pub async fn storm(fleet: &mut Fleet, random: &mut StdRng, time: Duration, pause: Duration) {
+/// Every `pause` a process starts, stops, dies or freezes past its session; each time the group is shared out anew. How often
+/// that was.
+pub async fn storm(fleet: &mut Fleet, random: &mut StdRng, time: Duration, pause: Duration) -> u32 {
     let until = Instant::now() + time;
-    let mut frozen: Option<(usize, Instant)> = None;
+    let (mut changes, mut frozen) = (0, None::<(usize, Instant)>);
+    let mut ticks = tokio::time::interval(pause);
+    ticks.tick().await;
     while Instant::now() < until {
-        tokio::time::sleep(pause).await;
+        ticks.tick().await;
         if let Some((number, since)) = frozen
             && since.elapsed() > SESSION + Duration::from_secs(3)
         {
@@ -127,25 +161,25 @@ pub async fn storm(fleet: &mut Fleet, random: &mut StdRng, time: Duration, pause
             frozen = None;
         }
         fleet.transforms.iter_mut().for_each(|(_, karat)| karat.assert_alive());
-        let idle: Vec<usize> = (0..4).filter(|number| !fleet.transforms.contains_key(number)).collect();
+        let idle = (0..4).find(|number| !fleet.transforms.contains_key(number));
         let awake = fleet.transforms.keys().copied().filter(|number| frozen.is_none_or(|(other, _)| other != *number));
         let awake: Vec<usize> = awake.collect();
-        let victim = awake.iter().copied().choose(random);
-        match (random.random_range(0..4), victim) {
-            (0, Some(victim)) if awake.len() > 1 => fleet.kill(victim),
-            (1, Some(victim)) if awake.len() > 1 => fleet.stop(victim).await,
-            (2, Some(victim)) if awake.len() > 1 && frozen.is_none() => {
+        // One is always at work; where none can be started, one goes.
+        let victim = awake.iter().copied().choose(random).filter(|_| awake.len() > 1);
+        match (random.random_range(0..4), victim, idle) {
+            (2, Some(victim), _) if frozen.is_none() => {
                 fleet.transforms[&victim].signal("STOP");
                 frozen = Some((victim, Instant::now()));
             }
-            _ => {
-                if let Some(number) = idle.first() {
-                    fleet.start(*number);
-                }
-            }
+            (1, Some(victim), _) => fleet.stop(victim).await,
+            (0, Some(victim), _) | (_, Some(victim), None) => fleet.kill(victim),
+            (_, _, Some(number)) => fleet.start(number),
+            (_, None, None) => continue,
         }
+        changes += 1;
     }
     if let Some((number, _)) = frozen {
         fleet.transforms[&number].signal("CONT");
     }
+    changes
 }

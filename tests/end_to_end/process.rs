@@ -220,8 +220,8 @@ impl Karat {
     }
 
     /// Waits for its end, by itself.
-    pub async fn ended(mut self) {
-        until("the process ends by itself", async || self.child.try_wait().unwrap()).await;
+    pub async fn ended(mut self) -> ExitStatus {
+        until("the process ends by itself", async || self.child.try_wait().unwrap()).await
     }
 
     /// Waits until it ends by itself with an error, and gives what it said.

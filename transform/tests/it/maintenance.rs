@@ -51,6 +51,45 @@ async fn small_files_are_merged_and_old_ones_go_beside_live_appends() {
     judged.verified("in the end").await;
 }
 
+/// Points that tables pass on their way to staying small.
+const IN_MAINTENANCE: &[&str] = &[
+    "exchange.before@silver/run_events",
+    "exchange.after@silver/run_events",
+    "merge.before@bronze",
+    "merge.after@bronze",
+    "clean.before@gold",
+    "clean.files@gold",
+    "checkpoint.before",
+    "checkpoint.after",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_anywhere_in_maintenance_loses_nothing_and_counts_nothing_twice() {
+    let mut judged = Judged::new(BUILT_IN).await;
+    judged.world.settings.maintenance = MaintenanceSettings { every: Duration::from_millis(200), kept: KEPT };
+    let mut events = airline().into_iter().cycle();
+    for spot in IN_MAINTENANCE {
+        let life = judged.live();
+        let armed = judged.arm(spot);
+        let deadline = Instant::now() + Duration::from_secs(300);
+        loop {
+            assert!(Instant::now() < deadline, "nothing passed `{spot}`");
+            judged.publish(events.by_ref().take(2).collect()).await;
+            // One step each, so that there are many small files.
+            tokio::select! {
+                () = armed.reached() => break,
+                _ = judged.world.settled(life.running()) => {}
+            }
+        }
+        life.crash().await;
+        drop(armed);
+        let life = judged.live();
+        judged.settled(&life, spot).await;
+        life.stop().await;
+    }
+    judged.verified("in the end").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bronze_is_merged_behind_its_pipelines_and_a_replay_reads_it_all_the_same() {
     let mut judged = Judged::new(BUILT_IN).await;

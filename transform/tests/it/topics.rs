@@ -1,8 +1,8 @@
 //! A topic that is not the one that the tables know, or has lost records: refused by name, and the named command goes on.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use karat_eventlog::{NewRecord, embedded::EmbeddedLog};
+use karat_eventlog::{EventLog, NewRecord, TopicSpec, embedded::EmbeddedLog};
 use karat_lake::TransactionId;
 use karat_schemas::pipelines::BUILT_IN;
 use karat_transform::{
@@ -88,6 +88,31 @@ async fn take(world: &World, events: &[NewRecord]) {
     world.publish(events.to_vec()).await;
     world.settled(&running).await;
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_dropped_what_the_tables_want_next_is_refused_until_that_is_accepted() {
+    let mut world = World::new(BUILT_IN).await;
+    let events = airline();
+    let topic = world.pipeline().topic.clone();
+    let log = Arc::new(EmbeddedLog::open(world.folder().join("short")).unwrap());
+    let spec = TopicSpec { name: topic.clone(), partitions: 4, retention: Some(Duration::ZERO) };
+    log.ensure_topic(&spec).await.unwrap();
+    worker::ensure_topics(log.as_ref(), &world.settings.pipelines).await.unwrap();
+    world.settings.log = log.clone();
+    take(&world, &events[..100]).await;
+    world.publish(events[100..160].to_vec()).await;
+    log.apply_retention().await.unwrap();
+    world.publish(events[160..200].to_vec()).await;
+    let reason = refusal(&world).await;
+    assert!(reason.contains(&format!("of `{topic}` partition ")), "{reason}");
+    let moved = accepted(&world).await;
+    assert_eq!(moved.iter().map(|partition| partition.missing).sum::<i64>(), 60, "{moved:?}");
+    let running = world.start();
+    world.settled(&running).await;
+    running.stop().await;
+    assert_eq!(silver(&world).await, 140);
+    world.assert_verified().await;
 }
 
 fn copy(from: &Path, to: &Path) {
