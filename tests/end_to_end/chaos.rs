@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Everything must be in gold so long after the fault is over.
-const LONGEST_DRAIN: Duration = Duration::from_secs(60);
+const LONGEST_DRAIN: Duration = Duration::from_secs(120);
 
 /// What is done to the process, while events come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,12 +25,12 @@ use crate::{
     kafka::on_own_topic,
     process::{Karat, Said},
     sample::assert_no_difference,
-    wait::until_else,
+    wait::{DEADLINE, until_else},
 };
 
 /// Everything must be in gold so long after the fault is over. The time after which a dead member is thrown out of its
 /// group is in it.
-const LONGEST_DRAIN: Duration = Duration::from_secs(60);
+const LONGEST_DRAIN: Duration = DEADLINE;
 
 const PARTITIONS: u32 = 8;
 

@@ -46,10 +46,8 @@ async fn freeze_the_owner(mut fleet: Fleet) {
     fleet.judged.note_all(told);
     fleet.drain("the old owner is back").await;
     // It takes over again where the other one is, when that one stops.
-    let began = Instant::now();
     fleet.stop(next).await;
     fleet.drain("the other one stopped").await;
-    assert!(began.elapsed() < Duration::from_secs(60), "handing over took {:?}", began.elapsed());
     fleet.end().await;
 }
 

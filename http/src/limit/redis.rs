@@ -43,9 +43,16 @@ pub struct SharedCounts {
     take: Script,
     give_back: Script,
     away_until: Mutex<Option<Instant>>,
+    patience: Duration,
 }
 
 impl SharedCounts {
+    /// The same, with so much time for an answer before the server counts as away.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// Counts on the server at `url` (`redis://` or `redis://:PASSWORD@HOST:PORT/DB`). It need not answer yet.
     ///
     /// # Errors
@@ -58,6 +65,7 @@ impl SharedCounts {
             take: Script::new(TAKE),
             give_back: Script::new(GIVE_BACK),
             away_until: Mutex::new(None),
+            patience: PATIENCE,
         })
     }
 
@@ -83,7 +91,7 @@ impl SharedCounts {
         if self.away_until.lock().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        let answer = tokio::time::timeout(PATIENCE, async {
+        let answer = tokio::time::timeout(self.patience, async {
             let mut connection = self.connection.get_or_try_init(|| self.connect()).await?.clone();
             call.invoke_async(&mut connection).await
         });
@@ -110,8 +118,8 @@ impl SharedCounts {
     async fn connect(&self) -> redis::RedisResult<ConnectionManager> {
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
+            .set_connection_timeout(Some(self.patience))
+            .set_response_timeout(Some(self.patience));
         self.client.get_connection_manager_with_config(config).await
     }
 }
