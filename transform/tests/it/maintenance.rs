@@ -68,8 +68,10 @@ async fn a_crash_anywhere_in_maintenance_loses_nothing_and_counts_nothing_twice(
     let mut judged = Judged::new(BUILT_IN).await;
     judged.world.settings.maintenance = MaintenanceSettings { every: Duration::from_millis(200), kept: KEPT };
     let mut events = airline().into_iter().cycle();
+    judged.publish(events.by_ref().take(2).collect()).await;
     for spot in IN_MAINTENANCE {
         let life = judged.live();
+        judged.settled(&life, spot).await;
         let armed = judged.arm(spot);
         let deadline = Instant::now() + Duration::from_secs(300);
         loop {
@@ -82,11 +84,10 @@ async fn a_crash_anywhere_in_maintenance_loses_nothing_and_counts_nothing_twice(
             }
         }
         life.crash().await;
-        drop(armed);
-        let life = judged.live();
-        judged.settled(&life, spot).await;
-        life.stop().await;
     }
+    let life = judged.live();
+    judged.settled(&life, "in the end").await;
+    life.stop().await;
     judged.verified("in the end").await;
 }
 
