@@ -14,7 +14,6 @@ use deltalake::{
     logstore::{CommitOrBytes, LogStoreRef, get_actions},
     protocol::{DeltaOperation, SaveMode},
 };
-
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,7 +25,7 @@ use crate::{
     kafka::on_own_topic,
     process::{Karat, Said},
     sample::assert_no_difference,
-    wait::{DEADLINE, until_else},
+    wait::{DEADLINE, until, until_else},
 };
 
 /// Everything must be in gold so long after the fault is over. The time after which a dead member is thrown out of its
@@ -260,13 +260,15 @@ async fn door_of(judged: &Judged, doors: &[String]) -> (Karat, Client) {
 /// Publishing that goes on until it is ended.
 pub struct Load {
     is_over: Arc<AtomicBool>,
+    /// Requests that were acknowledged.
+    acknowledged: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<Vec<(u64, Outcome)>>,
 }
 
 impl Load {
     fn start(client: &Client, mut next: u64) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (over, client) = (Arc::clone(&is_over), client.clone());
+        let (is_over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (over, taken, client) = (Arc::clone(&is_over), Arc::clone(&acknowledged), client.clone());
         let task = tokio::spawn(async move {
             let mut told = Vec::new();
             while !over.load(Ordering::Relaxed) {
@@ -274,7 +276,10 @@ impl Load {
                 next += BATCH;
                 let events: Vec<Value> = numbers.clone().map(run_event).collect();
                 let outcome = match answer_of(&client, &events).await {
-                    Some((status, _)) if status.as_u16() == 202 => Outcome::Acknowledged,
+                    Some((status, _)) if status.as_u16() == 202 => {
+                        taken.fetch_add(1, Ordering::Relaxed);
+                        Outcome::Acknowledged
+                    }
                     // The log did not answer: nothing of it may be there, or all of it.
                     _ => Outcome::Unknown,
                 };
@@ -283,7 +288,12 @@ impl Load {
             }
             told
         });
-        Self { is_over, task }
+        Self { is_over, acknowledged, task }
+    }
+
+    /// Waits until some requests are acknowledged.
+    pub async fn is_under_way(&self) {
+        until("events are taken", async || (self.acknowledged.load(Ordering::Relaxed) >= 5).then_some(())).await;
     }
 
     pub async fn end(self) -> Vec<(u64, Outcome)> {

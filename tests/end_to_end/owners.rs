@@ -121,7 +121,7 @@ async fn a_process_that_dies_at_any_point_and_a_door_that_is_killed_lose_and_dou
     }
     fleet.start(0);
     let load = fleet.load();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    load.is_under_way().await;
     fleet.replace_door().await;
     let told = load.end().await;
     fleet.judged.note_all(told);

@@ -47,12 +47,6 @@ pub struct SharedCounts {
 }
 
 impl SharedCounts {
-    /// The same, with so much time for an answer before the server counts as away.
-    #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
-    }
-
     /// Counts on the server at `url` (`redis://` or `redis://:PASSWORD@HOST:PORT/DB`). It need not answer yet.
     ///
     /// # Errors
@@ -67,6 +61,12 @@ impl SharedCounts {
             away_until: Mutex::new(None),
             patience: PATIENCE,
         })
+    }
+
+    /// The same, with so much time for an answer before the server counts as away.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Counts a request; none when the server is away.
