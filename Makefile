@@ -23,11 +23,13 @@ check: ## Compiles everything without linking it
 test: ## Runs every test that needs no service
 	$(CARGO) test --workspace --locked
 
-chaos: ## Random faults under load for MINUTES=2, from SEED if given, with LOG=embedded or kafka; prints a table
+chaos: ## Faults under load for MINUTES=2, from SEED if given, with LOG=embedded or kafka, or LAKE=s3; prints a table
 	$(if $(filter kafka,$(LOG)),trap 'dev/kafka.sh stop' EXIT;) \
+	$(if $(filter s3,$(LAKE)),trap 'dev/services.sh stop' EXIT; bucket=$$(dev/services.sh start s3); export $$bucket;) \
 	KARAT_CHAOS_MINUTES=$(MINUTES) $(if $(SEED),KARAT_SEED=$(SEED)) $(if $(ONLY),KARAT_CHAOS_ONLY=$(ONLY)) \
-	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact \
-	  $(if $(filter kafka,$(LOG)),chaos_on_kafka::chaos_on_kafka,chaos::chaos)
+	  $(CARGO) test --workspace --locked --test end_to_end -- --include-ignored --nocapture --exact \
+	  $(if $(filter s3,$(LAKE)),on_s3::failing_requests_lose_and_double_nothing,$(if \
+	    $(filter kafka,$(LOG)),chaos_on_kafka::chaos_on_kafka,chaos::chaos))
 
 soak: ## Ten commits a second beside maintenance for MINUTES=2; prints what must stay flat
 	KARAT_SOAK_MINUTES=$(MINUTES) \

@@ -54,6 +54,15 @@ pub struct Note {
     pub local: String,
 }
 
+/// The note in the data folder; removed when dropped.
+pub struct NoteFile(PathBuf);
+
+impl Drop for NoteFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
 /// The lock of a data folder; released when dropped, also by a crash.
 pub struct FolderLock(#[allow(dead_code)] File);
 
@@ -185,15 +194,13 @@ impl Instance {
         }
     }
 
-    pub fn leave_note(&self, note: &Note) -> Result<()> {
+    /// Leaves a note for commands, until what it gives is dropped.
+    pub fn leave_note(&self, note: &Note) -> Result<NoteFile> {
         let path = self.note_path();
         let _ = fs::remove_file(&path);
         let mut file = File::options().create_new(true).write(true).mode(0o600).open(&path)?;
-        Ok(file.write_all(&serde_json::to_vec_pretty(note)?)?)
-    }
-
-    pub fn remove_note(&self) {
-        let _ = fs::remove_file(self.note_path());
+        file.write_all(&serde_json::to_vec_pretty(note)?)?;
+        Ok(NoteFile(path))
     }
 
     /// The note of a running instance; none when nobody answers at its address.

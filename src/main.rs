@@ -30,7 +30,10 @@ fn main() -> ExitCode {
             return ExitCode::from(failure::FAILED);
         }
     };
-    match runtime.block_on(commands::run(arguments)) {
+    let ended = runtime.block_on(commands::run(arguments));
+    // What matters was waited for. A question to a broker that does not answer would hold the process for its deadline.
+    runtime.shutdown_background();
+    match ended {
         Ok(code) => code,
         Err(failure) => {
             failure.print();

@@ -4,8 +4,9 @@
 
 mod demo;
 mod notices;
+mod process;
 
-use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
+use std::{net::TcpListener, process::ExitCode, sync::Arc};
 
 use karat_access::Access;
 use karat_api::{
@@ -20,47 +21,34 @@ use karat_http::{ServeSettings, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_transform::worker;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
-use tokio::{
-    sync::{Notify, mpsc, watch},
-    task::JoinSet,
-};
+use tokio::sync::{Notify, mpsc, watch};
 
+use self::process::Work;
 use crate::{
     cli::{InstanceArgs, ServeArgs, UpArgs},
-    failure::{FAILED, Failure, Result},
+    failure::{Failure, Result},
     instance::{Instance, Note},
 };
 
 /// The pipeline whose tables the data routes serve.
 const SERVED_PIPELINE: &str = "etl_runs";
 
-/// Time that the transform role has to commit what it holds after a stop.
-const DRAIN: Duration = Duration::from_secs(30);
-
 /// Runs every role.
 pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
     let instance = Instance::new(&arguments.serve.instance)?;
-    let _lock = instance.lock()?;
-    instance.lake()?.require_usable().await?;
-    let log = instance.log().await?;
-    let process = Process::new();
-    let mut tasks = JoinSet::new();
-    worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
-    if !arguments.without_pipelines {
-        start_transform(&instance, &log, &process, &mut tasks)?;
-    }
-    let served = Server::new(&instance, &arguments.serve, &log, Door::All).await?;
-    let (url, access) = (served.note.url.clone(), served.access.clone());
-    instance.leave_note(&served.note)?;
-    tasks.spawn(served.run(process.stopped()));
-    let shown = if arguments.demo { demo::run(&instance, &access, &url).await } else { demo::welcome(&url) };
-    let result = match shown {
-        Ok(()) => process.wait(&mut tasks).await,
-        Err(failure) => Err(failure),
+    let start = async |work: &mut Work| {
+        work.hold(instance.lock()?);
+        let log = connect(&instance).await?;
+        if !arguments.without_pipelines {
+            start_transform(&instance, &log, work)?;
+        }
+        let served = Server::new(&instance, &arguments.serve, &log, Door::All).await?;
+        let (url, access) = (served.note.url.clone(), served.access.clone());
+        work.keep_until_stopped(instance.leave_note(&served.note)?);
+        work.spawn(served.run(work.stopped()));
+        if arguments.demo { demo::run(&instance, &access, &url).await } else { demo::welcome(&url) }
     };
-    instance.remove_note();
-    let ended = process.end(tasks, result).await;
-    ended.map_err(|failure| failure.with_settings(&arguments.serve.instance.place()))
+    Work::run(start).await.map_err(|failure| failure.with_settings(&arguments.serve.instance.place()))
 }
 
 /// Runs the doors.
@@ -77,45 +65,43 @@ pub async fn api(arguments: ServeArgs) -> Result<ExitCode> {
 pub async fn transform(arguments: InstanceArgs) -> Result<ExitCode> {
     let instance = Instance::new(&arguments)?;
     instance.require_kafka("transform")?;
-    let _lock = instance.lock()?;
-    instance.lake()?.require_usable().await?;
-    let log = instance.log().await?;
-    let process = Process::new();
-    let mut tasks = JoinSet::new();
-    worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
-    start_transform(&instance, &log, &process, &mut tasks)?;
-    let result = process.wait(&mut tasks).await;
-    process.end(tasks, result).await.map_err(|failure| failure.with_settings(&arguments.place()))
+    let start = async |work: &mut Work| {
+        work.hold(instance.lock()?);
+        let log = connect(&instance).await?;
+        start_transform(&instance, &log, work)
+    };
+    Work::run(start).await.map_err(|failure| failure.with_settings(&arguments.place()))
 }
 
 async fn serve_role(arguments: ServeArgs, door: Door, role: &str) -> Result<ExitCode> {
     let instance = Instance::new(&arguments.instance)?;
     instance.require_kafka(role)?;
-    instance.create_folder()?;
-    instance.lake()?.require_usable().await?;
-    let log = instance.log().await?;
-    let process = Process::new();
-    let mut tasks = JoinSet::new();
-    worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
-    let served = Server::new(&instance, &arguments, &log, door).await?;
-    demo::welcome(&served.note.url)?;
-    tasks.spawn(served.run(process.stopped()));
-    let result = process.wait(&mut tasks).await;
-    process.end(tasks, result).await
+    let start = async |work: &mut Work| {
+        instance.create_folder()?;
+        let log = connect(&instance).await?;
+        let served = Server::new(&instance, &arguments, &log, door).await?;
+        demo::welcome(&served.note.url)?;
+        work.spawn(served.run(work.stopped()));
+        Ok(())
+    };
+    Work::run(start).await
 }
 
-fn start_transform(
-    instance: &Instance,
-    log: &Arc<dyn EventLog>,
-    process: &Process,
-    tasks: &mut JoinSet<Result<()>>,
-) -> Result<()> {
+/// The log, with every declared topic, once the lake is known to be there.
+async fn connect(instance: &Instance) -> Result<Arc<dyn EventLog>> {
+    instance.lake()?.require_usable().await?;
+    let log = instance.log().await?;
+    worker::ensure_topics(log.as_ref(), &instance.pipelines).await?;
+    Ok(log)
+}
+
+fn start_transform(instance: &Instance, log: &Arc<dyn EventLog>, work: &mut Work) -> Result<()> {
     let settings = instance.worker(Arc::clone(log))?;
     // Orders come through the log.
     let (_, received) = mpsc::channel(1);
-    let stop = process.stopped();
+    let stop = work.stopped();
     let engine = Engine::new()?;
-    tasks.spawn(async move {
+    work.spawn(async move {
         let worked = engine.handle().spawn(worker::run(settings, stop, received)).await;
         drop(engine);
         Ok(worked??)
@@ -259,69 +245,4 @@ fn instance_secret(instance: &Instance) -> Result<SecretBox<[u8]>> {
     file.write_all(&bytes)?;
     file.sync_all()?;
     Ok(SecretBox::new(Box::new(bytes)))
-}
-
-/// The process: when it stops, and why.
-struct Process {
-    stop: watch::Sender<bool>,
-}
-
-impl Process {
-    fn new() -> Self {
-        Self { stop: watch::channel(false).0 }
-    }
-
-    fn stopped(&self) -> watch::Receiver<bool> {
-        self.stop.subscribe()
-    }
-
-    /// Waits for a signal, or for the first task that ends.
-    async fn wait(&self, tasks: &mut JoinSet<Result<()>>) -> Result<()> {
-        tokio::select! {
-            signal = signal() => {
-                tracing::info!(signal, "stopping");
-                Ok(())
-            }
-            Some(ended) = tasks.join_next() => match ended? {
-                Ok(()) => Err(Failure::new(FAILED, "a role ended by itself")),
-                Err(failure) => Err(failure),
-            },
-        }
-    }
-
-    /// Stops every task and waits for them; a second signal, or the deadline, ends the process at once.
-    async fn end(self, mut tasks: JoinSet<Result<()>>, mut result: Result<()>) -> Result<ExitCode> {
-        let _ = self.stop.send(true);
-        let drained = async {
-            while let Some(ended) = tasks.join_next().await {
-                if let (Ok(()), Ok(Err(failure))) = (&result, ended) {
-                    result = Err(failure);
-                }
-            }
-        };
-        let is_drained = tokio::select! {
-            () = drained => true,
-            _ = signal() => false,
-            () = tokio::time::sleep(DRAIN) => false,
-        };
-        if !is_drained {
-            tracing::warn!("stopped before everything was drained; nothing is lost, the next start goes on from here");
-            return Ok(ExitCode::from(130));
-        }
-        result.map(|()| ExitCode::SUCCESS)
-    }
-}
-
-async fn signal() -> &'static str {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = tokio::signal::ctrl_c() => "SIGINT",
-        },
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
-            "SIGINT"
-        }
-    }
 }

@@ -11,13 +11,13 @@ use deltalake::{
         Action, Add, Metadata, Remove, Transaction,
         transaction::{CommitData, TransactionError},
     },
-    logstore::{CommitOrBytes, LogStoreRef, get_actions},
+    logstore::{CommitOrBytes, LogStoreRef, ObjectStoreRef, get_actions},
     protocol::{DeltaOperation, SaveMode},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{ObjectStoreExt, path::Path};
 
-use crate::{Error, Result};
+use crate::{Error, Result, table::hash_of_parts};
 
 /// A position recorded in a commit: the application and its version, such as `karat.events/3` = next offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,10 +53,34 @@ impl Committed {
 /// a smaller one.
 const NUM_ACTIONS: &str = "karatActions";
 
+/// At the end of the first line: checksum of all other bytes of the commit. One in which a digit was altered parses, and would
+/// read as another position or file.
+const HASH: &str = r#","karatHash":""#;
+const HASH_LENGTH: usize = 16;
+const END: &str = r#""}}"#;
+
+/// The commit with its checksum; as it is when its first line is not as expected.
+fn with_hash(bytes: Bytes) -> Bytes {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let (first, rest) = bytes.split_at(end);
+    let Some(first) = first.strip_suffix(b"}}") else { return bytes };
+    let (before, after) = ([first, HASH.as_bytes()].concat(), [END.as_bytes(), rest].concat());
+    let hash = hash_of_parts(&[&before, &after]);
+    [&before[..], hash.as_bytes(), &after].concat().into()
+}
+
+/// Whether the bytes are those that were written; true of a commit that does not say, as of other engines.
+fn is_as_written(bytes: &[u8]) -> bool {
+    let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
+    let place = bytes[..end].windows(HASH.len()).rposition(|part| part == HASH.as_bytes());
+    let Some((before, rest)) = place.map(|place| bytes.split_at(place + HASH.len())) else { return true };
+    rest.split_at_checked(HASH_LENGTH).is_some_and(|(said, after)| said == hash_of_parts(&[before, after]).as_bytes())
+}
+
 /// Parses a commit file.
 ///
 /// # Errors
-/// [`Error::Damaged`] when it is empty, torn, or does not parse.
+/// [`Error::Damaged`] when it is empty, torn or altered, or does not parse.
 pub(crate) fn parse(table: &str, version: u64, bytes: &Bytes) -> Result<Vec<Action>> {
     let damaged = |reason: String| Error::Damaged {
         table: table.to_owned(),
@@ -76,12 +100,15 @@ pub(crate) fn parse(table: &str, version: u64, bytes: &Bytes) -> Result<Vec<Acti
         Some(said) if said != actions.len() as u64 => {
             Err(damaged(format!("the commit file is torn: it should have {said} lines and has {}", actions.len())))
         }
+        _ if !is_as_written(bytes) => {
+            Err(damaged("the commit file was altered: its bytes are not those that were written".to_owned()))
+        }
         _ => Ok(actions),
     }
 }
 
-/// Whether a commit file has all the lines that it says it has, without parsing them: for commits that somebody else parses,
-/// who would take an empty or a shortened one for whole.
+/// Whether a commit file has the lines that it says it has, without parsing them: for commits that somebody else parses,
+/// who would take an empty, a shortened or an altered one for whole.
 ///
 /// # Errors
 /// [`Error::Damaged`] when it has not.
@@ -90,7 +117,8 @@ pub(crate) fn require_whole(table: &str, version: u64, bytes: &Bytes) -> Result<
     let first: serde_json::Value =
         lines().next().and_then(|line| serde_json::from_slice(line).ok()).unwrap_or_default();
     let said = first["commitInfo"][NUM_ACTIONS].as_u64();
-    if bytes.is_empty() || said.is_some_and(|said| said != lines().count() as u64) {
+    let is_torn = said.is_some_and(|said| said != lines().count() as u64);
+    if bytes.is_empty() || is_torn || !is_as_written(bytes) {
         // Says in words what is wrong.
         return parse(table, version, bytes).map(drop);
     }
@@ -138,9 +166,8 @@ impl Entry<'_> {
             ("isBlindAppend".to_owned(), is_append.into()),
             (NUM_ACTIONS.to_owned(), num_actions.into()),
         ]);
-        CommitData::new(actions, operation, metadata, transactions)
-            .get_bytes()
-            .map_err(|error| Error::storage(self.table, error))
+        let bytes = CommitData::new(actions, operation, metadata, transactions).get_bytes();
+        bytes.map(with_hash).map_err(|error| Error::storage(self.table, error))
     }
 }
 
@@ -158,10 +185,10 @@ const IN_FLIGHT: usize = 16;
 ///
 /// # Errors
 /// [`Error::CleanedUp`].
-async fn require_present(log: &LogStoreRef, entry: &Entry<'_>) -> Result<()> {
+async fn require_present(files: &ObjectStoreRef, entry: &Entry<'_>) -> Result<()> {
     let now_ms = crate::table::now_ms();
     let old = entry.adds.iter().filter(|add| now_ms - add.modification_time >= YOUNG_MS);
-    let looked: Vec<_> = old.map(|add| is_present(log.object_store(None), add.path.clone())).collect();
+    let looked: Vec<_> = old.map(|add| is_present(Arc::clone(files), add.path.clone())).collect();
     let mut looked = stream::iter(looked).buffer_unordered(IN_FLIGHT);
     while let Some((file, is_present)) = looked.try_next().await? {
         if !is_present {
@@ -171,7 +198,7 @@ async fn require_present(log: &LogStoreRef, entry: &Entry<'_>) -> Result<()> {
     Ok(())
 }
 
-async fn is_present(store: Arc<dyn ObjectStore>, file: String) -> Result<(String, bool)> {
+async fn is_present(store: ObjectStoreRef, file: String) -> Result<(String, bool)> {
     let path = Path::parse(&file).map_err(object_store::Error::from)?;
     match store.head(&path).await {
         Ok(_) => Ok((file, true)),
@@ -180,18 +207,19 @@ async fn is_present(store: Arc<dyn ObjectStore>, file: String) -> Result<(String
     }
 }
 
-/// Writes `entry` as the version after `base`.
+/// Writes `entry`, whose files are in `files`, as the version after `base`.
 ///
 /// When that version is taken: by the same positions, the commit had landed; by others, the result depends on
 /// `may_follow_others` (parallel appends to bronze) or is [`Error::Fenced`]. A failed write leaves the outcome unknown,
 /// so the log is read before it is tried again.
 pub(crate) async fn write(
     log: &LogStoreRef,
+    files: &ObjectStoreRef,
     base: u64,
     entry: &Entry<'_>,
     may_follow_others: bool,
 ) -> Result<Committed> {
-    require_present(log, entry).await?;
+    require_present(files, entry).await?;
     let bytes = entry.bytes()?;
     let mut version = base + 1;
     let mut failures = 0;
@@ -262,4 +290,58 @@ fn fenced(entry: &Entry<'_>, expected: u64, found: &str) -> Error {
 
 fn transaction_error(error: TransactionError) -> deltalake::DeltaTableError {
     error.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit() -> Bytes {
+        let transactions = [TransactionId::new("topic/0", 41)];
+        let entry = Entry {
+            table: "bronze.t",
+            partition_by: &[],
+            adds: &[],
+            removes: Vec::new(),
+            metadata: None,
+            transactions: &transactions,
+        };
+        entry.bytes().unwrap()
+    }
+
+    #[test]
+    fn a_commit_reads_as_it_was_written_and_its_checksum_is_in_its_first_line() {
+        let bytes = commit();
+        assert!(bytes.starts_with(b"{\"commitInfo\":") && bytes.split(|byte| *byte == b'\n').count() == 2);
+        assert_eq!(parse("bronze.t", 1, &bytes).unwrap().len(), 2);
+        require_whole("bronze.t", 1, &bytes).unwrap();
+        assert_eq!(transactions(&bytes), [TransactionId::new("topic/0", 41)]);
+        let first: serde_json::Value =
+            serde_json::from_slice(bytes.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+        assert_eq!(first["commitInfo"]["karatHash"].as_str().unwrap().len(), HASH_LENGTH);
+    }
+
+    #[test]
+    fn every_altered_byte_of_a_commit_is_damage_unless_it_hides_the_checksum() {
+        let whole = commit();
+        let name = HASH.as_bytes();
+        let hidden = whole.windows(name.len()).position(|bytes| bytes == name).unwrap();
+        for place in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.to_vec();
+                bytes[place] ^= 1 << bit;
+                let bytes = Bytes::from(bytes);
+                let is_hidden = (hidden..hidden + name.len()).contains(&place);
+                assert!(parse("bronze.t", 1, &bytes).is_err() || is_hidden, "byte {place}, bit {bit}");
+                assert!(require_whole("bronze.t", 1, &bytes).is_err() || is_hidden, "byte {place}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_without_a_checksum_is_taken_as_it_is() {
+        let bytes = Bytes::from_static(br#"{"txn":{"appId":"topic/0","version":41}}"#);
+        assert_eq!(parse("bronze.t", 1, &bytes).unwrap().len(), 1);
+        require_whole("bronze.t", 1, &bytes).unwrap();
+    }
 }

@@ -104,7 +104,13 @@ mod armed {
     pub(super) fn pass(stage: Stage, path: &str) -> io::Result<()> {
         let fails = |fault: &Fault| fault.hits(stage, path).then(|| io::Error::from_raw_os_error(fault.error));
         let armed = ARMED.lock().iter().find_map(|fault| fails(fault));
-        match armed.or_else(|| OF_THE_PROCESS.as_ref().and_then(fails)) {
+        let of_the_process = || {
+            let error = OF_THE_PROCESS.as_ref().and_then(fails)?;
+            // Whoever started the process waits for it.
+            tracing::warn!(?stage, path, %error, "made to fail");
+            Some(error)
+        };
+        match armed.or_else(of_the_process) {
             Some(error) => Err(error),
             None => Ok(()),
         }

@@ -16,12 +16,18 @@ use deltalake::{
 };
 use object_store::ObjectStoreExt;
 
-use crate::{Error, Result, table::DataFile};
+use crate::{
+    Error, Result,
+    table::{DataFile, hash_of},
+};
 
 /// Rows a batch: large enough that per-batch costs vanish, small enough for caches.
 const BATCH_ROWS: usize = 64 * 1024;
 
 /// Reads the columns of `schema` from one data file, partition columns included; missing columns are NULL.
+///
+/// # Errors
+/// [`Error::Damaged`] when its bytes are not those that were written, which its commit has a checksum of.
 pub async fn read_file(
     table: &str,
     store: &ObjectStoreRef,
@@ -32,9 +38,13 @@ pub async fn read_file(
     let damaged = |reason: String| Error::Damaged { table: table.to_owned(), file: add.path.clone(), reason };
     let path = Path::parse(&add.path).map_err(|error| damaged(error.to_string()))?;
     let bytes = store.get(&path).await?.bytes().await?;
+    let hash = file.hash().map(str::to_owned);
     let (schema, add, table) = (schema.clone(), Arc::clone(add), table.to_owned());
     tokio::task::spawn_blocking(move || {
         let damaged = |reason: String| Error::Damaged { table: table.clone(), file: add.path.clone(), reason };
+        if hash.is_some_and(|written| written != hash_of(&bytes)) {
+            return Err(damaged("the bytes are not those that were written".to_owned()));
+        }
         let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|error| damaged(error.to_string()))?;
         let wanted = |name: &str| schema.field_with_name(name).is_ok();
         let file_fields = builder.schema().fields().clone();

@@ -45,7 +45,8 @@ use self::store::S3Store;
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one request is tried again, before the error is the caller's: who then waits, says so, and begins anew.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-const RETRIES: usize = 10;
+/// More than fit into that time, whatever the pauses.
+const RETRIES: usize = 1_000;
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Threads for requests: they wait, and copy and sign what goes over the wire.
 const THREADS: usize = 2;

@@ -1,5 +1,6 @@
 //! One Delta table, held open by its writer or reader.
 
+mod checkpoint;
 mod file;
 mod follow;
 mod merged;
@@ -11,30 +12,27 @@ use std::{
 };
 
 use deltalake::{
-    BlindDeltaTable, DeltaTable, Path,
+    DeltaTable, Path,
     arrow::{
         array::RecordBatch,
         datatypes::{DataType, Schema, SchemaRef},
     },
     datafusion::catalog::TableProvider,
     kernel::{Add, Metadata, MetadataExt, Remove, StructType, engine::arrow_conversion::TryIntoKernel},
-    logstore::LogStoreRef,
+    logstore::{LogStoreRef, ObjectStoreRef},
     operations::create::CreateBuilder,
 };
 use object_store::ObjectStoreExt;
 use url::Url;
 
-pub(crate) use self::file::{HASH_TAG, hash_of};
-pub use self::{file::DataFile, staging::Staging};
+pub(crate) use self::file::{HASH_TAG, hash_of, hash_of_parts};
+pub use self::{checkpoint::checkpoint_at, file::DataFile, staging::Staging};
 use crate::{
     Error, Result,
     commit::{self, Committed, Entry, TransactionId},
     crash,
     read::read_file,
 };
-
-/// Versions between log checkpoints.
-const CHECKPOINT_EVERY: u64 = 500;
 
 /// What a table should be when it is created.
 #[derive(Debug, Clone)]
@@ -90,7 +88,8 @@ pub struct Table {
     file_schema: SchemaRef,
     stats_columns: Vec<String>,
     partition_by: Vec<String>,
-    blind: BlindDeltaTable,
+    url: Url,
+    metadata: Metadata,
     log: LogStoreRef,
     version: u64,
     files: BTreeMap<String, DataFile>,
@@ -151,16 +150,16 @@ impl Table {
             files.insert(add.path.clone(), DataFile::from(add));
         }
         let version = state.version();
-        let blind = BlindDeltaTable::try_new_with_log_store(log.clone()).await.map_err(wrap)?;
-        let stats = blind.metadata().configuration().get("delta.dataSkippingStatsColumns").cloned();
-        let schema = blind.arrow_schema().map_err(wrap)?;
+        let (metadata, schema) = (state.metadata().clone(), state.snapshot().arrow_schema());
+        let stats = metadata.configuration().get("delta.dataSkippingStatsColumns").cloned();
         let mut opened = Self {
             name: name.to_owned(),
             schema: schema.clone(),
             file_schema: schema.clone(),
             stats_columns: stats.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect(),
-            partition_by: blind.metadata().partition_columns().to_vec(),
-            blind,
+            partition_by: metadata.partition_columns().to_vec(),
+            url: url.clone(),
+            metadata,
             log,
             version,
             files,
@@ -184,7 +183,7 @@ impl Table {
 
     /// Where the table is.
     pub fn url(&self) -> &Url {
-        self.blind.table_url()
+        &self.url
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -197,7 +196,7 @@ impl Table {
 
     /// When the table was made, milliseconds since 1970 UTC, if that is known: other writers need not say it.
     pub(crate) fn created_ms(&self) -> Option<i64> {
-        self.blind.metadata().created_time()
+        self.metadata.created_time()
     }
 
     /// The files of this version, by path.
@@ -237,7 +236,7 @@ impl Table {
     pub fn staging(&self) -> Staging {
         Staging {
             table: self.name.clone(),
-            url: self.blind.table_url().clone(),
+            url: self.url.clone(),
             store: self.log.object_store(None),
             file_schema: self.file_schema.clone(),
             stats_columns: self.stats_columns.clone(),
@@ -270,9 +269,11 @@ impl Table {
             metadata: None,
             transactions: positions,
         };
-        crash::point(self.blind.table_url(), "commit.before").await;
-        let committed = commit::write(&self.log, self.version, &entry, self.may_follow_others).await?;
-        crash::point(self.blind.table_url(), "commit.after").await;
+        crash::point(&self.url, "commit.before").await;
+        let committed =
+            commit::write(&self.log, &self.log.object_store(None), self.version, &entry, self.may_follow_others)
+                .await?;
+        crash::point(&self.url, "commit.after").await;
         if self.last_checkpoint().await? >= Some(committed.version()) {
             return self.found_again(&added, positions, committed.version()).await;
         }
@@ -305,9 +306,9 @@ impl Table {
             metadata: None,
             transactions: &[],
         };
-        crash::point(self.blind.table_url(), "exchange.before").await;
-        let committed = commit::write(&self.log, self.version, &entry, false).await?;
-        crash::point(self.blind.table_url(), "exchange.after").await;
+        crash::point(&self.url, "exchange.before").await;
+        let committed = commit::write(&self.log, &self.log.object_store(None), self.version, &entry, false).await?;
+        crash::point(&self.url, "exchange.after").await;
         replaced.iter().for_each(|path| drop(self.files.remove(path)));
         self.files.extend(added.into_iter().map(|file| (file.path().to_owned(), file)));
         self.version = committed.version();
@@ -337,6 +338,18 @@ impl Table {
         added: Vec<DataFile>,
         positions: &[TransactionId],
     ) -> Result<Committed> {
+        let files = self.log.object_store(None);
+        self.replace_all_from(&files, schema, added, positions).await
+    }
+
+    /// The same, with files that are not beside the log of this table, but in `files`.
+    pub(crate) async fn replace_all_from(
+        &mut self,
+        files: &ObjectStoreRef,
+        schema: &SchemaRef,
+        added: Vec<DataFile>,
+        positions: &[TransactionId],
+    ) -> Result<Committed> {
         let names = |schema: &SchemaRef| -> Vec<_> {
             schema.fields().iter().map(|field| (field.name().clone(), field.data_type().clone())).collect()
         };
@@ -351,9 +364,9 @@ impl Table {
             metadata,
             transactions: positions,
         };
-        crash::point(self.blind.table_url(), "replace.before").await;
-        let committed = commit::write(&self.log, self.version, &entry, false).await?;
-        crash::point(self.blind.table_url(), "replace.after").await;
+        crash::point(&self.url, "replace.before").await;
+        let committed = commit::write(&self.log, files, self.version, &entry, false).await?;
+        crash::point(&self.url, "replace.after").await;
         removed.iter().for_each(|path| drop(self.files.remove(path)));
         self.files.extend(added.into_iter().map(|file| (file.path().to_owned(), file)));
         self.version = committed.version();
@@ -367,7 +380,7 @@ impl Table {
     fn metadata_with(&self, schema: &SchemaRef) -> Result<Metadata> {
         let invalid = |reason: String| Error::Schema { table: self.name.clone(), reason };
         let schema: StructType = schema.as_ref().try_into_kernel().map_err(|error| invalid(error.to_string()))?;
-        let metadata = self.blind.metadata().clone();
+        let metadata = self.metadata.clone();
         metadata.with_schema(&schema).map_err(|error| invalid(error.to_string()))
     }
 
@@ -394,27 +407,9 @@ impl Table {
         table.table_provider().await.map_err(|source| Error::storage(&self.name, source))
     }
 
-    /// Writes a log checkpoint at this version when one is due, beside the caller: what opening the table has to read
-    /// stays bounded, and no commit waits for it. Tables of one age are due at different versions. A failure is logged;
-    /// the next one that is due covers it.
-    pub fn checkpoint_when_due(&self) {
-        let shift = xxhash_rust::xxh3::xxh3_64(self.name.as_bytes()) % CHECKPOINT_EVERY;
-        if self.version == 0 || !(self.version + shift).is_multiple_of(CHECKPOINT_EVERY) {
-            return;
-        }
-        let (name, url, version) = (self.name.clone(), self.blind.table_url().clone(), self.version);
-        tokio::spawn(async move {
-            crash::point(&url, "checkpoint.before").await;
-            if let Err(error) = checkpoint_at(&url, version).await {
-                tracing::warn!(table = name, version, %error, "the log checkpoint was not written");
-            }
-            crash::point(&url, "checkpoint.after").await;
-        });
-    }
-
     /// Where the file `path` of this table is, for messages.
     pub fn location_of(&self, path: &str) -> Path {
-        Path::from(format!("{}/{path}", self.blind.table_url()))
+        Path::from(format!("{}/{path}", self.url))
     }
 }
 
@@ -422,13 +417,6 @@ impl Table {
 pub(crate) fn file_schema_of(schema: &SchemaRef, partition_by: &[String]) -> SchemaRef {
     let fields = schema.fields().iter().filter(|field| !partition_by.contains(field.name()));
     Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>()))
-}
-
-/// Writes a log checkpoint at `version` of the table at `url`.
-pub async fn checkpoint_at(url: &Url, version: u64) -> Result<()> {
-    let written =
-        deltalake::checkpoints::create_checkpoint_from_table_url_and_cleanup(url.clone(), version, Some(false), None);
-    written.await.map_err(|source| Error::storage(url.as_str(), source))
 }
 
 async fn create(log: LogStoreRef, spec: &TableSpec) -> Result<()> {
@@ -440,8 +428,9 @@ async fn create(log: LogStoreRef, spec: &TableSpec) -> Result<()> {
         .map_err(|error| Error::Schema { table: spec.name.clone(), reason: error.to_string() })?;
     let mut properties = vec![
         ("delta.appendOnly".to_owned(), Some(spec.append_only.to_string())),
-        // A log checkpoint lists each file that was removed within this time: of a week, the default, there are millions.
-        ("delta.deletedFileRetentionDuration".to_owned(), Some("interval 1 hour".to_owned())),
+        // A log checkpoint lists each file that was removed within this time: of a week, the default, there are millions. It is
+        // for the cleaning of other engines, and Karat cleans by what its kept versions need.
+        ("delta.deletedFileRetentionDuration".to_owned(), Some("interval 1 minute".to_owned())),
     ];
     if !spec.stats_columns.is_empty() {
         properties.push(("delta.dataSkippingStatsColumns".to_owned(), Some(spec.stats_columns.join(","))));

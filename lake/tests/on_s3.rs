@@ -183,6 +183,7 @@ fn whatever_becomes_of_requests_each_commit_lands_once() {
             Weather::LosesAnswers { one_in: 2 },
             Weather::Resets { one_in: 4 },
             Weather::CutsReads { one_in: 4 },
+            Weather::CarriesOutLate(Duration::from_millis(250)),
             Weather::Slow(Duration::from_millis(20)),
             Weather::Storm { one_in: 3 },
         ] {
@@ -220,6 +221,42 @@ fn whatever_becomes_of_requests_each_commit_lands_once() {
             }
         }
         assert!(!epochs.put(&epoch(3, 4)).await.unwrap());
+    });
+}
+
+/// How long a writer of a commit lives, and how much later its requests come to the bucket.
+const LIFE: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_commit_that_lands_after_its_writer_is_gone_is_found_and_one_that_comes_too_late_changes_nothing() {
+    on_s3(async |world, lake| {
+        let spec = spec(false);
+        for is_waited_for in [true, false] {
+            let mut table = lake.open_or_create(&spec).await.unwrap();
+            let (version, value) = (table.version(), if is_waited_for { 1 } else { 2 });
+            let (first, late) = (world.door.failed(), world.door.came_late());
+            world.door.set(Weather::CarriesOutLate(LATE));
+            let (batch, positions) = ([rows(&[value])], [TransactionId::new("t", value)]);
+            let ended = tokio::time::timeout(LIFE, table.append(&batch, &positions)).await;
+            assert!(ended.is_err() && world.door.failed() > first, "{ended:?}");
+            world.door.set(Weather::Fair);
+            let all_came = async || {
+                let sent = world.door.failed() - first;
+                while world.door.came_late() - late < sent {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            if is_waited_for {
+                all_came().await;
+            }
+            // The worker opens the table again, and commits what is not there.
+            commit_once(&lake, &mut None, &spec, value).await;
+            all_came().await;
+            let table = lake.open(&spec.name).await.unwrap();
+            assert_eq!(values(&table).await, (1..=value).collect::<Vec<_>>());
+            assert_eq!(table.version(), version + 1);
+        }
     });
 }
 

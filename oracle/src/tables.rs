@@ -114,7 +114,8 @@ pub(crate) async fn compare_positions(lake: &Lake, table: &str, verdict: &mut Ve
     Ok(())
 }
 
-/// Of the places of each event exactly one is in silver or in quarantine; every row there has a place in bronze.
+/// Of the places of each event exactly one is in silver or in quarantine, and not in both; every row there has a place in
+/// bronze. One record may feed several tables of silver.
 pub(crate) async fn compare_refined(
     lake: &Lake,
     watched: &Watched,
@@ -122,21 +123,26 @@ pub(crate) async fn compare_refined(
     verdict: &mut Verdict,
 ) -> Result<(), Error> {
     let mut refined: BTreeSet<Place> = BTreeSet::new();
+    let mut twice = |place: Place, table: &str| {
+        verdict.duplicated.push(format!("partition {} offset {}: twice in `{table}`", place.0, place.1));
+    };
     for table in &watched.silver {
         let mut of_table = BTreeSet::new();
         for rows in read(lake, table, &[("_partition", DataType::Int32), ("_offset", DataType::Int64)]).await? {
-            for place in places(&rows) {
-                if !of_table.insert(place) {
-                    verdict.duplicated.push(format!("partition {} offset {}: twice in `{table}`", place.0, place.1));
-                }
-            }
+            places(&rows).into_iter().filter(|place| !of_table.insert(*place)).for_each(|place| twice(place, table));
         }
         refined.extend(of_table);
     }
-    let quarantined = read(lake, &watched.quarantine, &[("partition", DataType::Int32), ("offset", DataType::Int64)]);
-    for rows in quarantined.await? {
-        refined.extend(places(&rows));
+    let mut put_aside = BTreeSet::new();
+    let columns = [("partition", DataType::Int32), ("offset", DataType::Int64)];
+    for rows in read(lake, &watched.quarantine, &columns).await? {
+        let again = places(&rows).into_iter().filter(|place| !put_aside.insert(*place));
+        again.for_each(|place| twice(place, &watched.quarantine));
     }
+    for (partition, offset) in refined.intersection(&put_aside) {
+        verdict.duplicated.push(format!("partition {partition} offset {offset}: in silver and in quarantine"));
+    }
+    refined.extend(put_aside);
     let strangers = refined.iter().filter(|place| !bronze.places.contains_key(*place));
     verdict.wrong.extend(strangers.map(|place| format!("partition {} offset {}: not in bronze", place.0, place.1)));
     for (event, places) in &bronze.events {

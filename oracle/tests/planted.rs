@@ -180,6 +180,15 @@ async fn a_silver_row_that_is_there_twice_is_a_duplicate_wherever_it_came_from()
 }
 
 #[tokio::test]
+async fn a_place_that_is_put_aside_twice_or_is_in_silver_too_is_a_duplicate() {
+    for offset in [EVENTS - 1, 3] {
+        let mut world = World::new().await;
+        world.quarantine.append(&[places(QUARANTINE, &[offset])], &[]).await.unwrap();
+        assert_eq!(world.counts().await, (0, 1, 0), "{offset}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_event_that_is_there_is_too_many_and_one_without_an_answer_may_be_there_once() {
     for (outcome, duplicated) in [(Outcome::Refused, 1), (Outcome::Unknown, 0)] {
         let mut world = World::new().await;

@@ -23,13 +23,6 @@ async fn answer(answer: Response) -> (StatusCode, Value) {
     (status, body)
 }
 
-/// Publishes events and gives what their receipt says when they are in gold.
-async fn arrive(client: &Client, events: &[Value]) -> Value {
-    let (status, body) = answer(client.publish(events, "?wait=gold").await.unwrap()).await;
-    assert_eq!(status, StatusCode::OK, "{body}");
-    client.data(&format!("/api/v1/receipts/{}", body["data"]["receipt"].as_str().unwrap())).await
-}
-
 fn with_data(number: u64, field: &str, value: Value) -> Value {
     let mut event = run_event(number);
     event["data"][field] = value;
@@ -117,7 +110,7 @@ async fn bad_requests_get_clear_answers_and_harm_nothing() {
         with_data(30_003, "finished_at", json!("9999-12-31T23:59:59Z")),
         with_data(30_004, "started_at", json!("1979-01-01T00:00:00Z")),
     ];
-    let receipt = arrive(&client, &late).await;
+    let receipt = client.arrive(&late, "gold").await;
     assert_eq!((&receipt["state"], &receipt["quarantined"]), (&"quarantined".into(), &2.into()), "{receipt}");
     let reasons = "SELECT ce_id, rules FROM quarantine.etl_runs ORDER BY ce_id";
     let reasons = folder.run(&["query", reasons, "--format", "json"]).await.json();
@@ -129,7 +122,7 @@ async fn bad_requests_get_clear_answers_and_harm_nothing() {
     // Of a batch in part: what others sent between its records does not count.
     let mixed =
         [run_event(0), run_event(1), with_data(30_005, "started_at", json!("1979-01-01T00:00:00Z")), run_event(2)];
-    let (receipt, beside) = tokio::join!(arrive(&client, &mixed), arrive(&client, &late[..1]));
+    let (receipt, beside) = tokio::join!(client.arrive(&mixed, "gold"), client.arrive(&late[..1], "gold"));
     assert_eq!(
         (&receipt["state"], &receipt["records"], &receipt["quarantined"]),
         (&"gold".into(), &4.into(), &1.into())

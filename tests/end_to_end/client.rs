@@ -64,6 +64,22 @@ impl Client {
         request.header("content-type", "application/x-ndjson").body(lines).send().await
     }
 
+    /// Publishes events that must all be taken, and waits until a layer has them; what their receipt says then.
+    pub async fn arrive(&self, events: &[Value], layer: &str) -> Value {
+        let answer = self.publish(events, &format!("?wait={layer}")).await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        // The door waits for half a minute; a busy machine may take longer.
+        assert!(status == StatusCode::OK || status == StatusCode::ACCEPTED, "{status} {text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let receipt = format!("/api/v1/receipts/{}", answer["data"]["receipt"].as_str().unwrap());
+        until(&format!("the events are in {layer}"), async || {
+            let receipt = self.data(&receipt).await;
+            let state = receipt["state"].as_str().unwrap();
+            (state == layer || state == "gold" || state == "quarantined").then_some(receipt)
+        })
+        .await
+    }
+
     /// Waits until the process answers that it is ready.
     pub async fn ready(&self) {
         until("the instance is ready", async || {

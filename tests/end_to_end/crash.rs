@@ -9,9 +9,10 @@ use crate::{
 
 const KILLS: u64 = 4;
 
-/// Where the process aborts, in the order of an event's life. Passings are counted from the start of the process.
+/// Where the process aborts, in the order of an event's life, and then of maintenance. Passings are counted from the start of
+/// the process.
 #[cfg(debug_assertions)]
-const POINTS: [&str; 8] = [
+const POINTS: [&str; 10] = [
     "file.after@bronze:2",
     "commit.after@bronze:2",
     "bronze.told:2",
@@ -20,6 +21,8 @@ const POINTS: [&str; 8] = [
     "step.committed:2",
     "step.published:2",
     "step.applied:2",
+    "clean.files@gold",
+    "checkpoint.after",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,11 +46,12 @@ async fn a_process_that_dies_at_any_point_loses_nothing_and_counts_nothing_twice
     let mut judged = Judged::new().await;
     for (round, spot) in POINTS.iter().enumerate() {
         let variables = [("KARAT_CRASH_AT", *spot)];
-        let words = ["up", "--listen", "127.0.0.1:0"];
+        // Maintenance runs every two seconds.
+        let words = ["up", "--listen", "127.0.0.1:0", "--keep-versions", "12"];
         let mut karat = judged.folder.start_with(&format!("point-{round}"), &words, &variables);
         let client = Client::new(&karat.url().await, &judged.key);
         let publishing = publish_until_gone(client, judged.next);
-        let told = tokio::time::timeout(Duration::from_secs(60), publishing).await;
+        let told = tokio::time::timeout(Duration::from_secs(120), publishing).await;
         let told = told.unwrap_or_else(|_| panic!("nothing passed `{spot}`"));
         judged.note_all(told);
         karat.ended().await;

@@ -4,10 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     time::{Duration, Instant},
 };
 
@@ -21,18 +17,19 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     client::{Client, run_event},
-    judged::{BATCH, Judged, answer_of},
+    judged::{BATCH, Judged},
     kafka::on_own_topic,
+    load::Load,
     process::{Karat, Said},
     sample::assert_no_difference,
-    wait::{DEADLINE, until, until_else},
+    wait::{DEADLINE, until_else},
 };
 
 /// Everything must be in gold so long after the fault is over. The time after which a dead member is thrown out of its
 /// group is in it.
 const LONGEST_DRAIN: Duration = DEADLINE;
 
-const PARTITIONS: u32 = 8;
+pub const PARTITIONS: u32 = 8;
 
 /// How long a group waits for a silent member: the shortest that brokers allow.
 pub const SESSION: Duration = Duration::from_secs(6);
@@ -170,7 +167,7 @@ impl Fleet {
 
     /// Publishes until it is ended, whatever the answers.
     pub fn load(&self) -> Load {
-        Load::start(&self.client, self.judged.next)
+        Load::whatever_the_answers(&self.client, self.judged.next)
     }
 
     /// The next events, so many that each partition gets some. That they are in gold says of each partition that what came
@@ -255,49 +252,4 @@ async fn door_of(judged: &Judged, doors: &[String]) -> (Karat, Client) {
     let mut ingest = judged.folder.start_with("ingest", &words, &LOG);
     let client = Client::new(&ingest.url().await, &judged.key);
     (ingest, client)
-}
-
-/// Publishing that goes on until it is ended.
-pub struct Load {
-    is_over: Arc<AtomicBool>,
-    /// Requests that were acknowledged.
-    acknowledged: Arc<AtomicU64>,
-    task: tokio::task::JoinHandle<Vec<(u64, Outcome)>>,
-}
-
-impl Load {
-    fn start(client: &Client, mut next: u64) -> Self {
-        let (is_over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (over, taken, client) = (Arc::clone(&is_over), Arc::clone(&acknowledged), client.clone());
-        let task = tokio::spawn(async move {
-            let mut told = Vec::new();
-            while !over.load(Ordering::Relaxed) {
-                let numbers = next..next + BATCH;
-                next += BATCH;
-                let events: Vec<Value> = numbers.clone().map(run_event).collect();
-                let outcome = match answer_of(&client, &events).await {
-                    Some((status, _)) if status.as_u16() == 202 => {
-                        taken.fetch_add(1, Ordering::Relaxed);
-                        Outcome::Acknowledged
-                    }
-                    // The log did not answer: nothing of it may be there, or all of it.
-                    _ => Outcome::Unknown,
-                };
-                told.extend(numbers.map(|number| (number, outcome)));
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            told
-        });
-        Self { is_over, acknowledged, task }
-    }
-
-    /// Waits until some requests are acknowledged.
-    pub async fn is_under_way(&self) {
-        until("events are taken", async || (self.acknowledged.load(Ordering::Relaxed) >= 5).then_some(())).await;
-    }
-
-    pub async fn end(self) -> Vec<(u64, Outcome)> {
-        self.is_over.store(true, Ordering::Relaxed);
-        self.task.await.unwrap()
-    }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     client::{Client, run_event},
     judged::Judged,
-    process::Said,
+    process::{PASSWORD, Said},
     wait::until,
 };
 
@@ -36,8 +36,7 @@ async fn filled() -> Judged {
 async fn publish(judged: &mut Judged, client: &Client) {
     let numbers = judged.next..judged.next + EVENTS;
     let events: Vec<Value> = numbers.clone().map(run_event).collect();
-    let answer = client.publish(&events, "?wait=gold").await.unwrap();
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    client.arrive(&events, "gold").await;
     judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
 }
 
@@ -95,7 +94,7 @@ enum How {
 }
 
 impl Planted {
-    /// Damages the file; returns its path below the table.
+    /// Damages the file; returns the path below the table of the file that a check names: of a checkpoint that is gone, the hint.
     fn plant(self, lake: &Path) -> String {
         let folder = lake.join(self.table.replacen('.', "/", 1));
         let commits = files(&folder.join("_delta_log"), ".json");
@@ -114,6 +113,8 @@ impl Planted {
             }
         };
         self.how.damage(&path);
+        let is_gone = matches!((self.file, self.how), (File::Checkpoint, How::Delete));
+        let path = if is_gone { folder.join("_delta_log/_last_checkpoint") } else { path };
         path.strip_prefix(&folder).unwrap().to_str().unwrap().to_owned()
     }
 }
@@ -151,17 +152,20 @@ const fn planted(table: &'static str, file: File, how: How) -> Planted {
 
 /// Planted together, and repaired together. A table that was mended is read from a new version on, so what comes later
 /// must not be in front of that.
-const ROUNDS: [&[Planted]; 6] = [
+const ROUNDS: [&[Planted]; 7] = [
     &[
         planted("gold.monthly_summary", File::Checkpoint, How::Tear),
         planted("gold.daily_summary", File::NewestCommit, How::Tear),
         planted("gold.weekly_summary", File::NewestCommit, How::Delete),
         planted("silver.runs", File::Data, How::Flip),
+        planted("gold.sync_status", File::NewestCommit, How::Flip),
         planted("_karat.state_etl_runs", File::NewestCommit, How::Empty),
         planted("_karat.event_log", File::MiddleCommit, How::Tear),
     ],
     &[
         planted("gold.monthly_summary", File::MiddleCommit, How::Empty),
+        planted("gold.daily_summary", File::Checkpoint, How::Delete),
+        planted("gold.weekly_summary", File::Checkpoint, How::Empty),
         planted("silver.runs", File::FirstCommit, How::Empty),
         planted("silver.run_events", File::Data, How::Tear),
     ],
@@ -175,6 +179,10 @@ const ROUNDS: [&[Planted]; 6] = [
         planted("bronze.karat_events", File::Data, How::Flip),
     ],
     &[planted("bronze.karat_events", File::NewestCommit, How::Delete)],
+    &[
+        planted("bronze.karat_events", File::NewestCommit, How::Flip),
+        planted("silver.runs", File::NewestCommit, How::Flip),
+    ],
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -225,6 +233,35 @@ async fn a_running_instance_serves_the_rest_and_rebuilds_what_is_damaged() {
     assert!(said.code == 78 && said.err.contains("`bronze.karat_events`: stop it"), "{said:?}");
     karat.stop().await;
     fsck(&judged, &["--repair"]).await.ok();
+    judged.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_beside_a_damaged_table_serves_the_epoch_before_until_it_is_repaired() {
+    let mut judged = filled().await;
+    let lake = judged.folder.path("data/lake");
+    let path = planted("gold.summary_state", File::NewestCommit, How::Tear).plant(&lake);
+    let mut karat = judged.folder.start("damaged", &["up", "--listen", "127.0.0.1:0", "--without-limits"]);
+    let url = karat.url().await;
+    let ada = Client::log_in(&url, "ada", PASSWORD).await;
+    let summary = async || ada.data("/api/v1/summary?from=2026-05-04&to=2026-05-04").await;
+    let runs = until("an older epoch is served", async || {
+        let runs = summary().await["totals"]["runs"].as_u64().unwrap();
+        (runs > 0).then_some(runs)
+    })
+    .await;
+    assert!(runs < REQUESTS * EVENTS, "{runs}");
+    until("the process is not ready", async || {
+        (ada.request("/readyz").send().await.unwrap().status() == 503).then_some(())
+    })
+    .await;
+    assert!(karat.err().contains(&path), "{}", karat.err());
+    let client = Client::new(&url, &judged.key);
+    client.arrive(&[run_event(judged.next)], "bronze").await;
+    judged.note_all(vec![(judged.next, Outcome::Acknowledged)]);
+    fsck(&judged, &["--repair"]).await.ok();
+    until("everything is served", async || (summary().await["totals"]["runs"] == judged.next).then_some(())).await;
+    karat.stop().await;
     judged.end().await;
 }
 
@@ -299,8 +336,7 @@ async fn a_merged_file_of_bronze_is_made_again_from_the_log() {
     for _ in 0..MERGED + 12 {
         let numbers = judged.next..judged.next + 2;
         let events: Vec<Value> = numbers.clone().map(run_event).collect();
-        let answer = client.publish(&events, "?wait=bronze").await.unwrap();
-        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        client.arrive(&events, "bronze").await;
         judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
     }
     karat.stop().await;
@@ -317,8 +353,8 @@ async fn a_merged_file_of_bronze_is_made_again_from_the_log() {
     })
     .await;
     karat.stop().await;
-    // A commit whose rows are in the merged file by now, and whose own file is gone.
-    let commit = "_delta_log/00000000000000000040.json";
+    // A commit whose rows are in the merged file by now, and whose own file is gone. No checkpoint of the log covers it.
+    let commit = "_delta_log/00000000000000000120.json";
     fs::remove_file(bronze.join(commit)).unwrap();
     let said = fsck(&judged, &[]).await;
     assert_eq!((said.code, named(&said)), (1, vec![("bronze.karat_events".to_owned(), commit.to_owned())]), "{said:?}");

@@ -12,8 +12,10 @@ use serde_json::Value;
 use crate::{
     client::{Client, run_event},
     demo::{Watch, printed},
-    judged::{BATCH, Judged, answer_of, publish_until_gone},
+    judged::{BATCH, Judged, publish_until_gone},
+    load::Load,
     process::{Folder, PASSWORD},
+    report::Report,
     sample::{assert_no_difference, assert_not_modified, assert_served, wait_for_gold},
     wait::until,
 };
@@ -107,23 +109,22 @@ async fn kills_under_load_lose_and_double_nothing_in_a_bucket() {
     judged.end().await;
 }
 
-/// Publishes until `is_over`, whatever the answers.
-async fn publish_while(client: &Client, mut next: u64, is_over: impl Fn() -> bool) -> Vec<(u64, Outcome)> {
-    let mut told = Vec::new();
-    while !is_over() {
-        let numbers = next..next + BATCH;
-        next += BATCH;
-        let events: Vec<Value> = numbers.clone().map(run_event).collect();
-        let outcome = match answer_of(client, &events).await {
-            Some((status, _)) if status.as_u16() == 202 => Outcome::Acknowledged,
-            _ => Outcome::Unknown,
-        };
-        told.extend(numbers.map(|number| (number, outcome)));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    told
-}
+/// What is done to the requests between the process and the bucket, and what it is called in the table.
+const WEATHERS: [(Weather, &str); 10] = [
+    (Weather::Unavailable { one_in: 3 }, "a third of the requests answered 503"),
+    (Weather::FailsAfterwards { one_in: 2 }, "half of the writes carried out and answered 500"),
+    (Weather::LosesAnswers { one_in: 2 }, "half of the answers to writes lost"),
+    (Weather::Resets { one_in: 5 }, "a fifth of the connections cut"),
+    (Weather::CutsReads { one_in: 4 }, "a quarter of the reads cut in the middle"),
+    (Weather::CarriesOutLate(Duration::from_millis(700)), "commits cut off, and carried out 0.7 s later"),
+    (Weather::Slow(Duration::from_millis(100)), "each answer 100 ms late"),
+    (Weather::Storm { one_in: 3 }, "a third of the requests suffer one of these, in turn"),
+    // Longer than requests are tried again: the pipelines pause and go on by themselves.
+    (Weather::Unavailable { one_in: 1 }, "every request answered 503 for 40 s"),
+    (Weather::Stalled, "nothing passes for 40 s"),
+];
 
+/// Prints a table: `make chaos LAKE=s3`.
 #[tokio::test(flavor = "multi_thread")]
 async fn failing_requests_lose_and_double_nothing() {
     let Some(server) = S3Server::reached() else { return };
@@ -132,27 +133,19 @@ async fn failing_requests_lose_and_double_nothing() {
     let mut karat = judged.folder.start("life", &UP);
     let url = karat.url().await;
     let (client, ada) = (Client::new(&url, &judged.key), Client::log_in(&url, "ada", PASSWORD).await);
-    for weather in [
-        Weather::Unavailable { one_in: 3 },
-        Weather::FailsAfterwards { one_in: 2 },
-        Weather::LosesAnswers { one_in: 2 },
-        Weather::Resets { one_in: 5 },
-        Weather::CutsReads { one_in: 4 },
-        Weather::Slow(Duration::from_millis(100)),
-        Weather::Storm { one_in: 3 },
-        // Longer than requests are tried again: the pipelines pause and go on by themselves.
-        Weather::Unavailable { one_in: 1 },
-        Weather::Stalled,
-    ] {
+    let mut report = Report::default();
+    for (weather, name) in WEATHERS {
         let is_away = matches!(weather, Weather::Stalled | Weather::Unavailable { one_in: 1 });
         let begin = std::time::Instant::now();
-        let (failed, time) = (door.failed(), Duration::from_secs(if is_away { 8 } else { 3 }));
+        let (failed, time) = (door.failed(), Duration::from_secs(if is_away { 40 } else { 3 }));
         door.set(weather);
-        let is_over = || {
+        let load = Load::whatever_the_answers(&client, judged.next);
+        until("requests have failed", async || {
             let has_failed = door.failed() >= failed + 10 || matches!(weather, Weather::Slow(_) | Weather::Stalled);
-            has_failed && begin.elapsed() > time || begin.elapsed() > Duration::from_secs(60)
-        };
-        let told = publish_while(&client, judged.next, is_over).await;
+            (has_failed && begin.elapsed() > time || begin.elapsed() > Duration::from_secs(60)).then_some(())
+        })
+        .await;
+        let told = load.end().await;
         // What was there before is served all the while.
         assert!(
             judged.next == 0 || ada.data("/api/v1/summary?from=2026-05-04&to=2026-05-04").await["totals"]["runs"] != 0
@@ -172,8 +165,11 @@ async fn failing_requests_lose_and_double_nothing() {
         })
         .await;
         eprintln!("{weather:?}: {} requests suffered, drained in {:?}", door.failed() - failed, healed.elapsed());
-        judged.judge(None).await.assert_clean(&format!("after {weather:?}"));
+        let verdict = judged.judge(None).await;
+        report.note(name, &verdict, healed.elapsed());
+        verdict.assert_clean(&format!("after {weather:?}"));
     }
     karat.stop().await;
     judged.end().await;
+    println!("a lake in a bucket; every table then equals its recomputation\n\n{}", report.table());
 }

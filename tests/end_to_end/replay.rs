@@ -22,8 +22,7 @@ async fn a_plan_shows_the_events_of_an_interval_and_changes_nothing() {
     // The last has the time of its arrival.
     let events =
         [at(1, "2026-05-04T10:00:00Z"), at(2, "2026-05-04T23:59:59.999Z"), at(3, "2026-05-05T00:00:00Z"), run_event(4)];
-    let answer = client.publish(&events, "?wait=gold").await.unwrap();
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    client.arrive(&events, "gold").await;
 
     let epoch = folder.run(&["status", "--format", "json"]).await.json()[0]["epoch"].clone();
     let plan = ["replay", "plan", "etl_runs", "--format", "json"];
@@ -97,12 +96,10 @@ async fn a_replay_that_fails_in_the_instance_ends_the_command_with_the_reason() 
     let mut karat = folder.start("karat", &["up", "--pipelines", &path, "--listen", "127.0.0.1:0"]);
     let client = Client::new(&karat.url().await, &key);
     let start = ["replay", "start", "shop", "--all", "--pipelines", &path];
-    let answer = client.publish(&[ordered("1", 4)], "?wait=gold").await.unwrap();
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    client.arrive(&[ordered("1", 4)], "gold").await;
     folder.run(&start).await.ok();
 
-    let answer = client.publish(&[ordered("2", 0)], "?wait=bronze").await.unwrap();
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    client.arrive(&[ordered("2", 0)], "bronze").await;
     let said = folder.run(&start).await;
     assert_eq!((said.code, said.out.as_str()), (1, ""), "{said:?}");
     assert!(said.err.contains("`shop` failed") && said.err.contains("correct pipelines.toml"), "{said:?}");
@@ -128,8 +125,7 @@ async fn tables_of_another_bronze_are_named_and_rebuilt_by_the_command_that_is_n
     let mut karat = folder.start("first", &up);
     let client = Client::new(&karat.url().await, &key);
     for number in 0..3 {
-        let answer = client.publish(&[run_event(number)], "?wait=gold").await.unwrap();
-        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        client.arrive(&[run_event(number)], "gold").await;
     }
     karat.stop().await;
     std::fs::remove_dir_all(folder.path("data/lake/bronze")).unwrap();
@@ -147,8 +143,7 @@ async fn tables_of_another_bronze_are_named_and_rebuilt_by_the_command_that_is_n
     let words: Vec<&str> = named.split_whitespace().skip(1).collect();
     let rebuilt = folder.run(&words).await;
     assert_eq!(rebuilt.code, 0, "{rebuilt:?}");
-    let answer = client.publish(&[run_event(3)], "?wait=gold").await.unwrap();
-    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    client.arrive(&[run_event(3)], "gold").await;
     let runs = folder.run(&["query", "SELECT count(*) AS runs FROM silver.runs", "--format", "json"]).await.json();
     assert_eq!(runs, json!([{"runs": 4}]));
     karat.stop().await;

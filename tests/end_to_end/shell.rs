@@ -17,8 +17,7 @@ async fn accounts_and_keys_made_in_the_shell_count_at_once() {
     let ada = Client::log_in(&url, "ada", PASSWORD).await;
     ada.ready().await;
     let publisher = Client::new(&url, &key);
-    let answer = publisher.publish(&[run_event(1)], "?wait=gold").await.unwrap();
-    assert_eq!(answer.status(), StatusCode::OK, "{}", answer.text().await.unwrap());
+    publisher.arrive(&[run_event(1)], "gold").await;
 
     // A user may not replay; an operator may.
     let replay = || ada.post("/api/v1/admin/replays").json(&serde_json::json!({"pipeline": "etl_runs"})).send();

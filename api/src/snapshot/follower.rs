@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{FollowHealth, Snapshots};
+use super::{FollowHealth, Snapshot, Snapshots, loader::Loader};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks for the next number before the folder is listed instead.
@@ -19,7 +19,11 @@ const LOOKS_BEFORE_LISTING: u32 = 10;
 /// Tells the follower that there may be a new epoch.
 pub type Poke = Arc<Notify>;
 
-/// Follows the epochs until it is dropped. Failures are logged when they begin and tried again; the last snapshot stays.
+/// Epochs before the newest that are tried at the start, when that cannot be loaded.
+const OLDER_TRIED: u64 = 16;
+
+/// Follows the epochs until it is dropped. Failures are logged when they begin and tried again; the last snapshot stays, and at
+/// the start the last one that can be loaded is taken.
 pub async fn follow(snapshots: Arc<Snapshots>, poke: Poke) {
     let mut looks = LOOKS_BEFORE_LISTING;
     loop {
@@ -56,10 +60,27 @@ async fn look(snapshots: &Snapshots, looks: &mut u32) -> karat_lake::Result<()> 
     *looks += 1;
     let Some(epoch) = newest else { return Ok(()) };
     *looks = 0;
-    let snapshot = loader.load(epoch).await?;
+    let number = epoch.epoch;
+    let snapshot = match loader.load(epoch).await {
+        Ok(snapshot) => snapshot,
+        // A table of it may be damaged: the newest is tried again at the next look, and said to fail.
+        Err(error) if at == 0 => older(&mut loader, number).await?.ok_or(error)?,
+        Err(error) => return Err(error),
+    };
     loader.keep_only(&snapshot);
     drop(loader);
     tracing::debug!(epoch = snapshot.epoch.epoch, "answering from a new epoch");
     snapshots.publish(snapshot);
     Ok(())
+}
+
+/// The last epoch before `number` that can be loaded.
+async fn older(loader: &mut Loader, number: u64) -> karat_lake::Result<Option<Snapshot>> {
+    for number in (number.saturating_sub(OLDER_TRIED).max(1)..number).rev() {
+        let loaded = loader.load_number(number).await?;
+        if loaded.is_some() {
+            return Ok(loaded);
+        }
+    }
+    Ok(None)
 }

@@ -18,7 +18,14 @@ impl From<Add> for DataFile {
 pub(crate) const HASH_TAG: &str = "karatHash";
 
 pub(crate) fn hash_of(bytes: &[u8]) -> String {
-    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(bytes))
+    hash_of_parts(&[bytes])
+}
+
+/// The same of bytes that follow each other.
+pub(crate) fn hash_of_parts(parts: &[&[u8]]) -> String {
+    let mut hash = xxhash_rust::xxh3::Xxh3::new();
+    parts.iter().for_each(|part| hash.update(part));
+    format!("{:016x}", hash.digest())
 }
 
 impl DataFile {

@@ -158,8 +158,8 @@ impl Table {
     /// much as opening the table again, and a start asks for dozens.
     pub(super) async fn require_whole_commits(&mut self) -> Result<()> {
         let checkpoint = self.last_checkpoint().await?.filter(|checkpoint| *checkpoint <= self.version);
-        let begin =
-            checkpoint.map_or(self.version.saturating_sub(super::CHECKPOINT_EVERY), |checkpoint| checkpoint + 1);
+        let begin = checkpoint
+            .map_or(self.version.saturating_sub(super::checkpoint::CHECKPOINT_EVERY), |checkpoint| checkpoint + 1);
         let begin = begin.min(self.version);
         let (mut known, mut is_every) = (HashMap::new(), begin == 0);
         let mut commits = stream::iter((begin..=self.version).map(|version| self.whole(version))).buffered(IN_FLIGHT);

@@ -64,9 +64,9 @@ impl Table {
             metadata: None,
             transactions: &[TransactionId::new(APPLICATION, number)],
         };
-        crash::point(self.blind.table_url(), "merge.before").await;
-        let committed = commit::write(&self.log, self.version, &entry, true).await?;
-        crash::point(self.blind.table_url(), "merge.after").await;
+        crash::point(&self.url, "merge.before").await;
+        let committed = commit::write(&self.log, &self.log.object_store(None), self.version, &entry, true).await?;
+        crash::point(&self.url, "merge.after").await;
         self.refresh_to(committed.version()).await
     }
 

@@ -1,5 +1,5 @@
 //! A door in front of a server that speaks HTTP, behind which requests fail as they do at S3: answered 503 and not carried out,
-//! answered 500 and carried out, cut off before or after, late, or with half of what was asked for.
+//! answered 500 and carried out, cut off before or after, or long before, late, or with half of what was asked for.
 //!
 //! Requests pass as they are, with their `Host`: their signatures stay right.
 
@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use http_body_util::BodyExt;
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, http::request::Parts, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -47,6 +47,8 @@ pub enum Weather {
     CutsReads {
         one_in: u64,
     },
+    /// Each that writes if nothing is there is cut off at once, and carried out so much later.
+    CarriesOutLate(Duration),
     /// Each answer waits.
     Slow(Duration),
     /// Each so many-th suffers one of all these, in turn.
@@ -62,6 +64,7 @@ pub struct Door {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
     failed: Arc<AtomicU64>,
+    late: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
@@ -74,16 +77,17 @@ impl Door {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (weather, _) = watch::channel(Weather::Fair);
-        let failed = Arc::new(AtomicU64::new(0));
+        let (failed, late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build();
         let way = Way {
             server: server.to_owned(),
             client: client.map_err(std::io::Error::other)?,
             weather: weather.clone(),
             failed: Arc::clone(&failed),
+            late: Arc::clone(&late),
             asked: Arc::default(),
         };
-        Ok(Self { address, weather, failed, accepting: tokio::spawn(accept(listener, way)) })
+        Ok(Self { address, weather, failed, late, accepting: tokio::spawn(accept(listener, way)) })
     }
 
     /// Where clients find it, `HOST:PORT`.
@@ -98,6 +102,11 @@ impl Door {
     /// Requests that suffered so far.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Requests that came to the server long after they were cut off, so far.
+    pub fn came_late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
     }
 }
 
@@ -114,6 +123,7 @@ struct Way {
     client: reqwest::Client,
     weather: watch::Sender<Weather>,
     failed: Arc<AtomicU64>,
+    late: Arc<AtomicU64>,
     asked: Arc<AtomicU64>,
 }
 
@@ -175,8 +185,22 @@ impl Way {
             Some(Fate::Reset) => return Err(Cut),
             _ => {}
         }
-        let answer = self.pass(request).await?;
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
         let weather = *self.weather.borrow();
+        if let Weather::CarriesOutLate(by) = weather
+            && parts.headers.contains_key("if-none-match")
+        {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            let way = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(by).await;
+                drop(way.pass(parts, body).await);
+                way.late.fetch_add(1, Ordering::Relaxed);
+            });
+            return Err(Cut);
+        }
+        let answer = self.pass(parts, body).await?;
         if let Weather::Slow(time) = weather {
             tokio::time::sleep(time).await;
         }
@@ -191,7 +215,7 @@ impl Way {
 
     fn fate(&self, is_read: bool) -> Option<Fate> {
         let (one_in, fate) = match *self.weather.borrow() {
-            Weather::Fair | Weather::Slow(_) | Weather::Stalled => return None,
+            Weather::Fair | Weather::CarriesOutLate(_) | Weather::Slow(_) | Weather::Stalled => return None,
             Weather::Unavailable { one_in } => (one_in, Some(Fate::Unavailable)),
             Weather::FailsAfterwards { one_in } => (one_in, Some(Fate::FailsAfterwards)),
             Weather::LosesAnswers { one_in } => (one_in, Some(Fate::LosesAnswer)),
@@ -215,9 +239,7 @@ impl Way {
         fate.or_else(|| (0..FATES.len()).map(|next| FATES[(turn + next) % FATES.len()]).find(|fate| suits(*fate)))
     }
 
-    async fn pass(&self, request: Request<Incoming>) -> Result<Response<Bytes>, Cut> {
-        let (parts, body) = request.into_parts();
-        let body = body.collect().await.map_err(|_| Cut)?.to_bytes();
+    async fn pass(&self, parts: Parts, body: Bytes) -> Result<Response<Bytes>, Cut> {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let url = format!("http://{}{path}", self.server);
         let asked = self.client.request(parts.method, url).headers(parts.headers).body(body);
@@ -314,5 +336,13 @@ mod tests {
             failures += u64::from(!put().await.is_ok_and(|answer| answer.status().is_success()));
         }
         assert_eq!((failures, door.failed()), (10, 15));
+        let before = done.load(Ordering::Relaxed);
+        door.set(Weather::CarriesOutLate(Duration::from_millis(50)));
+        assert!(client.put(&url).header("if-none-match", "*").body("x").send().await.is_err());
+        assert!(put().await.unwrap().text().await.unwrap().starts_with(&format!("{} ", before + 1)));
+        while door.came_late() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(done.load(Ordering::Relaxed), before + 2);
     }
 }

@@ -1,10 +1,11 @@
-//! Calls to the system fail one by one, inside of the storage under the embedded log and under the state of a pipeline: a
+//! Calls to the system fail one by one, inside of the storage under the embedded log, the state of a pipeline and the accounts: a
 //! disk that is full from a call on, and one that fails once.
 //!
 //! The calls are made to fail by a library that is loaded before all others ([`Shim`]), so a process of its own is needed:
-//! this test binary again, as the ignored test `child` of [`log`] or [`state`]. Afterwards the folder is opened without
+//! this test binary again, as the ignored test `child` of [`accounts`], [`log`] or [`state`]. Afterwards the folder is opened without
 //! faults and compared with what the child was told.
 
+mod accounts;
 mod log;
 mod state;
 

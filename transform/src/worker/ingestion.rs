@@ -65,9 +65,10 @@ async fn run_once(
 /// Whether the files of the table are what failed, or the log did not answer. Another owner, or a log that lacks records, is no
 /// matter of waiting.
 fn may_pass(error: &Error) -> bool {
-    use karat_lake::Error::{Damaged, Object, Storage};
+    use karat_lake::Error::{CleanedUp, Damaged, Object, Storage};
     match error {
-        Error::Lake(Damaged { .. } | Object(_) | Storage { .. }) => true,
+        // Files that came too late for their commit are written again.
+        Error::Lake(CleanedUp { .. } | Damaged { .. } | Object(_) | Storage { .. }) => true,
         Error::Log(error) => error.is_retriable(),
         _ => false,
     }

@@ -11,6 +11,7 @@ mod checkpoints;
 mod crash_points;
 #[cfg(debug_assertions)]
 mod disk;
+mod drift;
 mod event_log;
 mod faults;
 #[cfg(debug_assertions)]
