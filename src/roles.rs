@@ -39,10 +39,10 @@ pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
     let start = async |work: &mut Work| {
         work.hold(instance.lock()?);
         let log = connect(&instance).await?;
+        let served = Server::new(&instance, &arguments.serve, &log, Door::All).await?;
         if !arguments.without_pipelines {
             start_transform(&instance, &log, work)?;
         }
-        let served = Server::new(&instance, &arguments.serve, &log, Door::All).await?;
         let (url, access) = (served.note.url.clone(), served.access.clone());
         work.keep_until_stopped(instance.leave_note(&served.note)?);
         work.spawn(served.run(work.stopped()));

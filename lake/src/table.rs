@@ -8,7 +8,7 @@ mod staging;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use deltalake::{
@@ -98,6 +98,7 @@ pub struct Table {
     /// Whether there are no others.
     knows_every_transaction: bool,
     may_follow_others: bool,
+    is_checkpointing: Arc<AtomicBool>,
 }
 
 impl Table {
@@ -166,6 +167,7 @@ impl Table {
             transactions: HashMap::new(),
             knows_every_transaction: false,
             may_follow_others: false,
+            is_checkpointing: Arc::default(),
         };
         opened.set_schema(schema);
         opened.require_whole_commits().await?;

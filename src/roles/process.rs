@@ -1,7 +1,8 @@
 //! The process of a role: it starts, works until a signal or the end of one of its tasks, and drains.
 //!
 //! Signals count from the first moment, also while the process still starts: the first process of a container would not hear
-//! one that it has no handler for. Exit codes: 0 when everything was drained, 130 when not.
+//! one that it has no handler for. Exit codes: 0 when everything was drained, 130 when not, and that of the
+//! failure when there was one.
 
 use std::{future::Future, io, process::ExitCode, time::Duration};
 
@@ -83,8 +84,9 @@ impl Work {
         let _ = self.stop.send(true);
         let drained = async {
             while let Some(ended) = self.tasks.join_next().await {
-                if let (Ok(()), Ok(Err(failure))) = (&result, ended) {
-                    result = Err(failure);
+                let ended = ended.map_err(Failure::from).flatten();
+                if result.is_ok() {
+                    result = ended;
                 }
             }
         };
@@ -95,7 +97,7 @@ impl Work {
         };
         if !is_drained {
             tracing::warn!("stopped before everything was drained; nothing is lost, the next start goes on from here");
-            return Ok(ExitCode::from(130));
+            return result.map(|()| ExitCode::from(130));
         }
         result.map(|()| ExitCode::SUCCESS)
     }

@@ -146,6 +146,8 @@ async fn failing_requests_lose_and_double_nothing() {
         })
         .await;
         let told = load.end().await;
+        let is_quiet = matches!(weather, Weather::Slow(_) | Weather::Stalled);
+        assert!(is_quiet || door.failed() > failed, "{weather:?} did nothing");
         // What was there before is served all the while.
         assert!(
             judged.next == 0 || ada.data("/api/v1/summary?from=2026-05-04&to=2026-05-04").await["totals"]["runs"] != 0

@@ -10,19 +10,19 @@ use crate::{
     client::{Client, run_event},
     judged::{BATCH, Judged},
     process::Folder,
-    wait::until,
+    wait::{DEADLINE, until},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_while_a_process_still_starts_ends_it_in_order() {
-    // A broker that takes connections and says nothing.
-    let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = broker.local_addr().unwrap().to_string();
     let folder = Folder::new();
     for role in ["up", "transform", "ingest", "api"] {
+        // A broker that takes connections and says nothing.
+        let broker = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = broker.local_addr().unwrap().to_string();
         let listen = if role == "transform" { &[][..] } else { &["--listen", "127.0.0.1:0"] };
         let karat = folder.start(role, &[&[role, "--kafka", &address][..], listen].concat());
-        let _asked = broker.accept().await.unwrap();
+        let _asked = tokio::time::timeout(DEADLINE, broker.accept()).await.unwrap().unwrap();
         // Had it waited for the broker to the end, it would say that there is none, and end with 69.
         karat.stop().await;
     }

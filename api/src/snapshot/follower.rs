@@ -19,11 +19,11 @@ const LOOKS_BEFORE_LISTING: u32 = 10;
 /// Tells the follower that there may be a new epoch.
 pub type Poke = Arc<Notify>;
 
-/// Epochs before the newest that are tried at the start, when that cannot be loaded.
+/// Epochs before the newest that are tried at the start, when that cannot be loaded: a table of it may be damaged.
 const OLDER_TRIED: u64 = 16;
 
 /// Follows the epochs until it is dropped. Failures are logged when they begin and tried again; the last snapshot stays, and at
-/// the start the last one that can be loaded is taken.
+/// the start one of the last epochs that can be loaded is taken.
 pub async fn follow(snapshots: Arc<Snapshots>, poke: Poke) {
     let mut looks = LOOKS_BEFORE_LISTING;
     loop {
@@ -63,9 +63,16 @@ async fn look(snapshots: &Snapshots, looks: &mut u32) -> karat_lake::Result<()> 
     let number = epoch.epoch;
     let snapshot = match loader.load(epoch).await {
         Ok(snapshot) => snapshot,
-        // A table of it may be damaged: the newest is tried again at the next look, and said to fail.
-        Err(error) if at == 0 => older(&mut loader, number).await?.ok_or(error)?,
-        Err(error) => return Err(error),
+        Err(error) => {
+            // The newest is tried again at the next look.
+            if at == 0
+                && let Some(older) = older(&mut loader, number).await?
+            {
+                loader.keep_only(&older);
+                snapshots.publish(older);
+            }
+            return Err(error);
+        }
     };
     loader.keep_only(&snapshot);
     drop(loader);

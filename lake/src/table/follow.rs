@@ -6,7 +6,7 @@ use deltalake::{Path, kernel::Action};
 use futures::{StreamExt, stream};
 use object_store::ObjectStoreExt;
 
-use super::{CommitSummary, DataFile, Table};
+use super::{CommitSummary, DataFile, Table, checkpoint::LONGEST_APART};
 use crate::{
     Error, Result,
     commit::{self, Committed, TransactionId},
@@ -157,9 +157,12 @@ impl Table {
     /// smaller one without an error. The positions in them are learnt by the way: to look for one in the whole log costs as
     /// much as opening the table again, and a start asks for dozens.
     pub(super) async fn require_whole_commits(&mut self) -> Result<()> {
-        let checkpoint = self.last_checkpoint().await?.filter(|checkpoint| *checkpoint <= self.version);
-        let begin = checkpoint
-            .map_or(self.version.saturating_sub(super::checkpoint::CHECKPOINT_EVERY), |checkpoint| checkpoint + 1);
+        let begin = match self.last_checkpoint().await? {
+            Some(checkpoint) if checkpoint <= self.version => checkpoint + 1,
+            // Some version was read from an older one, of which the hint says nothing.
+            Some(_) => self.version.saturating_sub(LONGEST_APART),
+            None => 0,
+        };
         let begin = begin.min(self.version);
         let (mut known, mut is_every) = (HashMap::new(), begin == 0);
         let mut commits = stream::iter((begin..=self.version).map(|version| self.whole(version))).buffered(IN_FLIGHT);
@@ -296,6 +299,18 @@ mod tests {
         for (application, version) in [("a", Some(3)), ("b", Some(5)), ("c", Some(4)), ("d", None)] {
             assert_eq!(opened.position(application).await.unwrap(), version);
         }
+    }
+
+    #[tokio::test]
+    async fn an_empty_commit_is_refused_however_many_came_after_it_without_a_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(&folder.path().to_string_lossy()).unwrap();
+        let mut writer = lake.open_or_create(&spec()).await.unwrap();
+        for version in 1..=130 {
+            writer.commit(Vec::new(), Vec::new(), &[TransactionId::new("a", version)]).await.unwrap();
+        }
+        std::fs::write(folder.path().join("silver/t/_delta_log/00000000000000000020.json"), "").unwrap();
+        assert!(lake.open("silver.t").await.is_err());
     }
 
     #[tokio::test]
