@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use karat_oracle::Outcome;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    client::{Client, run_event},
+    client::{Client, http, run_event},
     judged::{BATCH, Judged, answer_of},
     process::PASSWORD,
     wait::until,
@@ -59,8 +59,12 @@ async fn a_full_disk_refuses_events_keeps_what_it_took_and_serves_what_it_has() 
         let words = ["user", "create", "--username", "bob", "--role", "user", "--password-stdin"];
         let said = judged.folder.run_with(&words, &format!("{PASSWORD}\n")).await;
         assert_ne!(said.code, 0, "an account on a full disk: {said:?}");
+        // A log-in writes too; this one may be refused.
+        let body = json!({"username": "ada", "password": PASSWORD});
+        http().post(format!("{url}/api/v1/auth/login")).json(&body).send().await.unwrap();
         karat.assert_alive();
         judged.disk.as_ref().unwrap().empty();
+        Client::log_in(&url, "ada", PASSWORD).await;
         // What the log had taken goes on to gold by itself.
         until("bronze has what was acknowledged", async || {
             tokio::time::sleep(Duration::from_millis(200)).await;

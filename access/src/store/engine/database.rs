@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use secrecy::ExposeSecret;
+use sqlx::Connection;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -150,7 +151,15 @@ async fn open_sqlite(file: &Path) -> Result<Database, AccessError> {
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
-    let pool = || SqlitePoolOptions::new().acquire_timeout(BUSY_TIMEOUT * 2);
+    // A commit that fails on a full disk ends the transaction in SQLite, and not in the connection, which could never begin another
+    // one: such a connection is replaced.
+    let pool = || {
+        let options = SqlitePoolOptions::new().acquire_timeout(BUSY_TIMEOUT * 2);
+        options.before_acquire(|connection, _| {
+            let is_usable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_usable) })
+        })
+    };
     let writer = pool().max_connections(1).connect_with(options.clone()).await?;
     migrations::sqlite().run(&writer).await?;
     drop(lock);
