@@ -3,7 +3,8 @@
 //! Code on the way of an event passes [`point`]s. In a build with debug assertions a test may arm one of them, for the
 //! tables under a folder of its own; nothing goes beyond it from then on: every point under that folder holds for ever,
 //! until the test throws the whole runtime away and drops what it armed. A binary takes one from the environment instead,
-//! and aborts there. Other builds have no points at all: [`point`] does nothing, and the environment is not read.
+//! and aborts there (`KARAT_CRASH_AT`) or stands still as a whole until somebody sends it `SIGCONT` (`KARAT_FREEZE_AT`). Other
+//! builds have no points at all: [`point`] does nothing, and the environment is not read.
 //!
 //! A *spot* is written `name@part:n`: the n-th passing (1 when left out) of the point `name` at an address that has
 //! `part` in it (any when left out), such as `commit.after@silver/runs:2`.
@@ -38,12 +39,11 @@ mod armed {
     use parking_lot::Mutex;
     use tokio::sync::watch;
 
-    /// Where a binary aborts.
-    const VARIABLE: &str = "KARAT_CRASH_AT";
-
     static ARMED: Mutex<Vec<Arc<Spot>>> = Mutex::new(Vec::new());
-    static OF_THE_PROCESS: LazyLock<Option<Spot>> =
-        LazyLock::new(|| std::env::var(VARIABLE).ok().map(|spot| Spot::new(String::new(), &spot)));
+
+    /// Where a binary aborts, and where it stands still.
+    static ABORTS: LazyLock<Option<Spot>> = LazyLock::new(|| Spot::named_by("KARAT_CRASH_AT"));
+    static FREEZES: LazyLock<Option<Spot>> = LazyLock::new(|| Spot::named_by("KARAT_FREEZE_AT"));
 
     struct Spot {
         /// Folder of the test, as a part of addresses.
@@ -56,6 +56,10 @@ mod armed {
     }
 
     impl Spot {
+        fn named_by(variable: &str) -> Option<Self> {
+            std::env::var(variable).ok().map(|spot| Self::new(String::new(), &spot))
+        }
+
         fn new(scope: String, spot: &str) -> Self {
             let (place, nth) = spot.rsplit_once(':').unwrap_or((spot, "1"));
             let (name, part) = place.split_once('@').unwrap_or((place, ""));
@@ -76,12 +80,21 @@ mod armed {
     }
 
     pub(super) async fn pass(at: &str, name: &str) {
-        if OF_THE_PROCESS.as_ref().is_some_and(|spot| spot.is_here(at, name)) {
+        if ABORTS.as_ref().is_some_and(|spot| spot.is_here(at, name)) {
             std::process::abort();
+        }
+        if FREEZES.as_ref().is_some_and(|spot| spot.is_here(at, name)) {
+            freeze();
         }
         if ARMED.lock().iter().any(|spot| holds(spot, at, name)) {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Stops every thread of this process: the call comes back when the process is sent `SIGCONT`.
+    fn freeze() {
+        let stopped = std::process::Command::new("kill").args(["-STOP", &std::process::id().to_string()]).status();
+        assert!(stopped.is_ok_and(|status| status.success()), "`kill` does not stop this process");
     }
 
     fn holds(spot: &Spot, at: &str, name: &str) -> bool {

@@ -254,7 +254,7 @@ impl Chaos {
         let client = self.client(&[]).await;
         let numbers = self.judged.next..self.judged.next + BATCH;
         let events: Vec<Value> = numbers.clone().map(run_event).collect();
-        let (status, _) = answer_of(&client, &events).await.unwrap();
+        let (status, _) = answer_of(&client, &events, "").await.unwrap();
         assert_eq!(status.as_u16(), 202, "the door goes on");
         self.judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
         let folder = &self.judged.folder;
@@ -297,7 +297,7 @@ impl Chaos {
         let events: Vec<Value> = numbers.clone().map(run_event).collect();
         until(&format!("seed {}: the door refuses", self.seed), async || {
             disk.fill();
-            let Some((status, _)) = answer_of(client, &events).await else {
+            let Some((status, _)) = answer_of(client, &events, "").await else {
                 panic!("seed {}: no answer\n{}", self.seed, self.karat.as_ref().unwrap().0.err());
             };
             (status.as_u16() == 503).then_some(())

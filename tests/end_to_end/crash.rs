@@ -31,7 +31,7 @@ async fn what_was_acknowledged_survives_kills_and_counts_once() {
     for round in 0..KILLS {
         let mut karat = judged.folder.start(&format!("round-{round}"), &["up", "--listen", "127.0.0.1:0"]);
         let client = Client::new(&karat.url().await, &judged.key);
-        let publishing = tokio::spawn(publish_until_gone(client, judged.next));
+        let publishing = tokio::spawn(publish_until_gone(client, judged.next, ""));
         // From the middle of a start to the middle of the work.
         tokio::time::sleep(Duration::from_millis(150 + 700 * round)).await;
         karat.kill();
@@ -40,21 +40,42 @@ async fn what_was_acknowledged_survives_kills_and_counts_once() {
     judged.end().await;
 }
 
+/// Where the process aborts while it makes one file of many: of silver after 64 steps, of bronze after 128 commits.
 #[cfg(debug_assertions)]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_dies_at_any_point_loses_nothing_and_counts_nothing_twice() {
+const MERGING: [&str; 4] = [
+    "exchange.before@silver/run_events",
+    "exchange.after@silver/run_events",
+    "merge.before@bronze",
+    "merge.after@bronze",
+];
+
+/// Dies at each of the points in turn, while `query` says how events are published, within `patience`.
+#[cfg(debug_assertions)]
+async fn die_at(points: &[&str], query: &str, patience: Duration) {
     let mut judged = Judged::new().await;
-    for (round, spot) in POINTS.iter().enumerate() {
+    for (round, spot) in points.iter().enumerate() {
         let variables = [("KARAT_CRASH_AT", *spot)];
         // Maintenance runs every two seconds.
         let words = ["up", "--listen", "127.0.0.1:0", "--keep-versions", "12"];
         let mut karat = judged.folder.start_with(&format!("point-{round}"), &words, &variables);
         let client = Client::new(&karat.url().await, &judged.key);
-        let publishing = publish_until_gone(client, judged.next);
-        let told = tokio::time::timeout(Duration::from_secs(120), publishing).await;
-        let told = told.unwrap_or_else(|_| panic!("nothing passed `{spot}`"));
+        let publishing = publish_until_gone(client, judged.next, query);
+        let told = tokio::time::timeout(patience, publishing).await;
+        let told = told.unwrap_or_else(|_| panic!("nothing passed `{spot}`\n{}", karat.err()));
         judged.note_all(told);
         karat.ended().await;
     }
     judged.end().await;
+}
+
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_at_any_point_loses_nothing_and_counts_nothing_twice() {
+    die_at(&POINTS, "", Duration::from_secs(120)).await;
+}
+
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_while_it_merges_files_loses_nothing_and_counts_nothing_twice() {
+    die_at(&MERGING, "?wait=gold", Duration::from_secs(300)).await;
 }

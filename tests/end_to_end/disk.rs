@@ -18,7 +18,7 @@ use crate::{
 async fn publish(judged: &mut Judged, client: &Client) -> u16 {
     let numbers = judged.next..judged.next + BATCH;
     let events: Vec<Value> = numbers.clone().map(run_event).collect();
-    let (status, answer) = answer_of(client, &events).await.unwrap();
+    let (status, answer) = answer_of(client, &events, "").await.unwrap();
     let outcome = match status.as_u16() {
         202 => Outcome::Acknowledged,
         503 => Outcome::Unknown,

@@ -44,7 +44,7 @@ impl Load {
                 let numbers = next..next + BATCH;
                 next += BATCH;
                 let events: Vec<Value> = numbers.clone().map(run_event).collect();
-                let outcome = match answer_of(&client, &events).await {
+                let outcome = match answer_of(&client, &events, "").await {
                     Some((status, _)) if status.as_u16() == 202 => {
                         taken.fetch_add(1, Ordering::Relaxed);
                         Outcome::Acknowledged

@@ -64,7 +64,7 @@ async fn publish_until_gone(client: Client, first: u64) -> Vec<(u64, Outcome)> {
     for begin in (first..).step_by((EVENTS * TOGETHER) as usize).take(MOST_REQUESTS) {
         let numbers = begin..begin + EVENTS;
         let events: Vec<Value> = numbers.clone().map(run_event).collect();
-        let answer = answer_of(&client, &events).await;
+        let answer = answer_of(&client, &events, "").await;
         let outcome = match &answer {
             Some((status, answer)) if *status == 202 && answer["data"]["accepted"] == EVENTS => Outcome::Acknowledged,
             _ => Outcome::Unknown,

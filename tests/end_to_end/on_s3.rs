@@ -101,7 +101,7 @@ async fn kills_under_load_lose_and_double_nothing_in_a_bucket() {
     for round in 0..4 {
         let mut karat = judged.folder.start(&format!("round-{round}"), &UP);
         let client = Client::new(&karat.url().await, &judged.key);
-        let publishing = tokio::spawn(publish_until_gone(client, judged.next));
+        let publishing = tokio::spawn(publish_until_gone(client, judged.next, ""));
         tokio::time::sleep(Duration::from_millis(150 + 900 * round)).await;
         karat.kill();
         judged.note_all(publishing.await.unwrap());
@@ -137,6 +137,8 @@ async fn failing_requests_lose_and_double_nothing() {
     for (weather, name) in WEATHERS {
         let is_away = matches!(weather, Weather::Stalled | Weather::Unavailable { one_in: 1 });
         let begin = std::time::Instant::now();
+        let pauses = || karat.err().matches("it is tried again").count();
+        let paused = pauses();
         let (failed, time) = (door.failed(), Duration::from_secs(if is_away { 40 } else { 3 }));
         door.set(weather);
         let load = Load::whatever_the_answers(&client, judged.next);
@@ -145,6 +147,9 @@ async fn failing_requests_lose_and_double_nothing() {
             (has_failed && begin.elapsed() > time || begin.elapsed() > Duration::from_secs(60)).then_some(())
         })
         .await;
+        if is_away {
+            until("bronze or the pipeline says that it waits", async || (pauses() > paused).then_some(())).await;
+        }
         let told = load.end().await;
         let is_quiet = matches!(weather, Weather::Slow(_) | Weather::Stalled);
         assert!(is_quiet || door.failed() > failed, "{weather:?} did nothing");

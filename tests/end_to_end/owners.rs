@@ -51,6 +51,34 @@ async fn freeze_the_owner(mut fleet: Fleet) {
     fleet.end().await;
 }
 
+/// The last moment before the commit of a step, and before one of bronze; and what who comes too late says.
+#[cfg(debug_assertions)]
+const BEFORE_COMMITS: [(&str, &str); 2] = [
+    ("commit.before@/silver/:2", "was committed to by another writer"),
+    ("commit.before@/bronze/:3", "another process was faster with some partitions"),
+];
+
+#[cfg(debug_assertions)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_comes_after_another_process_took_over_is_refused_by_the_table() {
+    let Some(broker) = broker() else { return };
+    for (spot, words) in BEFORE_COMMITS {
+        let mut fleet = Fleet::new(&broker, &broker).await;
+        fleet.start_with(0, &[("KARAT_FREEZE_AT", spot)]);
+        let load = fleet.load();
+        fleet.transforms[&0].is_frozen().await;
+        fleet.start(1);
+        fleet.owner_but(Some(0)).await;
+        let told = load.end().await;
+        fleet.judged.note_all(told);
+        fleet.drain("one process is frozen").await;
+        fleet.transforms[&0].signal("CONT");
+        until(&format!("it says: {words}"), async || fleet.transforms[&0].err().contains(words).then_some(())).await;
+        fleet.drain("the old owner is back").await;
+        fleet.end().await;
+    }
+}
+
 /// Orders a replay; its id.
 async fn order(ada: &Client) -> String {
     let answer = ada.post("/api/v1/admin/replays").json(&json!({"pipeline": "etl_runs"})).send().await.unwrap();

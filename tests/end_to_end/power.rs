@@ -34,7 +34,7 @@ async fn publish_until_cut(
         let numbers = next..next + BATCH;
         let events: Vec<Value> = numbers.clone().map(run_event).collect();
         next += BATCH;
-        let answer = answer_of(&client, &events).await;
+        let answer = answer_of(&client, &events, "").await;
         let outcome = match &answer {
             Some((status, answer)) if status.as_u16() == 202 && answer["data"]["accepted"] == BATCH => {
                 Outcome::Acknowledged

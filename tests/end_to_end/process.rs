@@ -219,6 +219,15 @@ impl Karat {
         assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
     }
 
+    /// Waits until every thread of it stands still.
+    pub async fn is_frozen(&self) {
+        until("the process is frozen", async || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            stat.rsplit(')').next()?.trim_start().starts_with('T').then_some(())
+        })
+        .await;
+    }
+
     /// Waits for its end, by itself.
     pub async fn ended(mut self) -> ExitStatus {
         until("the process ends by itself", async || self.child.try_wait().unwrap()).await

@@ -16,6 +16,7 @@ use crate::{
     client::{Client, run_event},
     judged::Judged,
     process::Karat,
+    wait::until,
 };
 
 /// Between two requests. Those that come while bronze commits share the next commit.
@@ -27,8 +28,13 @@ const EVENTS: u64 = 5;
 /// Of so many requests, one waits for bronze, and another one for gold.
 const WAITING: u64 = 10;
 
-/// Minutes after which caches and buffers are full: what is flat is compared from then on.
+/// Minutes after which what is flat is compared.
 const WARM_UP: usize = 10;
+
+/// Events before the first minute: more than the caches and buffers of the log, of identities and of the state hold, which at the
+/// pace of the soak would fill for hours. In requests of so many.
+const FILLING: u64 = 600_000;
+const FILLING_REQUEST: u64 = 5_000;
 
 /// One look at the instance.
 #[derive(Debug, Clone, Default)]
@@ -152,6 +158,25 @@ async fn look(judged: &Judged, karat: &Karat, waiting: &mut Waiting, before: u64
     }
 }
 
+/// Sends what fills the caches, and waits until gold has it.
+async fn fill(judged: &mut Judged, client: &Client) {
+    while judged.next < FILLING {
+        let numbers = judged.next..judged.next + FILLING_REQUEST;
+        let events: Vec<Value> = numbers.clone().map(run_event).collect();
+        until("the events are taken", async || {
+            let answer = client.publish(&events, "").await.unwrap();
+            (answer.status() == 202).then_some(())
+        })
+        .await;
+        judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
+    }
+    // Each partition has some of these.
+    let numbers = judged.next..judged.next + FILLING_REQUEST;
+    let events: Vec<Value> = numbers.clone().map(run_event).collect();
+    client.arrive(&events, "gold").await;
+    judged.note_all(numbers.map(|number| (number, Outcome::Acknowledged)).collect());
+}
+
 const COLUMNS: &str = "| minute | bronze version | commits/s | its files | its log | silver | gold | open bronze, ms | \
     open gold, ms | to bronze, ms | longest | to gold, ms | longest | memory, MiB |\n\
     |---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
@@ -201,6 +226,7 @@ async fn soak() {
     let mut judged = Judged::new().await;
     let mut karat = judged.folder.start("soak", &["up", "--listen", "127.0.0.1:0", "--keep-versions", "60"]);
     let client = Client::new(&karat.url().await, &judged.key);
+    fill(&mut judged, &client).await;
     println!("{COLUMNS}");
     let (mut looks, mut waiting) = (Vec::<Look>::new(), Waiting::default());
     let mut ticks = tokio::time::interval(TICK);
