@@ -103,11 +103,10 @@ impl Instance {
     /// Where the accounts are and how they work here.
     pub fn access(&self) -> Result<AccessSettings> {
         let mut settings = AccessSettings::in_folder(&self.data);
-        if let Some(text) = &self.arguments.database {
-            let address = crate::cli::secret(text)?.parse().map_err(Failure::configuration)?;
+        if let Some(address) = self.arguments.database.address()? {
             settings.database = DatabaseSettings::at(address);
         }
-        settings.database.max_connections = self.arguments.database_connections.max(1);
+        self.arguments.database.pool(&mut settings.database);
         Ok(settings)
     }
 

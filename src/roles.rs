@@ -25,7 +25,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::process::Work;
 use crate::{
-    cli::{InstanceArgs, ServeArgs, UpArgs},
+    cli::{Environment, InstanceArgs, ServeArgs, UpArgs},
+    config::{Settings, production},
     failure::{Failure, Result},
     instance::{Instance, Note},
 };
@@ -34,7 +35,8 @@ use crate::{
 const SERVED_PIPELINE: &str = "etl_runs";
 
 /// Runs every role.
-pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
+pub async fn up(arguments: UpArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit(&arguments.serve, arguments.demo, settings)?;
     let instance = Instance::new(&arguments.serve.instance)?;
     let start = async |work: &mut Work| {
         work.hold(instance.lock()?);
@@ -52,17 +54,20 @@ pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
 }
 
 /// Runs the doors.
-pub async fn ingest(arguments: ServeArgs) -> Result<ExitCode> {
+pub async fn ingest(arguments: ServeArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit(&arguments, false, settings)?;
     serve_role(arguments, Door::Ingest, "ingest").await
 }
 
 /// Runs the query API.
-pub async fn api(arguments: ServeArgs) -> Result<ExitCode> {
+pub async fn api(arguments: ServeArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit(&arguments, false, settings)?;
     serve_role(arguments, Door::Api, "api").await
 }
 
 /// Runs the pipelines.
-pub async fn transform(arguments: InstanceArgs) -> Result<ExitCode> {
+pub async fn transform(arguments: InstanceArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit_without_server(&arguments, settings)?;
     let instance = Instance::new(&arguments)?;
     instance.require_kafka("transform")?;
     let start = async |work: &mut Work| {
@@ -160,7 +165,8 @@ impl Server {
             .map_err(|error| Failure::configuration(format!("cannot listen on `{}`: {error}", arguments.listen)))?;
         let url = format!("http://{}", listener.local_addr()?);
         let mut accounts = instance.access()?;
-        arguments.access.apply(&mut accounts, &url)?;
+        let environment = arguments.instance.environment;
+        arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
         let secret = instance_secret(instance)?;
         let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
@@ -174,6 +180,7 @@ impl Server {
         let replays = ReplaysApi::new(Arc::clone(log), lake.clone(), names, Some(note.local()))?;
         let mut settings = ApiSettings {
             cursor_key: Some(SecretString::from(hex::encode(secret.expose_secret()))),
+            docs_are_public: environment != Environment::Production,
             ..ApiSettings::default()
         };
         let served = instance.pipelines.pipelines.iter().find(|pipeline| pipeline.name == SERVED_PIPELINE);
@@ -181,7 +188,7 @@ impl Server {
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }
-        settings.auth.redis = arguments.access.redis()?;
+        settings.auth.redis = arguments.access.redis.address()?;
         let (folder, scanner) = (instance.data.join("avatars"), arguments.access.scanner.clone());
         settings.auth.avatars = Some(AvatarSettings { folder, scanner });
         settings.auth.origins = arguments.access.origins()?;

@@ -33,6 +33,7 @@ mod process;
 mod replay;
 mod report;
 mod sample;
+mod settings;
 mod shell;
 mod soak;
 mod stop;
