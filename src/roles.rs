@@ -17,7 +17,7 @@ use karat_api::{
     snapshot::{Snapshots, follow},
 };
 use karat_eventlog::EventLog;
-use karat_http::{ServeSettings, serve};
+use karat_http::{ServeSettings, Tls, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_transform::worker;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
@@ -37,6 +37,9 @@ const SERVED_PIPELINE: &str = "etl_runs";
 /// Runs every role.
 pub async fn up(arguments: UpArgs, settings: &Settings) -> Result<ExitCode> {
     production::require_fit(&arguments.serve, arguments.demo, settings)?;
+    if arguments.demo && arguments.serve.access.tls_certificate.is_some() {
+        return Err(Failure::configuration("`--demo` publishes to this server without TLS: leave `server.tls_certificate` out"));
+    }
     let instance = Instance::new(&arguments.serve.instance)?;
     let start = async |work: &mut Work| {
         work.hold(instance.lock()?);
@@ -153,6 +156,7 @@ struct Server {
     log: Arc<dyn EventLog>,
     parts: Parts,
     settings: ApiSettings,
+    tls: Option<Arc<Tls>>,
     doors: (Option<IngestApi>, ReplaysApi),
     poke: Arc<Notify>,
     watcher: Arc<notices::Watcher>,
@@ -163,7 +167,9 @@ impl Server {
         let lake = instance.lake()?;
         let listener = TcpListener::bind(arguments.listen)
             .map_err(|error| Failure::configuration(format!("cannot listen on `{}`: {error}", arguments.listen)))?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let tls = arguments.access.tls()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr()?);
         let mut accounts = instance.access()?;
         let environment = arguments.instance.environment;
         arguments.access.apply(&mut accounts, environment, &url)?;
@@ -207,6 +213,7 @@ impl Server {
             log: Arc::clone(log),
             parts,
             settings,
+            tls,
             doors: (ingest, replays),
             poke,
             watcher,
@@ -219,14 +226,15 @@ impl Server {
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;
         };
+        let settings = ServeSettings { tls: self.tls, ..ServeSettings::default() };
         let served = match self.doors {
             (Some(ingest), replays) => {
                 let app = app(self.settings, self.parts, (ingest, replays))?;
-                serve(self.listener, app, ServeSettings::default(), stopped).await
+                serve(self.listener, app, settings, stopped).await
             }
             (None, replays) => {
                 let app = app(self.settings, self.parts, replays)?;
-                serve(self.listener, app, ServeSettings::default(), stopped).await
+                serve(self.listener, app, settings, stopped).await
             }
         };
         following.abort();

@@ -9,7 +9,7 @@
 //! * [`JsonBody`] and [`read_body`] read request bodies under a limit, also after decompression.
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis.
-//! * [`serve`] runs the application with header, idle and shutdown deadlines.
+//! * [`serve`] runs the application with header, idle and shutdown deadlines, in the open or with a certificate ([`Tls`]).
 
 mod access_error;
 mod answers;
@@ -28,6 +28,7 @@ mod linger;
 mod origins;
 mod render;
 mod serve;
+mod tls;
 mod translate;
 
 pub use answers::{documented_errors, register_errors};
@@ -43,6 +44,7 @@ pub use limit::{LimitSettings, Limits, Quota, RouteRule, SharedCounts, Taken};
 pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
+pub use tls::Tls;
 
 /// Re-exported for the expansion of [`error_answers!`].
 #[doc(hidden)]

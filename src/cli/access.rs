@@ -1,8 +1,10 @@
 //! How accounts work and who may reach the server, on the command line and in the environment.
 
+use std::{path::PathBuf, sync::Arc};
+
 use clap::Args;
 use karat_access::{AccessSettings, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsSettings};
-use karat_http::{HardenSettings, Origins, TrustedProxies};
+use karat_http::{HardenSettings, Origins, Tls, TrustedProxies};
 
 use super::{Environment, RedisArgs};
 use crate::failure::{Failure, Result};
@@ -58,6 +60,13 @@ pub struct AccessArgs {
     /// A scanner for uploaded pictures that speaks clamd's protocol.
     #[arg(long, env = "KARAT__ACCESS__SCANNER", value_name = "HOST:PORT")]
     pub scanner: Option<String>,
+    /// The certificate of this server with those that vouch for it, PEM: connections are then TLS 1.3. Read again when it
+    /// changes.
+    #[arg(long, env = "KARAT__SERVER__TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The key of the certificate, PEM.
+    #[arg(long, env = "KARAT__SERVER__TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// TLS ends in front of this process: answers tell browsers to stay with it.
     #[arg(long, env = "KARAT__SERVER__BEHIND_TLS")]
     pub behind_tls: bool,
@@ -103,6 +112,18 @@ impl AccessArgs {
         settings.origins = self.origins()?;
         settings.allowed_hosts.clone_from(&self.allowed_hosts);
         Ok(())
+    }
+
+    /// The certificate to serve with, when one is named.
+    pub fn tls(&self) -> Result<Option<Arc<Tls>>> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => {
+                let read = Tls::from_files(certificate, key);
+                Ok(Some(Arc::new(read.map_err(|error| Failure::configuration(format!("TLS: {error}")))?)))
+            }
+            _ => Err(Failure::configuration("`server.tls_certificate` and `server.tls_key` go together")),
+        }
     }
 
     pub fn origins(&self) -> Result<Origins> {

@@ -100,6 +100,30 @@ async fn production_names_everything_that_is_not_fit_for_it_and_does_not_start()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_makes_every_connection_tls_and_commands_still_find_the_instance() {
+    let folder = Folder::new();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.text("chain.pem"), folder.text("key.pem"));
+    fs::write(&certificate, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let words = ["up", "--listen", "127.0.0.1:0", "--tls-certificate", &certificate];
+    let said = folder.run(&words).await;
+    assert!(said.code == 78 && said.err.contains("server.tls_key"), "{said:?}");
+    let mut karat = folder.start("karat", &[&words[..], &["--tls-key", &key]].concat());
+    let plain = karat.url().await;
+    let port = plain.rsplit(':').next().unwrap();
+    let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder().add_root_certificate(root).build().unwrap();
+    let answer = client.get(format!("https://localhost:{port}/livez")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers().contains_key("strict-transport-security"));
+    assert!(client.get(format!("{plain}/livez")).send().await.is_err(), "nothing is answered in the open");
+    // It goes through the running instance, at the address that it left.
+    folder.run(&["replay", "start", "etl_runs", "--all"]).await.ok();
+    karat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_fit_for_production_starts_with_its_documents_closed_and_addresses_confirmed() {
     let folder = Folder::new();
     let file = folder.text("karat.toml");
