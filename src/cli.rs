@@ -199,6 +199,9 @@ pub struct ServeArgs {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", env = "KARAT__SERVER__LISTEN")]
     pub listen: SocketAddr,
+    /// Address for `/metrics`, which asks for no log-in; there are none when absent.
+    #[arg(long, value_name = "ADDR", env = "KARAT__SERVER__METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Lifts the limits on log-in and registration, for load tests.
     #[arg(long, hide = true)]
     pub without_limits: bool,

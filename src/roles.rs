@@ -3,6 +3,7 @@
 //! `up` runs all three over one log; `ingest`, `transform` and `api` run one each and meet in Kafka and the lake.
 
 mod demo;
+mod metrics;
 mod notices;
 mod process;
 
@@ -23,7 +24,7 @@ use karat_transform::worker;
 use secrecy::{ExposeSecret, SecretBox, SecretString};
 use tokio::sync::{Notify, mpsc, watch};
 
-use self::process::Work;
+use self::{metrics::MetricsServer, process::Work};
 use crate::{
     cli::{Environment, InstanceArgs, ServeArgs, UpArgs},
     config::{Settings, production},
@@ -157,6 +158,7 @@ struct Server {
     parts: Parts,
     settings: ApiSettings,
     tls: Option<Arc<Tls>>,
+    metrics: Option<MetricsServer>,
     doors: (Option<IngestApi>, ReplaysApi),
     poke: Arc<Notify>,
     watcher: Arc<notices::Watcher>,
@@ -174,6 +176,7 @@ impl Server {
         let environment = arguments.instance.environment;
         arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
+        let metrics = arguments.metrics_listen.map(|address| MetricsServer::new(address, access.clone())).transpose()?;
         let secret = instance_secret(instance)?;
         let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
@@ -214,6 +217,7 @@ impl Server {
             parts,
             settings,
             tls,
+            metrics,
             doors: (ingest, replays),
             poke,
             watcher,
@@ -223,6 +227,7 @@ impl Server {
     async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let following = tokio::spawn(follow(Arc::clone(&self.parts.snapshots), self.poke));
         let watching = tokio::spawn(self.watcher.run(self.log));
+        let counting = self.metrics.map(|metrics| tokio::spawn(metrics.run(stop.clone())));
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;
         };
@@ -239,6 +244,9 @@ impl Server {
         };
         following.abort();
         watching.abort();
+        if let Some(counting) = counting {
+            counting.abort();
+        }
         self.access.flush().await?;
         Ok(served?)
     }

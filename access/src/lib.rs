@@ -57,6 +57,7 @@ pub use fields::{Email, Phone, Username};
 pub use mfa::{Enrolment, LoginOutcome};
 pub use oidc::{Callback, CallbackOutcome, FLOW_LIFE, ProviderKind, ProviderSettings, Redirect};
 pub use origin::Origin;
+pub use password::HashLoad;
 pub use permission::{Permission, Role};
 pub use profile::ProfileChange;
 pub use recovery::Strength;

@@ -87,6 +87,11 @@ impl Access {
         self.inner.mint.keys().jwks()
     }
 
+    /// How busy the hashing of passwords is.
+    pub fn hash_load(&self) -> HashLoad {
+        self.inner.hasher.load()
+    }
+
     /// The settings that this was opened with.
     pub fn settings(&self) -> &AccessSettings {
         &self.inner.settings

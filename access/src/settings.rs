@@ -100,8 +100,13 @@ pub struct HashSettings {
     pub max_waiting: usize,
 }
 
+/// More hashes at a time would only take memory from everything else.
+const MOST_PARALLEL: usize = 8;
+
 impl Default for HashSettings {
+    /// As many at a time as there are cores, up to eight.
     fn default() -> Self {
-        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1, parallel: 2, max_waiting: 128 }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1, parallel: cores.min(MOST_PARALLEL), max_waiting: 128 }
     }
 }

@@ -9,6 +9,7 @@
 //! * [`JsonBody`] and [`read_body`] read request bodies under a limit, also after decompression.
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis.
+//! * [`metrics`] answers what a process counts, in the text form of Prometheus.
 //! * [`serve`] runs the application with header, idle and shutdown deadlines, in the open or with a certificate ([`Tls`]).
 
 mod access_error;
@@ -25,6 +26,7 @@ mod headers;
 mod json_body;
 mod limit;
 mod linger;
+mod metrics;
 mod origins;
 mod render;
 mod serve;
@@ -41,6 +43,7 @@ pub use error::ApiError;
 pub use harden::{AllowedMethods, HardenSettings, harden, harden_with};
 pub use json_body::JsonBody;
 pub use limit::{LimitSettings, Limits, Quota, RouteRule, SharedCounts, Taken};
+pub use metrics::metrics;
 pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};

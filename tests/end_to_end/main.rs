@@ -18,6 +18,7 @@ mod disks;
 mod epochs;
 mod failing_calls;
 mod fleet;
+mod flood;
 mod fsck;
 mod judged;
 mod kafka;
