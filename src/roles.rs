@@ -39,7 +39,9 @@ const SERVED_PIPELINE: &str = "etl_runs";
 pub async fn up(arguments: UpArgs, settings: &Settings) -> Result<ExitCode> {
     production::require_fit(&arguments.serve, arguments.demo, settings)?;
     if arguments.demo && arguments.serve.access.tls_certificate.is_some() {
-        return Err(Failure::configuration("`--demo` publishes to this server without TLS: leave `server.tls_certificate` out"));
+        return Err(Failure::configuration(
+            "`--demo` publishes to this server without TLS: leave `server.tls_certificate` out",
+        ));
     }
     let instance = Instance::new(&arguments.serve.instance)?;
     let start = async |work: &mut Work| {
@@ -176,7 +178,8 @@ impl Server {
         let environment = arguments.instance.environment;
         arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
-        let metrics = arguments.metrics_listen.map(|address| MetricsServer::new(address, access.clone())).transpose()?;
+        let metrics =
+            arguments.metrics_listen.map(|address| MetricsServer::new(address, access.clone())).transpose()?;
         let secret = instance_secret(instance)?;
         let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;

@@ -38,6 +38,8 @@ pub struct ServeSettings {
     pub max_head_bytes: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub max_streams: u32,
+    /// What the log says beside the address when it listens.
+    pub announcement: &'static str,
     /// The certificate; connections are not encrypted without one.
     pub tls: Option<Arc<Tls>>,
 }
@@ -50,6 +52,7 @@ impl Default for ServeSettings {
             max_connections: 10_000,
             max_head_bytes: 64 * 1024,
             max_streams: 200,
+            announcement: "listening",
             tls: None,
         }
     }
@@ -74,7 +77,7 @@ where
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let local = listener.local_addr()?;
-    tracing::info!(address = %local, "listening");
+    tracing::info!(address = %local, "{}", settings.announcement);
     let (stop, stopping) = watch::channel(false);
     let renewing = settings.tls.clone().map(|tls| tokio::spawn(tls.keep_current()));
     let door = Arc::new(Door { app, settings, local, stopping });

@@ -38,7 +38,8 @@ impl MetricsServer {
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        Ok(serve(self.listener, metrics(self.registry), ServeSettings::default(), stopped).await?)
+        let settings = ServeSettings { announcement: "metrics are answered", ..ServeSettings::default() };
+        Ok(serve(self.listener, metrics(self.registry), settings, stopped).await?)
     }
 }
 

@@ -62,9 +62,8 @@ impl Files {
 fn start(tls: Arc<Tls>, header_timeout: Duration) -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let app = harden(endpoint::make(|request: Request| async move {
-        Ok::<_, poem::Error>(request.scheme().to_string())
-    }));
+    let app =
+        harden(endpoint::make(|request: Request| async move { Ok::<_, poem::Error>(request.scheme().to_string()) }));
     let settings = ServeSettings { header_timeout, tls: Some(tls), ..ServeSettings::default() };
     tokio::spawn(serve(listener, app, settings, std::future::pending()));
     address
