@@ -388,6 +388,17 @@ pub enum UserCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Give an account another password, from a prompt or --password-stdin. Its sessions end.
+    #[command(
+        after_help = "Examples:\n  karat user reset-password ada\n  echo \"$PASSWORD\" | karat user reset-password ada --password-stdin"
+    )]
+    ResetPassword {
+        username: String,
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
     /// Give an account another role.
     #[command(after_help = "Examples:\n  karat user set-role ada admin\n  karat user set-role bob user")]
     SetRole {
@@ -414,6 +425,15 @@ pub enum KeyCommand {
         /// What it may do; may be repeated.
         #[arg(long = "scope", default_value = "publish:*")]
         scopes: Vec<String>,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
+    /// Add a key for the signatures of tokens, and remove those whose last token has expired.
+    ///
+    /// The new key signs after ten minutes, when every process and everybody who reads the public keys knows it. A running
+    /// instance needs no restart, and nobody is logged out.
+    #[command(after_help = "Examples:\n  karat key rotate-signing\n  karat key rotate-signing --data-dir /srv/karat")]
+    RotateSigning {
         #[command(flatten)]
         instance: InstanceArgs,
     },

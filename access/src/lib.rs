@@ -68,3 +68,4 @@ pub use service::Access;
 pub use sessions::TokenPair;
 pub use settings::{AccessSettings, DatabaseAddress, DatabaseSettings, HashSettings, PasswordRules};
 pub use store::{Consent, Identity, Schema, Session, User, UserFilter};
+pub use token::Rotation;

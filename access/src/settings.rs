@@ -18,6 +18,9 @@ pub struct AccessSettings {
     pub database: DatabaseSettings,
     /// The folder of the signing keys; created, readable by its owner only, when absent.
     pub keys_dir: PathBuf,
+    /// How long a new signing key is known before it signs: longer than other processes and readers of the public keys take to
+    /// look again.
+    pub key_activation: Duration,
     /// `iss` of the tokens.
     pub issuer: String,
     /// `aud` of the tokens.
@@ -63,6 +66,7 @@ impl AccessSettings {
         Self {
             database: DatabaseSettings::at(DatabaseAddress::Sqlite(folder.join("accounts.db"))),
             keys_dir: folder.join("keys"),
+            key_activation: Duration::from_secs(10 * 60),
             issuer: "karat".to_owned(),
             audience: "karat".to_owned(),
             access_token_ttl: Duration::from_secs(60 * 60),

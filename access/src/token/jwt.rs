@@ -3,10 +3,12 @@
 //! The algorithm is a property of the key, never of the token: only RS256 is accepted, under a key id that we know,
 //! and headers that try to bring a key of their own are refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
+use parking_lot::RwLock;
 use uuid::Uuid;
 
 use crate::error::TokenFault;
@@ -21,7 +23,8 @@ const MAX_TOKEN_CHARS: usize = 4096;
 const LEEWAY_S: u64 = 5;
 
 pub(crate) struct TokenMint {
-    keys: SigningKeys,
+    /// Replaced as a whole when keys are added or removed.
+    keys: RwLock<Arc<SigningKeys>>,
     issuer: String,
     audience: String,
     ttl: Duration,
@@ -43,6 +46,7 @@ impl TokenMint {
         validation.set_audience(&[&settings.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let (issuer, audience) = (settings.issuer.clone(), settings.audience.clone());
+        let keys = RwLock::new(Arc::new(keys));
         Self { keys, issuer, audience, ttl: settings.access_token_ttl, validation }
     }
 
@@ -61,9 +65,10 @@ impl TokenMint {
             typ: ACCESS.to_owned(),
             preferred_username: username.to_owned(),
         };
-        let header = Header { kid: Some(self.keys.kid.clone()), ..Header::new(Algorithm::RS256) };
-        let token = encode(&header, &claims, &self.keys.signing)
-            .map_err(|e| AccessError::Keys { path: self.keys.kid.clone().into(), reason: e.to_string() })?;
+        let keys = self.keys();
+        let header = Header { kid: Some(keys.kid.clone()), ..Header::new(Algorithm::RS256) };
+        let token = encode(&header, &claims, &keys.signing)
+            .map_err(|e| AccessError::Keys { path: keys.kid.clone().into(), reason: e.to_string() })?;
         Ok(Issued { token, expires_in_s: self.ttl.as_secs() })
     }
 
@@ -74,7 +79,8 @@ impl TokenMint {
         }
         let header = decode_header(token).map_err(|_| TokenFault::Invalid)?;
         let brings_a_key = header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some();
-        let key = header.kid.as_deref().and_then(|kid| self.keys.verifying.get(kid));
+        let keys = self.keys();
+        let key = header.kid.as_deref().and_then(|kid| keys.verifying.get(kid));
         let Some(key) = key.filter(|_| !brings_a_key) else { return Err(TokenFault::Invalid) };
         let data = decode::<Claims>(token, key, &self.validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenFault::Expired,
@@ -84,8 +90,12 @@ impl TokenMint {
         if is_ours { Ok(data.claims) } else { Err(TokenFault::Invalid) }
     }
 
-    pub(crate) fn keys(&self) -> &SigningKeys {
-        &self.keys
+    pub(crate) fn keys(&self) -> Arc<SigningKeys> {
+        Arc::clone(&self.keys.read())
+    }
+
+    pub(crate) fn replace_keys(&self, keys: SigningKeys) {
+        *self.keys.write() = Arc::new(keys);
     }
 }
 
@@ -104,7 +114,7 @@ mod tests {
     static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
     fn mint() -> TokenMint {
-        let keys = SigningKeys::load_or_create(FOLDER.path()).unwrap();
+        let keys = SigningKeys::load_or_create(FOLDER.path(), Duration::ZERO).unwrap();
         TokenMint::new(keys, &AccessSettings::in_folder(FOLDER.path()))
     }
 
