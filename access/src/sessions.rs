@@ -47,14 +47,7 @@ impl Access {
         let attempt = self.login_attempt_name(name, user.as_ref(), origin).await?;
         // Counted before it is checked: parallel guesses cannot pass together.
         self.begin_attempt(&attempt, PASSWORD).await?;
-        let verdict = match self.inner.hasher.verify(password.clone(), hash.clone()).await {
-            // Nothing was checked, so nothing failed.
-            Err(AccessError::Busy) => {
-                self.inner.store.return_attempt(&attempt).await?;
-                return Err(AccessError::Busy);
-            }
-            verdict => verdict?,
-        };
+        let verdict = self.verify_counted(&attempt, password.clone(), hash.clone()).await?;
         match user {
             Some(user) if verdict.matches && user.is_active && self.is_admitted(&user) => {
                 self.inner.store.clear_attempts(&attempt).await?;
