@@ -46,7 +46,7 @@ impl Store {
         }
         use_up(&mut tx, &token, request, &user, origin).await?;
         tx.commit().await?;
-        Ok(Rotation::Rotated { session: token.session, user: Box::new(user) })
+        Ok(Rotation::Rotated { session: token.session, user: Box::new(user), ends_at: token.expires_at })
     }
 
     /// The live sessions of a user, newest first.
