@@ -21,6 +21,7 @@ use uuid::Uuid;
 pub(crate) use provider::Providers;
 pub use provider::{ProviderKind, ProviderSettings};
 
+use crate::fields::is_plain;
 use crate::mfa::LoginOutcome;
 use crate::phone::new_row;
 use crate::secret::{random_hex, sha256, sha256_hex};
@@ -246,7 +247,7 @@ fn identity(user: Uuid, provider: &str, person: &Person) -> Identity {
         provider: provider.to_owned(),
         issuer: person.issuer.clone(),
         subject: person.subject.clone(),
-        email: person.email.clone().filter(|email| email.len() <= 254),
+        email: person.email.clone().filter(|email| email.len() <= 254 && is_plain(email)),
         created_at_us: now_us(),
     }
 }

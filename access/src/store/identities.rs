@@ -6,6 +6,7 @@ use super::engine::{Row, Tx, args};
 use super::sessions::revoke_live;
 use super::users::{insert, lock};
 use super::{Identity, NewUserRow, Store, User};
+use crate::fields::is_plain;
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent};
 
@@ -64,6 +65,9 @@ impl Store {
         keep: Option<Uuid>,
         event: &AuditEvent,
     ) -> Result<Option<Vec<Uuid>>, AccessError> {
+        if !is_plain(provider) {
+            return Ok(None);
+        }
         let mut tx = self.database.write().await?;
         lock(&mut tx, user).await?;
         let sql = "SELECT id FROM identities WHERE user_id = ? AND provider = ?";

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::engine::{Row, Tx, args};
 use super::sessions::revoke_live;
 use super::{ChangeKind, NewUserRow, Store, StoredLogin, User, UserFilter};
+use crate::fields::is_plain;
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent, Role};
 
@@ -35,7 +36,7 @@ impl Store {
     /// A user by username or address, with the password hash.
     pub(crate) async fn find_login(&self, name: &str) -> Result<Option<StoredLogin>, AccessError> {
         // MySQL does not see spaces at an end.
-        if name.contains(char::is_whitespace) {
+        if name.contains(char::is_whitespace) || !is_plain(name) {
             return Ok(None);
         }
         let sql = concat!(
@@ -72,6 +73,9 @@ impl Store {
              AND (? = '' OR u.username_key LIKE ? ESCAPE '!' OR u.email_key LIKE ? ESCAPE '!') \
              AND (? = '' OR u.role = ?) AND (? = -1 OR u.is_active = ?) ORDER BY u.id LIMIT ?"
         );
+        if !filter.search.as_deref().is_none_or(is_plain) {
+            return Ok(Vec::new());
+        }
         let after = filter.after.map(|id| id.to_string()).unwrap_or_default();
         let search = filter.search.as_deref().unwrap_or_default().to_ascii_lowercase();
         let pattern = like_pattern(&search);
