@@ -7,7 +7,7 @@ use crate::codes::{LINK_LIFE, RESET, VERIFY};
 use crate::password::{MAX_PASSWORD_BYTES, broken_rules, strength};
 use crate::secret::sha256_hex;
 use crate::store::CodeUse;
-use crate::throttle::{MESSAGE, PASSWORD};
+use crate::throttle::MESSAGE;
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin};
 
 /// How hard a password is to guess, and why it may not be used.
@@ -90,19 +90,21 @@ impl Access {
         Ok(())
     }
 
-    /// Changes the caller's password. The session of the call stays, every other one ends.
+    /// Changes the caller's password, or gives an account its first one. The session of the call stays, every other
+    /// one ends.
     ///
     /// # Errors
-    /// [`AccessError::InvalidCredentials`] when the present password is wrong; [`AccessError::TooManyAttempts`];
+    /// [`AccessError::InvalidCredentials`] when the present password is wrong; [`AccessError::FreshLoginNeeded`] when
+    /// there is none and the log-in is older than five minutes; [`AccessError::TooManyAttempts`];
     /// [`AccessError::Invalid`]; [`AccessError::Busy`].
     pub async fn change_password(
         &self,
         caller: &Caller,
-        current: SecretString,
+        current: Option<SecretString>,
         new: SecretString,
         origin: &Origin,
     ) -> Result<(), AccessError> {
-        let user = self.require_password(caller, current, origin).await?;
+        let user = self.require_password(caller, "current_password", current, origin).await?;
         self.check_new_password(&new, &user.username, user.email.as_deref())?;
         let hash = self.inner.hasher.hash(new).await?;
         let event = AuditEvent::success(caller.into(), Action::PasswordChange, user.id, origin);
@@ -150,32 +152,6 @@ impl Access {
         }
         let broken = broken_rules(self.inner.settings.password_rules, text, context);
         Strength { score: strength(text, !broken.is_empty()), broken }
-    }
-
-    /// The caller's account, after the present password was given again. Attempts are counted as log-ins are.
-    ///
-    /// # Errors
-    /// [`AccessError::InvalidCredentials`], also for an account without a password; [`AccessError::TooManyAttempts`].
-    pub(crate) async fn require_password(
-        &self,
-        caller: &Caller,
-        password: SecretString,
-        origin: &Origin,
-    ) -> Result<crate::User, AccessError> {
-        if password.expose_secret().len() > MAX_PASSWORD_BYTES {
-            return Err(AccessError::InvalidCredentials);
-        }
-        let login = self.inner.store.find_login_of(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
-        let name = format!("password:{}", caller.id);
-        self.begin_attempt(&name, PASSWORD).await?;
-        let verdict = self.inner.hasher.verify(password, login.password_hash).await?;
-        if !verdict.matches {
-            let event = AuditEvent::refused(caller.into(), Action::PasswordChange, Some(caller.id), origin);
-            self.audit_refusal(event).await;
-            return Err(AccessError::InvalidCredentials);
-        }
-        self.inner.store.clear_attempts(&name).await?;
-        Ok(login.user)
     }
 
     pub(crate) fn check_new_password(

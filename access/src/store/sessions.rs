@@ -76,6 +76,12 @@ impl Store {
         Ok(revoked)
     }
 
+    /// When a live session of a user began.
+    pub(crate) async fn find_session_start(&self, id: Uuid, user: Uuid) -> Result<Option<i64>, AccessError> {
+        let sql = "SELECT created_at FROM sessions WHERE id = ? AND user_id = ? AND revoked_at IS NULL";
+        self.database.row(sql, args![id, user]).await?.map(|row| row.int("created_at")).transpose()
+    }
+
     /// Whether the user has logged in from this address before.
     pub(crate) async fn knows_address(&self, user: Uuid, ip: &str) -> Result<bool, AccessError> {
         let sql = "SELECT id FROM sessions WHERE user_id = ? AND ip = ? LIMIT 1";

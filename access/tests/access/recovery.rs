@@ -1,7 +1,9 @@
 //! Passwords that are forgotten or changed, addresses that are confirmed.
 
 use crate::support::{Instance, PASSWORD, account, secret, settings, tokens, who};
-use karat_access::{Access, AccessError, AccessSettings, NewAccount, Origin, ProfileChange, Registration, TokenPair};
+use karat_access::{
+    Access, AccessError, AccessSettings, AuditFilter, NewAccount, Origin, ProfileChange, Registration, TokenPair,
+};
 
 const NEW: &str = "other-Green-8-cars";
 
@@ -107,7 +109,7 @@ async fn security_08_a_change_needs_the_password_and_ends_the_other_sessions() {
     let caller = who(&instance.access, &pair).await.unwrap();
     let change = |current: &str, new: &str| {
         let (access, caller, current, new) = (instance.access.clone(), caller.clone(), secret(current), secret(new));
-        async move { access.change_password(&caller, current, new, &Origin::default()).await }
+        async move { access.change_password(&caller, Some(current), new, &Origin::default()).await }
     };
     assert!(matches!(change("wrong", NEW).await, Err(AccessError::InvalidCredentials)));
     assert!(matches!(change(PASSWORD, "password").await, Err(AccessError::Invalid(_))));
@@ -143,6 +145,10 @@ async fn security_12_with_confirmation_on_known_and_unknown_addresses_get_one_an
     assert!(matches!(register("maria_78").await, Registration::VerificationSent));
     assert_eq!(instance.access.list_users(None, 10).await.unwrap().len(), 1);
     instance.mail_with("has an account already").await;
+    // One row each way: what is written takes as long.
+    let registrations = AuditFilter { action: Some("register".to_owned()), ..AuditFilter::default() };
+    let rows = instance.access.audit_log(&registrations, 10).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.outcome.as_str()).collect::<Vec<_>>(), ["denied", "success"]);
     // Security 10: not confirmed looks like a wrong password.
     assert!(matches!(instance.login("maria_77", PASSWORD).await, Err(AccessError::InvalidCredentials)));
     let token = instance.mailed_token("Confirm your e-mail address", "maria@example.org").await;

@@ -4,6 +4,7 @@ use karat_access::{Access, NewAccount, Permission, ProfileChange, Registration};
 use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::AuthTag;
@@ -24,7 +25,8 @@ error_answers! {
 pub struct ProfileRequest {
     /// 3 to 30 of letters A to Z, digits and `_`; unique without case.
     pub username: Option<String>,
-    /// A new address needs `current_password` and has to be confirmed again.
+    /// A new address has to be confirmed again. It needs `current_password`, where the account has one, else a log-in
+    /// younger than five minutes.
     pub email: Option<String>,
     /// What others call this person.
     pub nickname: Option<String>,
@@ -40,8 +42,14 @@ pub struct ProfileRequest {
 #[derive(Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordRequest {
-    /// The present password.
-    pub password: String,
+    /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    pub password: Option<String>,
+}
+
+impl PasswordRequest {
+    pub(super) fn secret(self) -> Option<SecretString> {
+        self.password.map(Into::into)
+    }
 }
 
 /// What a registration answers.
@@ -148,7 +156,7 @@ impl AccountApi {
         body: JsonBody<PasswordRequest>,
     ) -> Result<Answer<String>, ChangeAccountError> {
         caller.require(Permission::ManageOwnAccount)?;
-        self.access.delete_own_account(&caller, body.0.password.into(), &origin(request)).await?;
+        self.access.delete_own_account(&caller, body.0.secret(), &origin(request)).await?;
         Ok(ok(caller.id.to_string(), "the account was deleted"))
     }
 }
