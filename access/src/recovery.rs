@@ -10,6 +10,11 @@ use crate::store::CodeUse;
 use crate::throttle::MESSAGE;
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin};
 
+const RESET_OF_CONFIRMED: &str = "Your password was reset by a link that was sent to this address.";
+const RESET_OF_UNCONFIRMED: &str = "Your password was reset by a link that was sent to this address, which had not \
+                                    been confirmed before. So whatever else could log in to the account was removed: \
+                                    the second factor, API keys, the telephone number and log-ins at other providers.";
+
 /// How hard a password is to guess, and why it may not be used.
 #[derive(Debug, Clone)]
 pub struct Strength {
@@ -57,7 +62,8 @@ impl Access {
     }
 
     /// Sets a new password by a link's token and ends every session. It logs nobody in, so a second factor is still
-    /// asked for afterwards.
+    /// asked for afterwards. Where nobody had confirmed the address before, whoever registered it may be somebody
+    /// else: then the factor, API keys, number and log-ins at other providers are removed.
     ///
     /// # Errors
     /// [`AccessError::CodeRefused`]; [`AccessError::Invalid`] with every broken rule, which leaves the link usable;
@@ -76,17 +82,15 @@ impl Access {
         let CodeUse::Accepted { user: Some(owner), address } = self.inner.store.use_token(RESET, &hash).await? else {
             return Err(AccessError::CodeRefused);
         };
-        let is_still_theirs = user.email.as_deref().map(str::to_ascii_lowercase).as_deref() == Some(&address);
-        if owner != id || !is_still_theirs {
+        if owner != id {
             return Err(AccessError::CodeRefused);
         }
-        let event = AuditEvent::success(Actor::User(id), Action::PasswordReset, id, origin);
-        let revoked = self.inner.store.set_password(id, &new, None, &event).await?;
-        self.note_revoked(&revoked);
-        // Whoever read the mail owns the address.
-        let event = AuditEvent::success(Actor::User(id), Action::EmailVerify, id, origin);
-        self.inner.store.verify_email(id, &address, &event).await?;
-        self.notify(&user, "Your password was reset by a link that was sent to this address.");
+        let reset = self.inner.store.reset_by_link(id, &address, &new, origin).await?;
+        for key in &reset.keys {
+            self.inner.recent.key_revoked(*key);
+        }
+        self.note_revoked(&reset.sessions);
+        self.notify(&user, if reset.is_first_proof { RESET_OF_UNCONFIRMED } else { RESET_OF_CONFIRMED });
         Ok(())
     }
 

@@ -103,7 +103,8 @@ impl RecoveryApi {
 
     /// Set a new password by a link
     ///
-    /// Ends every session of the account. It does not log in.
+    /// Ends every session of the account. It does not log in. Where the address was never confirmed before, the second
+    /// factor, the API keys, the telephone number and log-ins at other providers are removed.
     #[oai(path = "/reset-password/confirm", method = "post", operation_id = "confirm_password_reset")]
     async fn confirm_reset(&self, request: &Request, body: JsonBody<ResetRequest>) -> Result<Answer<bool>, LinkError> {
         let JsonBody(body) = body;
