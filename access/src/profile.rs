@@ -55,7 +55,8 @@ impl Access {
     }
 
     /// Deletes the caller's account, after the password was given again, where it has one. It can be brought back by
-    /// hand until the purge removes it for good.
+    /// hand until the purge removes it for good. Answers the account as it was, so that what is kept of it elsewhere
+    /// can go too.
     ///
     /// # Errors
     /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::LastAdmin`];
@@ -65,13 +66,13 @@ impl Access {
         caller: &Caller,
         password: Option<SecretString>,
         origin: &Origin,
-    ) -> Result<(), AccessError> {
+    ) -> Result<User, AccessError> {
         let user = self.require_password(caller, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::UserDelete, user.id, origin);
-        let revoked = self.inner.store.delete_user(user.id, &event).await?;
+        let (user, revoked) = self.inner.store.delete_user(user.id, &event).await?;
         self.note_gone(user.id, &revoked);
         self.notify(&user, "Your account was deleted.");
-        Ok(())
+        Ok(user)
     }
 
     /// The caller's live sessions, newest first.

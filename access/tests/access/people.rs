@@ -60,7 +60,7 @@ async fn security_57_two_admins_who_end_each_other_leave_one() {
     let (ca, cb, origin) = (caller(&a), caller(&b), Origin::default());
     let (first, second) =
         tokio::join!(instance.access.set_active_of(&ca, b.id, false, &origin), other.delete_user(&cb, a.id, &origin),);
-    let failures = [first.map(drop), second].into_iter().filter_map(Result::err).collect::<Vec<_>>();
+    let failures = [first.map(drop), second.map(drop)].into_iter().filter_map(Result::err).collect::<Vec<_>>();
     assert!(matches!(failures[..], [AccessError::LastAdmin]), "{failures:?}");
 }
 

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::AuthTag;
+use super::avatars::Pictures;
 use super::views::{LoginView, RegisterRequest, UserView};
 
 error_answers! {
@@ -67,11 +68,12 @@ pub enum Registered {
 #[derive(Clone)]
 pub struct AccountApi {
     access: Access,
+    pictures: Pictures,
 }
 
 impl AccountApi {
-    pub(super) fn new(access: Access) -> Self {
-        Self { access }
+    pub(super) fn new(access: Access, pictures: Pictures) -> Self {
+        Self { access, pictures }
     }
 
     async fn read(&self, caller: &Authenticated) -> Result<Answer<UserView>, ApiError> {
@@ -147,7 +149,8 @@ impl AccountApi {
 
     /// Delete the caller's account
     ///
-    /// Needs the password. Everything stops working at once; the account is removed for good some weeks later.
+    /// Needs the password. Everything stops working at once, and the picture is removed; the account is removed for good
+    /// some weeks later.
     #[oai(path = "/users/me", method = "delete", operation_id = "delete_own_user")]
     async fn delete_user_me(
         &self,
@@ -156,7 +159,8 @@ impl AccountApi {
         body: JsonBody<PasswordRequest>,
     ) -> Result<Answer<String>, ChangeAccountError> {
         caller.require(Permission::ManageOwnAccount)?;
-        self.access.delete_own_account(&caller, body.0.secret(), &origin(request)).await?;
+        let user = self.access.delete_own_account(&caller, body.0.secret(), &origin(request)).await?;
+        self.pictures.forget(user.avatar_url.as_deref()).await;
         Ok(ok(caller.id.to_string(), "the account was deleted"))
     }
 }

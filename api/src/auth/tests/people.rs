@@ -208,6 +208,34 @@ async fn a_picture_is_set_served_under_its_name_replaced_and_removed() {
     assert_eq!(std::fs::read_dir(pictures.path()).unwrap().count(), 0);
 }
 
+async fn set_picture(app: &App, token: &str) {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(20, 20).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let request = Request::builder().method(Method::POST).uri_str("/api/v1/users/avatar").content_type("image/png");
+    let request = request.header("authorization", format!("Bearer {token}")).body(png.into_inner());
+    assert_eq!(app.endpoint.get_response(request).await.status().as_u16(), 200);
+}
+
+#[tokio::test]
+async fn security_60_the_picture_of_a_deleted_account_is_gone() {
+    let pictures = tempfile::tempdir().unwrap();
+    let avatars = Some(crate::auth::AvatarSettings { folder: pictures.path().to_owned(), scanner: None });
+    let app = App::start_with(AuthSettings { avatars, ..AuthSettings::without_limits() }).await;
+    let root = admin(&app, "root_1", Role::Admin).await;
+    let (maria, pedro) = (app.register("maria_77").await, app.register("pedro_12").await);
+    for user in [&maria, &pedro] {
+        set_picture(&app, user.access_token()).await;
+    }
+    let count = || std::fs::read_dir(pictures.path()).unwrap().count();
+    assert_eq!(count(), 2);
+    let body = Some(json!({"password": PASSWORD}));
+    let own = app.call(Method::DELETE, "/api/v1/users/me", Some(maria.access_token()), body).await;
+    assert_eq!((own.status, count()), (200, 1), "{}", own.body);
+    let path = format!("/api/v1/users/{}", pedro.text("/data/user/id"));
+    let by_admin = app.call(Method::DELETE, &path, Some(root.access_token()), None).await;
+    assert_eq!((by_admin.status, count()), (200, 0), "{}", by_admin.body);
+}
+
 #[tokio::test]
 async fn security_80_methods_that_no_route_has_are_refused() {
     let app = App::start().await;
