@@ -6,6 +6,7 @@ mod demo;
 mod metrics;
 mod notices;
 mod process;
+mod secret;
 
 use std::{net::TcpListener, process::ExitCode, sync::Arc};
 
@@ -21,7 +22,7 @@ use karat_eventlog::EventLog;
 use karat_http::{ServeSettings, Tls, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_transform::worker;
-use secrecy::{ExposeSecret, SecretBox, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::{metrics::MetricsServer, process::Work};
@@ -180,7 +181,7 @@ impl Server {
         let access = Access::open(accounts).await?;
         let metrics =
             arguments.metrics_listen.map(|address| MetricsServer::new(address, access.clone())).transpose()?;
-        let secret = instance_secret(instance)?;
+        let secret = secret::load_or_create(&instance.data)?;
         let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
         let poke = Arc::new(Notify::new());
@@ -253,22 +254,4 @@ impl Server {
         self.access.flush().await?;
         Ok(served?)
     }
-}
-
-/// A secret of the instance, made at the first start: signs receipts and cursors.
-fn instance_secret(instance: &Instance) -> Result<SecretBox<[u8]>> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let folder = instance.data.join("keys");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join("instance.secret");
-    if let Ok(bytes) = std::fs::read(&path)
-        && bytes.len() >= 32
-    {
-        return Ok(SecretBox::new(bytes.into_boxed_slice()));
-    }
-    let bytes: [u8; 32] = rand::random();
-    let mut file = std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    Ok(SecretBox::new(Box::new(bytes)))
 }

@@ -34,6 +34,7 @@ mod people;
 mod permission;
 mod phone;
 mod profile;
+mod reauthenticate;
 mod recovery;
 mod scope;
 mod seal;

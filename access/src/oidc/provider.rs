@@ -99,6 +99,14 @@ struct Discovery {
     authorization_response_iss_parameter_supported: bool,
 }
 
+/// GitHub refuses a code with status 200 and says so in the answer only.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Exchanged {
+    Refused { error: String },
+    Tokens(Tokens),
+}
+
 #[derive(Deserialize)]
 struct Tokens {
     access_token: String,
@@ -242,7 +250,14 @@ impl Provider {
         if !basic {
             form.extend([("client_id", id), ("client_secret", secret)]);
         }
-        self.fetch.post_form(endpoint, &form, basic.then_some((id, secret))).await
+        let exchanged: Exchanged = self.fetch.post_form(endpoint, &form, basic.then_some((id, secret))).await?;
+        match exchanged {
+            Exchanged::Tokens(tokens) => Ok(tokens),
+            Exchanged::Refused { error } => {
+                tracing::info!(?error, "a provider refused");
+                Err(AccessError::CodeRefused)
+            }
+        }
     }
 
     /// What the provider says about itself, at most so old.

@@ -5,6 +5,6 @@ mod hasher;
 mod rules;
 
 pub use hasher::HashLoad;
-pub(crate) use hasher::Hasher;
+pub(crate) use hasher::{Hasher, Verdict};
 pub use rules::PasswordRules;
 pub(crate) use rules::{MAX_PASSWORD_BYTES, broken_rules, strength};

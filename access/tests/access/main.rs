@@ -6,6 +6,7 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod factors;
+mod github;
 mod keys;
 mod mail;
 mod oidc;

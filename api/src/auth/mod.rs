@@ -28,6 +28,7 @@ use secrecy::SecretString;
 
 pub use account::AccountApi;
 pub use api_keys::ApiKeyApi;
+use avatars::Pictures;
 pub use avatars::{AvatarApi, AvatarSettings};
 pub use factors::FactorApi;
 pub use jwks::jwks;
@@ -80,14 +81,15 @@ pub type AuthApis = ((AccountApi, SessionApi, ApiKeyApi), (RecoveryApi, FactorAp
 /// The account operations, to be mounted under the API's prefix beside the others.
 pub fn auth_apis(access: &Access, settings: &AuthSettings) -> AuthApis {
     let sessions = SessionApi::new(access.clone(), settings.origins.clone());
+    let pictures = Pictures::new(settings.avatars.clone());
     (
-        (AccountApi::new(access.clone()), sessions, ApiKeyApi::new(access.clone())),
+        (AccountApi::new(access.clone(), pictures.clone()), sessions, ApiKeyApi::new(access.clone())),
         (
             RecoveryApi::new(access.clone()),
             FactorApi::new(access.clone()),
-            PeopleApi::new(access.clone()),
+            PeopleApi::new(access.clone(), pictures.clone()),
             OauthApi::new(access.clone()),
-            AvatarApi::new(access.clone(), settings.avatars.clone()),
+            AvatarApi::new(access.clone(), pictures),
         ),
     )
 }
