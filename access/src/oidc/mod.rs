@@ -73,8 +73,15 @@ struct Flow {
     state: String,
     nonce: String,
     verifier: String,
-    link: Option<Uuid>,
+    link: Option<Link>,
     ends_at: i64,
+}
+
+/// The account that a log-in is to be added to, and the session that asked for it.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Link {
+    user: Uuid,
+    session: Option<Uuid>,
 }
 
 impl Access {
@@ -108,14 +115,15 @@ impl Access {
             let password = password.ok_or(AccessError::InvalidCredentials)?;
             self.require_password(caller, password, origin).await?;
         }
-        self.begin_flow(provider, Some(caller.id)).await
+        self.begin_flow(provider, Some(Link { user: caller.id, session: caller.session() })).await
     }
 
     /// Finishes what was begun: the browser is back from the provider.
     ///
     /// # Errors
-    /// [`AccessError::CodeRefused`] when anything of it does not hold; [`AccessError::Taken`] when the log-in there, or
-    /// its address, belongs to another account; [`AccessError::RegistrationClosed`].
+    /// [`AccessError::CodeRefused`] when anything of it does not hold, or the session that began to link has ended;
+    /// [`AccessError::Taken`] when the log-in there, or its address, belongs to another account;
+    /// [`AccessError::RegistrationClosed`].
     pub async fn finish_oauth(&self, callback: Callback, origin: &Origin) -> Result<CallbackOutcome, AccessError> {
         let flow = self.open_flow(&callback)?;
         // Used up before anything is asked of the provider: a second callback finds nothing.
@@ -127,7 +135,11 @@ impl Access {
         let person =
             provider.person(&callback.code, &flow.verifier, &flow.nonce, callback.iss.as_deref(), &redirect).await?;
         let known = self.inner.store.find_identity(&person.issuer, &person.subject).await?;
-        match (flow.link, known) {
+        // A session that was ended meanwhile leaves nothing behind that still adds a way in.
+        if flow.link.and_then(|link| link.session).is_some_and(|id| self.inner.recent.is_session_revoked(id)) {
+            return Err(AccessError::CodeRefused);
+        }
+        match (flow.link.map(|link| link.user), known) {
             (Some(user), Some(identity)) if identity.user != user => Err(AccessError::Taken { field: "identity" }),
             (Some(_), Some(_)) => Ok(CallbackOutcome::Linked),
             (Some(user), None) => self.link_person(user, &flow.provider, person, origin).await,
@@ -168,14 +180,14 @@ impl Access {
         self.inner.store.list_identities(user).await
     }
 
-    async fn begin_flow(&self, provider: &str, link: Option<Uuid>) -> Result<Redirect, AccessError> {
+    async fn begin_flow(&self, provider: &str, link: Option<Link>) -> Result<Redirect, AccessError> {
         let found = self.inner.providers.find(provider)?;
         let (state, nonce, verifier) = (random_hex::<32>()?, random_hex::<16>()?, random_hex::<32>()?);
         let at = now_us();
         let row = NewCodeRow {
             id: Uuid::now_v7(),
             purpose: PURPOSE,
-            user: link,
+            user: link.map(|link| link.user),
             // Bound to itself: beginning again in another tab ends nothing.
             address: sha256_hex(&state),
             code_hash: sha256_hex(&state),
