@@ -6,6 +6,8 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod factors;
+mod liar;
+mod lies;
 mod mail;
 mod oidc;
 mod people;
