@@ -118,3 +118,18 @@ async fn security_37_new_recovery_codes_void_the_old_ones() {
     assert!(second_step(&instance, &at_second_step, &code(&enrolled.secret, 1)).await.is_err());
     second_step(&instance, &at_second_step, new[0].expose_secret()).await.unwrap();
 }
+
+#[tokio::test]
+async fn security_10_an_account_without_a_password_answers_like_one_with_another() {
+    let (instance, service) = with_messages().await;
+    let (access, origin) = (&instance.access, Origin::default());
+    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let code = service.code_for(PHONE, 1).await;
+    let LoginOutcome::Tokens(pair) = access.login_by_phone(PHONE, &code, &origin).await.unwrap() else {
+        panic!("a new account has no second factor");
+    };
+    for password in ["", PASSWORD, "no account has this password", &code] {
+        let refused = instance.login(&pair.user.username, password).await;
+        assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "`{password}`: {refused:?}");
+    }
+}
