@@ -32,7 +32,7 @@ async fn security_32_codes_of_another_time_or_form_are_refused() {
         ("three steps ahead", code(base32, 3)),
         ("five digits", right[1..].to_owned()),
         ("seven digits", format!("0{right}")),
-        ("digits of another script", in_arabic_digits.collect()),
+        ("digits of another script", in_arabic_digits.collect::<String>()),
         ("a sign", format!("+{}", &right[1..])),
         ("a gap", format!("{} {}", &right[..3], &right[3..])),
         ("a fraction", format!("{right}.0")),
