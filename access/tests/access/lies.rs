@@ -218,7 +218,7 @@ async fn security_44_an_answer_must_come_from_the_provider_that_was_asked() {
         setup.finish(Callback { iss: iss.map(str::to_owned), ..callback(&redirect) }).await
     };
     let issuer = setup.liar.issuer.clone();
-    assert!(come_back(&setup, None).await.is_ok() && come_back(&setup, Some(&issuer)).await.is_ok());
+    assert!(come_back(&setup, None).await.is_ok() && come_back(&setup, Some(issuer.as_str())).await.is_ok());
     let refused = come_back(&setup, Some("https://accounts.example.org")).await;
     assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
 
@@ -227,7 +227,7 @@ async fn security_44_an_answer_must_come_from_the_provider_that_was_asked() {
     discovery["authorization_response_iss_parameter_supported"] = json!(true);
     setup.liar.say(DISCOVERY, "200 OK", &discovery.to_string());
     setup.restart().await;
-    assert!(come_back(&setup, Some(&issuer)).await.is_ok());
+    assert!(come_back(&setup, Some(issuer.as_str())).await.is_ok());
     let refused = come_back(&setup, None).await;
     assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
 
