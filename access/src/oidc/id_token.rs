@@ -15,6 +15,7 @@ const MAX_AGE_S: u64 = 10 * 60;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct IdClaims {
+    pub iss: String,
     pub sub: String,
     pub aud: Audience,
     pub azp: Option<String>,
@@ -77,6 +78,10 @@ pub(super) fn check(keys: &JwkSet, token: &str, expected: &Expected<'_>) -> Resu
     validation.set_audience(&[expected.client_id]);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     let claims = decode::<IdClaims>(token, &decoding, &validation).map_err(|error| refuse(&error.to_string()))?.claims;
+    // The library is content with a list that has the issuer somewhere.
+    if claims.iss != expected.issuer {
+        return Err(refuse("made by another issuer"));
+    }
     let is_for_others = match &claims.aud {
         Audience::One(one) => one != expected.client_id,
         Audience::Many(all) => all.len() > 1 && claims.azp.is_none(),

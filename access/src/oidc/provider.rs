@@ -127,15 +127,15 @@ struct GitHubEmail {
 
 impl Providers {
     pub(crate) fn new(settings: &[ProviderSettings]) -> Result<Self, AccessError> {
-        if settings.is_empty() {
-            return Ok(Self(HashMap::new()));
-        }
-        let fetch = Fetch::new()?;
-        let provider = |settings: &ProviderSettings| {
-            let provider = Provider { settings: settings.clone(), fetch: fetch.clone(), found: Mutex::new(None) };
-            (settings.name.clone(), Arc::new(provider))
+        let provider = |settings: &ProviderSettings| -> Result<_, AccessError> {
+            let fetch = match &settings.kind {
+                ProviderKind::Oidc { issuer } => Fetch::new(&[issuer.as_str()])?,
+                ProviderKind::GitHub { site, api } => Fetch::new(&[site.as_str(), api.as_str()])?,
+            };
+            let provider = Provider { settings: settings.clone(), fetch, found: Mutex::new(None) };
+            Ok((settings.name.clone(), Arc::new(provider)))
         };
-        Ok(Self(settings.iter().map(provider).collect()))
+        Ok(Self(settings.iter().map(provider).collect::<Result<HashMap<_, _>, _>>()?))
     }
 
     pub(crate) fn names(&self) -> Vec<String> {

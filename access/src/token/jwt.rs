@@ -111,9 +111,13 @@ impl TokenMint {
 mod tests {
     use std::sync::LazyLock;
 
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::rsa::KeyPair;
+    use aws_lc_rs::signature::KeyPair as _;
     use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use jsonwebtoken::EncodingKey;
+    use jsonwebtoken::jwk::Jwk;
     use serde_json::{Value, json};
 
     use super::*;
@@ -169,11 +173,28 @@ mod tests {
                 );
             }
         }
-        // The public modulus as an HMAC secret.
-        let n = mint.keys.jwks()["keys"][0]["n"].as_str().unwrap().to_owned();
-        let header = Header { kid: Some(kid.clone()), ..Header::new(Algorithm::HS256) };
-        let forged = encode(&header, &claims, &EncodingKey::from_secret(n.as_bytes())).unwrap();
-        assert_eq!(mint.verify(&forged).err(), Some(TokenFault::Invalid));
+        // What everybody may read as an HMAC secret: the public key in each form that it has.
+        let published = mint.keys.jwks();
+        let n = published["keys"][0]["n"].as_str().unwrap();
+        let modulus = URL_SAFE_NO_PAD.decode(n).unwrap();
+        let (der, pem) = public_key(&mint);
+        let (set, jwk) = (published.to_string(), published["keys"][0].to_string());
+        let texts: [&str; 5] = [n, &pem, &set, &jwk, kid];
+        let texts = texts.map(str::as_bytes);
+        for secret in texts.into_iter().chain([modulus.as_slice(), der.as_slice()]) {
+            let header = Header { kid: Some(kid.clone()), ..Header::new(Algorithm::HS256) };
+            let forged = encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap();
+            assert_eq!(mint.verify(&forged).err(), Some(TokenFault::Invalid), "{}", String::from_utf8_lossy(secret));
+        }
+    }
+
+    /// The public key as X.509 has it.
+    fn public_key(mint: &TokenMint) -> (Vec<u8>, String) {
+        let pair = KeyPair::from_der(mint.keys.signing.as_bytes()).unwrap();
+        let der = AsDer::<PublicKeyX509Der>::as_der(pair.public_key()).unwrap();
+        let der: &[u8] = der.as_ref();
+        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der));
+        (der.to_vec(), pem)
     }
 
     #[test]
@@ -190,6 +211,21 @@ mod tests {
         refuse(|h| h.kid = Some("unknown".to_owned()));
         refuse(|h| h.jku = Some("https://example.org/jwks.json".to_owned()));
         refuse(|h| h.x5u = Some("https://example.org/cert".to_owned()));
+        refuse(|h| h.x5c = Some(vec!["AAAA".to_owned()]));
+
+        // A key of their own under our key's name, beside the signature that it made.
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = SigningKeys::load_or_create(folder.path()).unwrap().signing;
+        let jwk = Jwk::from_encoding_key(&theirs, Algorithm::RS256).unwrap();
+        for jwk in [Some(jwk), None] {
+            let header = Header { kid: Some(mint.keys.kid.clone()), jwk, ..Header::new(Algorithm::RS256) };
+            let token = encode(&header, &claims, &theirs).unwrap();
+            assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid));
+        }
+        let own = Jwk::from_encoding_key(&mint.keys.signing, Algorithm::RS256).unwrap();
+        let header = Header { kid: Some(mint.keys.kid.clone()), jwk: Some(own), ..Header::new(Algorithm::RS256) };
+        let token = encode(&header, &claims, &mint.keys.signing).unwrap();
+        assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid), "even ours");
     }
 
     #[test]
@@ -207,18 +243,55 @@ mod tests {
     }
 
     #[test]
+    fn security_22_other_spellings_of_the_same_bytes_are_refused() {
+        let mint = mint();
+        // Signatures are random enough that one of a few has a character that the alphabets write differently.
+        let token = std::iter::repeat_with(|| good(&mint))
+            .find(|token| token.rsplit('.').next().is_some_and(|signature| signature.contains(['-', '_'])))
+            .unwrap();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let (header, body) = signed.split_once('.').unwrap();
+        let standard = |part: &str| part.replace('-', "+").replace('_', "/");
+        for changed in [
+            format!("{signed}.{}", standard(signature)),
+            format!("{signed}.{signature}=="),
+            format!("{signed}.{signature}\n"),
+            format!("{header}=.{body}.{signature}"),
+            format!("{header}.{body}=.{signature}"),
+            format!("{header}%2E{body}.{signature}"),
+        ] {
+            assert!(mint.verify(&changed).is_err(), "{changed}");
+        }
+        // 256 bytes leave four bits of the last character unused: they must be zero, or there would be sixteen spellings.
+        const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let (start, last) = token.split_at(token.len() - 1);
+        for other in ALPHABET.chars().filter(|other| !last.starts_with(*other)) {
+            assert!(mint.verify(&format!("{start}{other}")).is_err(), "{last} as {other}");
+        }
+        assert!(mint.verify(&token).is_ok());
+    }
+
+    #[test]
     fn security_20_and_21_claims_of_another_type_time_or_service_are_refused() {
         let mint = mint();
         assert!(mint.verify(&signed(&mint, &claims_with(|_| {}))).is_ok());
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 16] = [
+        let cases: [(&str, Change); 24] = [
             ("exp missing", |c| drop(c.as_object_mut().unwrap().remove("exp"))),
             ("exp a string", |c| c["exp"] = json!("9999999999")),
             ("exp negative", |c| c["exp"] = json!(-1)),
             ("exp huge", |c| c["exp"] = json!(1e30)),
             ("exp over", |c| c["exp"] = json!(1_000_000)),
+            ("exp a fraction", |c| c["exp"] = json!(99_999_999_999.5)),
+            ("exp null", |c| c["exp"] = Value::Null),
             ("iat missing", |c| drop(c.as_object_mut().unwrap().remove("iat"))),
+            ("iat a string", |c| c["iat"] = json!("1")),
+            ("iat negative", |c| c["iat"] = json!(-1)),
+            ("iat a fraction", |c| c["iat"] = json!(1.5)),
             ("iat in the future", |c| c["iat"] = json!(99_999_999_999_u64)),
+            ("nbf a string", |c| c["nbf"] = json!("1")),
+            ("nbf negative", |c| c["nbf"] = json!(-1)),
+            ("nbf huge", |c| c["nbf"] = json!(1e30)),
             ("nbf in the future", |c| c["nbf"] = json!(99_999_999_999_u64)),
             ("iss of another", |c| c["iss"] = json!("other")),
             ("iss missing", |c| drop(c.as_object_mut().unwrap().remove("iss"))),

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use totp_rs::{Builder, Secret};
 
-struct Enrolled {
-    caller: Arc<Caller>,
-    secret: String,
-    recovery: Vec<SecretString>,
+pub struct Enrolled {
+    pub caller: Arc<Caller>,
+    pub secret: String,
+    pub recovery: Vec<SecretString>,
 }
 
 /// The code of an authenticator so many steps from now.
@@ -23,7 +23,7 @@ pub fn code(base32: &str, steps: i64) -> String {
     totp.generate(at).to_string()
 }
 
-async fn enroll(instance: &Instance, name: &str) -> Enrolled {
+pub async fn enroll(instance: &Instance, name: &str) -> Enrolled {
     let pair = instance.register(name).await;
     let caller = who(&instance.access, &pair).await.unwrap();
     let origin = Origin::default();
@@ -38,14 +38,14 @@ async fn enroll(instance: &Instance, name: &str) -> Enrolled {
     Enrolled { caller, secret: base32, recovery }
 }
 
-async fn ticket(instance: &Instance, name: &str) -> SecretString {
+pub async fn ticket(instance: &Instance, name: &str) -> SecretString {
     match instance.access.login(name, secret(PASSWORD), &Origin::default()).await.unwrap() {
         LoginOutcome::MfaRequired { ticket, .. } => ticket,
         LoginOutcome::Tokens(_) => panic!("the second factor must be asked for"),
     }
 }
 
-async fn second_step(instance: &Instance, ticket: &SecretString, code: &str) -> Result<TokenPair, AccessError> {
+pub async fn second_step(instance: &Instance, ticket: &SecretString, code: &str) -> Result<TokenPair, AccessError> {
     instance.access.login_with_factor(ticket, code, &Origin::default()).await
 }
 

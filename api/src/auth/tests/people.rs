@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn admin(app: &App, name: &str, role: Role) -> Reply {
+pub(super) async fn admin(app: &App, name: &str, role: Role) -> Reply {
     let new = NewUser { username: name.to_owned(), email: None, password: PASSWORD.to_owned().into(), role };
     app.access.create_user(new, Actor::Shell, &Origin::default()).await.unwrap();
     app.post("/api/v1/auth/login", json!({"username": name, "password": PASSWORD})).await
