@@ -204,6 +204,7 @@ impl Server {
         settings.auth.redis = arguments.access.redis.address()?;
         let (folder, scanner) = (instance.data.join("avatars"), arguments.access.scanner.clone());
         settings.auth.avatars = Some(AvatarSettings { folder, scanner });
+        settings.auth.experience = arguments.access.experience();
         settings.auth.origins = arguments.access.origins()?;
         arguments.access.harden(&mut settings.harden)?;
         let parts = Parts {

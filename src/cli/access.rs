@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
 use karat_access::{AccessSettings, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsSettings};
+use karat_api::auth::ExperienceRules;
 use karat_http::{HardenSettings, Origins, Tls, TrustedProxies};
 
 use super::{Environment, RedisArgs};
@@ -67,6 +68,15 @@ pub struct AccessArgs {
     /// The key of the certificate, PEM.
     #[arg(long, env = "KARAT__SERVER__TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
+    /// Experience that a completed run gives its user.
+    #[arg(long, env = "KARAT__ACCESS__EXP_COMPLETED_RUN", value_name = "POINTS", default_value_t = 10)]
+    pub exp_completed_run: u32,
+    /// Experience that each day after a day gives, both with a completed run.
+    #[arg(long, env = "KARAT__ACCESS__EXP_STREAK_DAY", value_name = "POINTS", default_value_t = 5)]
+    pub exp_streak_day: u32,
+    /// Experience at which level 2 begins; level n begins at (n - 1)² times as much.
+    #[arg(long, env = "KARAT__ACCESS__EXP_LEVEL", value_name = "POINTS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub exp_level: u32,
     /// TLS ends in front of this process: answers tell browsers to stay with it.
     #[arg(long, env = "KARAT__SERVER__BEHIND_TLS")]
     pub behind_tls: bool,
@@ -112,6 +122,15 @@ impl AccessArgs {
         settings.origins = self.origins()?;
         settings.allowed_hosts.clone_from(&self.allowed_hosts);
         Ok(())
+    }
+
+    /// What gives experience.
+    pub fn experience(&self) -> ExperienceRules {
+        ExperienceRules {
+            completed_run: self.exp_completed_run,
+            streak_day: self.exp_streak_day,
+            level: self.exp_level,
+        }
     }
 
     /// The certificate to serve with, when one is named.

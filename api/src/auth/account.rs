@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::AuthTag;
 use super::avatars::Pictures;
+use super::experience::Experience;
 use super::views::{LoginView, RegisterRequest, UserView};
 
 error_answers! {
@@ -69,18 +70,19 @@ pub enum Registered {
 pub struct AccountApi {
     access: Access,
     pictures: Pictures,
+    experience: Experience,
 }
 
 impl AccountApi {
-    pub(super) fn new(access: Access, pictures: Pictures) -> Self {
-        Self { access, pictures }
+    pub(super) fn new(access: Access, pictures: Pictures, experience: Experience) -> Self {
+        Self { access, pictures, experience }
     }
 
     async fn read(&self, caller: &Authenticated) -> Result<Answer<UserView>, ApiError> {
         caller.require(Permission::ManageOwnAccount)?;
         let user = self.access.find_user(caller.id).await?;
         let user = user.ok_or_else(|| ApiError::not_found("the account was deleted"))?;
-        Ok(ok(user.into(), "the caller's account"))
+        Ok(ok(self.experience.profile(user), "the caller's account"))
     }
 
     async fn change(

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::AuthTag;
 use super::avatars::Pictures;
+use super::experience::Experience;
 use super::people_views::{AuditPage, AuditView, NewUserRequest, RoleRequest, UserChangeRequest, UsersPage};
 use super::views::UserView;
 
@@ -31,6 +32,7 @@ error_answers! {
 pub struct PeopleApi {
     access: Access,
     pictures: Pictures,
+    experience: Experience,
 }
 
 /// What a list is narrowed to, as it was asked for.
@@ -43,8 +45,8 @@ struct Asked {
 }
 
 impl PeopleApi {
-    pub(super) fn new(access: Access, pictures: Pictures) -> Self {
-        Self { access, pictures }
+    pub(super) fn new(access: Access, pictures: Pictures, experience: Experience) -> Self {
+        Self { access, pictures, experience }
     }
 
     async fn list(&self, caller: &Authenticated, asked: Asked) -> Result<Answer<UsersPage>, ApiError> {
@@ -70,7 +72,7 @@ impl PeopleApi {
             Err(ApiError::not_found("there is no such user"))?;
         }
         caller.require(if caller.id == id { Permission::ManageOwnAccount } else { Permission::ReadUsers })?;
-        Ok(ok(self.find(id).await?.into(), "the account"))
+        Ok(ok(self.experience.profile(self.find(id).await?), "the account"))
     }
 
     async fn change(

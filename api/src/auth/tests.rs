@@ -10,7 +10,7 @@ use poem::{Endpoint, EndpointExt, IntoResponse, Request, Response, Route};
 use poem_openapi::OpenApiService;
 use serde_json::{Value, json};
 
-use super::{AuthSettings, auth_apis, jwks};
+use super::{AuthSettings, Experience, auth_apis, jwks};
 
 const PASSWORD: &str = "nine-Blue-7-boats";
 
@@ -41,7 +41,7 @@ impl App {
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
         let access_settings = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
         let access = Access::open(change(access_settings)).await.unwrap();
-        let service = OpenApiService::new(auth_apis(&access, &settings), "test", "1");
+        let service = OpenApiService::new(auth_apis(&access, &settings, &Experience::default()), "test", "1");
         let routes = Route::new().at("/.well-known/jwks.json", jwks(&access)).nest("/api/v1", service);
         let limits = settings.limits().unwrap();
         let routes = routes.around(move |routes, request| {
@@ -348,7 +348,7 @@ const PUBLIC: [&str; 13] = [
 #[tokio::test]
 async fn every_operation_has_an_id_and_its_error_answers() {
     let app = App::start().await;
-    let apis = auth_apis(&app.access, &AuthSettings::default());
+    let apis = auth_apis(&app.access, &AuthSettings::default(), &Experience::default());
     let document: Value = serde_json::from_str(&OpenApiService::new(apis, "test", "1").spec()).unwrap();
     let mut operations = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {

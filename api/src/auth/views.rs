@@ -94,6 +94,12 @@ pub struct UserView {
     pub updated_at: String,
     /// Grows with every change.
     pub version: i64,
+    /// Experience, from gold; in answers about one account only.
+    #[oai(skip_serializing_if_is_none)]
+    pub exp: Option<u64>,
+    /// The level that follows from it, from 1.
+    #[oai(skip_serializing_if_is_none)]
+    pub level: Option<u64>,
 }
 
 /// Tokens and the account that they are for.
@@ -193,6 +199,8 @@ impl From<User> for UserView {
             created_at: rfc3339(user.created_at_us),
             updated_at: rfc3339(user.updated_at_us),
             version: user.version,
+            exp: None,
+            level: None,
         }
     }
 }
