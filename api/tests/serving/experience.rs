@@ -40,7 +40,7 @@ async fn experience_follows_gold_up_and_down_and_nobody_sets_it() {
     let token = format!("Bearer {}", app.user);
     for body in [r#"{"version": 1, "exp": 9000}"#, r#"{"version": 1, "level": 9}"#] {
         let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
-        let reply = app.send("PATCH", "/api/v1/users/me", &headers, body).await;
+        let reply = app.send("PUT", "/api/v1/users/me", &headers, body).await;
         assert_eq!(reply.status, 422, "{}", reply.text);
     }
     assert_eq!(own(&app).await, (90, 1));
