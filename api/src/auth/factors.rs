@@ -88,6 +88,7 @@ pub struct ConsentRequest {
 
 /// The present state of consent and how it came about.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct ConsentView {
     /// `none`, `granted` or `revoked`.
     pub status: String,

@@ -52,6 +52,7 @@ pub struct RedirectView {
 
 /// A log-in at another provider.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct IdentityView {
     /// The provider's name.
     pub provider: String,

@@ -39,6 +39,7 @@ pub struct MfaLoginRequest {
 
 /// One log-in of the caller.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct SessionView {
     /// UUID v7.
     pub id: String,

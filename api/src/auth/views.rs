@@ -63,6 +63,7 @@ pub struct NewApiKeyRequest {
 
 /// An account.
 #[derive(Debug, Clone, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct UserView {
     /// UUID v7.
     pub id: String,
@@ -95,10 +96,8 @@ pub struct UserView {
     /// Grows with every change.
     pub version: i64,
     /// Experience, from gold; in answers about one account only.
-    #[oai(skip_serializing_if_is_none)]
     pub exp: Option<u64>,
     /// The level that follows from it, from 1.
-    #[oai(skip_serializing_if_is_none)]
     pub level: Option<u64>,
 }
 
@@ -146,6 +145,7 @@ pub struct LoginView {
 
 /// An API key without its secret.
 #[derive(Debug, Clone, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct ApiKeyView {
     /// UUID v7.
     pub id: String,
