@@ -126,7 +126,7 @@ impl<'t> Reader<'t> {
             let name = name.into_inner();
             match value.get_ref() {
                 DeValue::Table(section) if reference(section).is_none() => {
-                    for (key, value) in section {
+                    for (key, value) in section.iter() {
                         let line = self.line(key.span().start);
                         self.entry(format!("{name}.{}", key.get_ref()), line, value);
                     }
