@@ -1,6 +1,7 @@
 //! The command line: nouns and verbs.
 
 mod access;
+mod database;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -8,6 +9,7 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AccessArgs, secret};
+pub use database::{DatabaseArgs, RedisArgs};
 
 use crate::commands::publish::PublishArgs;
 
@@ -23,8 +25,14 @@ pub struct Cli {
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// Form of the log lines on standard error.
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "KARAT_LOG_FORMAT")]
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "KARAT__LOG__FORMAT")]
     pub log_format: LogFormat,
+    /// What is logged, such as `info,karat_transform=debug`.
+    #[arg(long, global = true, value_name = "FILTER", env = "KARAT__LOG__LEVELS")]
+    pub log_levels: Option<String>,
+    /// The file of settings; `karat.toml` in the working folder when it is there.
+    #[arg(long, global = true, value_name = "FILE", env = "KARAT_CONFIG")]
+    pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -115,6 +123,9 @@ pub enum Command {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// The settings that a server would have.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print the OpenAPI document.
     #[command(after_help = "Examples:\n  karat openapi > openapi.json\n  karat openapi | less")]
     Openapi,
@@ -122,35 +133,43 @@ pub enum Command {
     Version,
 }
 
+/// Where an instance runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Environment {
+    #[default]
+    Development,
+    Test,
+    Staging,
+    Production,
+}
+
 /// Where an instance keeps its data and what it runs.
 #[derive(Debug, Clone, Args)]
 pub struct InstanceArgs {
     /// Folder of the embedded log, the lake, the accounts and the state.
-    #[arg(long, default_value = "./data", env = "KARAT_DATA_DIR")]
+    #[arg(long, default_value = "./data", env = "KARAT__DATA_DIR")]
     pub data_dir: PathBuf,
     /// The pipelines; the built-in ones when absent.
-    #[arg(long, env = "KARAT_PIPELINES")]
+    #[arg(long, env = "KARAT__PIPELINES")]
     pub pipelines: Option<PathBuf>,
     /// Kafka brokers, HOST:PORT[,...]; the embedded log when absent.
-    #[arg(long, env = "KARAT_KAFKA")]
+    #[arg(long, env = "KARAT__KAFKA__BROKERS")]
     pub kafka: Option<String>,
     /// A setting for the Kafka client, NAME=VALUE; may be repeated.
-    #[arg(long = "kafka-property", value_name = "NAME=VALUE", env = "KARAT_KAFKA_PROPERTIES", value_delimiter = ';')]
+    #[arg(long = "kafka-property", value_name = "NAME=VALUE", env = "KARAT__KAFKA__PROPERTIES", value_delimiter = ';')]
     pub kafka_properties: Vec<String>,
     /// Location of the lake when it is not `lake` in the data folder: a folder, or s3://BUCKET/PREFIX, whose server and
     /// key are in AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
-    #[arg(long, env = "KARAT_LAKE")]
+    #[arg(long, env = "KARAT__LAKE__LOCATION")]
     pub lake: Option<String>,
-    /// The accounts database, postgres://, mysql:// or mariadb://; SQLite in the data folder when absent. @FILE reads
-    /// the address from a file.
-    #[arg(long, env = "KARAT_DATABASE", hide_env_values = true)]
-    pub database: Option<String>,
-    /// Connections of this process to the database server.
-    #[arg(long, env = "KARAT_DATABASE_CONNECTIONS", default_value_t = 16)]
-    pub database_connections: u32,
     /// How long old versions of tables stay readable, and how old a file without a commit gets, in seconds.
-    #[arg(long, value_name = "SECONDS", env = "KARAT_KEEP_VERSIONS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(10..))]
+    #[arg(long, value_name = "SECONDS", env = "KARAT__LAKE__KEEP_VERSIONS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(10..))]
     pub keep_versions: u64,
+    /// Where this instance runs: production refuses to start with what is not fit for it.
+    #[arg(long, value_enum, env = "KARAT__ENVIRONMENT", default_value_t)]
+    pub environment: Environment,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
 }
 
 impl InstanceArgs {
@@ -178,8 +197,11 @@ pub struct ServeArgs {
     #[command(flatten)]
     pub instance: InstanceArgs,
     /// Address to listen on; port 0 takes a free one.
-    #[arg(long, default_value = "127.0.0.1:8080", env = "KARAT_LISTEN")]
+    #[arg(long, default_value = "127.0.0.1:8080", env = "KARAT__SERVER__LISTEN")]
     pub listen: SocketAddr,
+    /// Address for `/metrics`, which asks for no log-in; there are none when absent.
+    #[arg(long, value_name = "ADDR", env = "KARAT__SERVER__METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Lifts the limits on log-in and registration, for load tests.
     #[arg(long, hide = true)]
     pub without_limits: bool,
@@ -197,6 +219,23 @@ pub struct UpArgs {
     /// Leaves the pipelines out: events are taken and kept in the log, and go on to gold at the next start without this.
     #[arg(long, conflicts_with = "demo")]
     pub without_pipelines: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Show each setting and its value; secrets are hidden. Takes the options of `karat up`.
+    #[command(
+        after_help = "Examples:\n  karat config show --origin\n  karat config show --config /etc/karat/karat.toml --format json"
+    )]
+    Show {
+        /// Shows where each value came from, too: command line, environment, file and line, or default.
+        #[arg(long)]
+        origin: bool,
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -349,6 +388,17 @@ pub enum UserCommand {
         #[arg(long, value_enum, default_value_t)]
         format: Format,
     },
+    /// Give an account another password, from a prompt or --password-stdin. Its sessions end.
+    #[command(
+        after_help = "Examples:\n  karat user reset-password ada\n  echo \"$PASSWORD\" | karat user reset-password ada --password-stdin"
+    )]
+    ResetPassword {
+        username: String,
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
     /// Give an account another role.
     #[command(after_help = "Examples:\n  karat user set-role ada admin\n  karat user set-role bob user")]
     SetRole {
@@ -375,6 +425,15 @@ pub enum KeyCommand {
         /// What it may do; may be repeated.
         #[arg(long = "scope", default_value = "publish:*")]
         scopes: Vec<String>,
+        #[command(flatten)]
+        instance: InstanceArgs,
+    },
+    /// Add a key for the signatures of tokens, and remove those whose last token has expired.
+    ///
+    /// The new key signs after ten minutes, when every process and everybody who reads the public keys knows it. A running
+    /// instance needs no restart, and nobody is logged out.
+    #[command(after_help = "Examples:\n  karat key rotate-signing\n  karat key rotate-signing --data-dir /srv/karat")]
+    RotateSigning {
         #[command(flatten)]
         instance: InstanceArgs,
     },

@@ -1,6 +1,7 @@
 //! The commands, one file each; roles are in [`crate::roles`].
 
 mod accounts;
+mod config;
 mod doctor;
 mod fsck;
 mod openapi;
@@ -18,17 +19,19 @@ use serde::Serialize;
 
 use crate::{
     cli::{Cli, Command},
+    config::Settings,
     failure::Result,
     roles,
 };
 
-/// Runs the command that the arguments name.
-pub async fn run(arguments: Cli) -> Result<ExitCode> {
+/// Runs the command that the arguments name. `settings` say where its values came from.
+pub async fn run(arguments: Cli, settings: &Settings) -> Result<ExitCode> {
     match arguments.command {
-        Command::Up(arguments) => roles::up(arguments).await,
-        Command::Ingest(arguments) => roles::ingest(arguments).await,
-        Command::Transform(arguments) => roles::transform(arguments).await,
-        Command::Api(arguments) => roles::api(arguments).await,
+        Command::Up(arguments) => roles::up(arguments, settings).await,
+        Command::Ingest(arguments) => roles::ingest(arguments, settings).await,
+        Command::Transform(arguments) => roles::transform(arguments, settings).await,
+        Command::Api(arguments) => roles::api(arguments, settings).await,
+        Command::Config(command) => config::run(&command, settings),
         Command::Validate { file } => validate::run(file).await,
         Command::Publish(arguments) => Ok(publish::run(arguments).await?),
         Command::Status { instance, format } => status::run(&instance, format).await,

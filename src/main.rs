@@ -5,6 +5,7 @@
 
 mod cli;
 mod commands;
+mod config;
 mod failure;
 mod instance;
 mod roles;
@@ -12,15 +13,22 @@ mod runtime;
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use clap::Parser;
-
 /// Long-lived processes keep their memory flat with it; the system's allocator fragments under Arrow's large buffers.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let arguments = cli::Cli::parse();
-    log_to_stderr(&arguments);
+    let (arguments, settings) = match config::read(std::env::args_os().collect()) {
+        Ok(read) => read,
+        Err(failure) => {
+            failure.print();
+            return ExitCode::from(failure.code);
+        }
+    };
+    if let Err(failure) = log_to_stderr(&arguments) {
+        failure.print();
+        return ExitCode::from(failure.code);
+    }
     // Two cryptography providers are in the dependency tree: the process names its own before anything else does.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = match runtime::threads().build() {
@@ -30,7 +38,7 @@ fn main() -> ExitCode {
             return ExitCode::from(failure::FAILED);
         }
     };
-    let ended = runtime.block_on(commands::run(arguments));
+    let ended = runtime.block_on(commands::run(arguments, &settings));
     // What matters was waited for. A question to a broker that does not answer would hold the process for its deadline.
     runtime.shutdown_background();
     match ended {
@@ -43,18 +51,15 @@ fn main() -> ExitCode {
 }
 
 /// Everything but a command's data goes to standard error.
-fn log_to_stderr(arguments: &cli::Cli) {
+fn log_to_stderr(arguments: &cli::Cli) -> failure::Result<()> {
     // Libraries speak up from warnings on: each snapshot of a table is news to delta-rs, not to an operator.
     let own = if arguments.verbose { "debug" } else { "info" };
     let crates =
         ["karat", "karat_access", "karat_api", "karat_eventlog", "karat_ingest", "karat_lake", "karat_transform"];
     let levels: Vec<String> = crates.iter().map(|name| format!("{name}={own}")).collect();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("KARAT_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new(format!(
-            "warn,karat_http={own},karat_http::access=warn,{}",
-            levels.join(",")
-        ))
-    });
+    let usual = || format!("warn,karat_http={own},karat_http::access=warn,{}", levels.join(","));
+    let filter = tracing_subscriber::EnvFilter::try_new(arguments.log_levels.clone().unwrap_or_else(usual))
+        .map_err(|error| failure::Failure::configuration(format!("`log.levels`: {error}")))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // Escape codes are for eyes: in a file, and where NO_COLOR is set, they only stand in the way.
     let is_coloured =
@@ -64,4 +69,5 @@ fn log_to_stderr(arguments: &cli::Cli) {
         cli::LogFormat::Text => log.init(),
         cli::LogFormat::Json => log.json().init(),
     }
+    Ok(())
 }

@@ -3,8 +3,10 @@
 //! `up` runs all three over one log; `ingest`, `transform` and `api` run one each and meet in Kafka and the lake.
 
 mod demo;
+mod metrics;
 mod notices;
 mod process;
+mod secret;
 
 use std::{net::TcpListener, process::ExitCode, sync::Arc};
 
@@ -17,15 +19,16 @@ use karat_api::{
     snapshot::{Snapshots, follow},
 };
 use karat_eventlog::EventLog;
-use karat_http::{ServeSettings, serve};
+use karat_http::{ServeSettings, Tls, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_transform::worker;
-use secrecy::{ExposeSecret, SecretBox, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, mpsc, watch};
 
-use self::process::Work;
+use self::{metrics::MetricsServer, process::Work};
 use crate::{
-    cli::{InstanceArgs, ServeArgs, UpArgs},
+    cli::{Environment, InstanceArgs, ServeArgs, UpArgs},
+    config::{Settings, production},
     failure::{Failure, Result},
     instance::{Instance, Note},
 };
@@ -34,7 +37,13 @@ use crate::{
 const SERVED_PIPELINE: &str = "etl_runs";
 
 /// Runs every role.
-pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
+pub async fn up(arguments: UpArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit(&arguments.serve, arguments.demo, settings)?;
+    if arguments.demo && arguments.serve.access.tls_certificate.is_some() {
+        return Err(Failure::configuration(
+            "`--demo` publishes to this server without TLS: leave `server.tls_certificate` out",
+        ));
+    }
     let instance = Instance::new(&arguments.serve.instance)?;
     let start = async |work: &mut Work| {
         work.hold(instance.lock()?);
@@ -52,17 +61,20 @@ pub async fn up(arguments: UpArgs) -> Result<ExitCode> {
 }
 
 /// Runs the doors.
-pub async fn ingest(arguments: ServeArgs) -> Result<ExitCode> {
+pub async fn ingest(arguments: ServeArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit(&arguments, false, settings)?;
     serve_role(arguments, Door::Ingest, "ingest").await
 }
 
 /// Runs the query API.
-pub async fn api(arguments: ServeArgs) -> Result<ExitCode> {
+pub async fn api(arguments: ServeArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit(&arguments, false, settings)?;
     serve_role(arguments, Door::Api, "api").await
 }
 
 /// Runs the pipelines.
-pub async fn transform(arguments: InstanceArgs) -> Result<ExitCode> {
+pub async fn transform(arguments: InstanceArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit_without_server(&arguments, settings)?;
     let instance = Instance::new(&arguments)?;
     instance.require_kafka("transform")?;
     let start = async |work: &mut Work| {
@@ -148,6 +160,8 @@ struct Server {
     log: Arc<dyn EventLog>,
     parts: Parts,
     settings: ApiSettings,
+    tls: Option<Arc<Tls>>,
+    metrics: Option<MetricsServer>,
     doors: (Option<IngestApi>, ReplaysApi),
     poke: Arc<Notify>,
     watcher: Arc<notices::Watcher>,
@@ -158,11 +172,16 @@ impl Server {
         let lake = instance.lake()?;
         let listener = TcpListener::bind(arguments.listen)
             .map_err(|error| Failure::configuration(format!("cannot listen on `{}`: {error}", arguments.listen)))?;
-        let url = format!("http://{}", listener.local_addr()?);
+        let tls = arguments.access.tls()?;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr()?);
         let mut accounts = instance.access()?;
-        arguments.access.apply(&mut accounts, &url)?;
+        let environment = arguments.instance.environment;
+        arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
-        let secret = instance_secret(instance)?;
+        let metrics =
+            arguments.metrics_listen.map(|address| MetricsServer::new(address, access.clone())).transpose()?;
+        let secret = secret::load_or_create(&instance.data)?;
         let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
         let poke = Arc::new(Notify::new());
@@ -174,6 +193,7 @@ impl Server {
         let replays = ReplaysApi::new(Arc::clone(log), lake.clone(), names, Some(note.local()))?;
         let mut settings = ApiSettings {
             cursor_key: Some(SecretString::from(hex::encode(secret.expose_secret()))),
+            docs_are_public: environment != Environment::Production,
             ..ApiSettings::default()
         };
         let served = instance.pipelines.pipelines.iter().find(|pipeline| pipeline.name == SERVED_PIPELINE);
@@ -181,9 +201,10 @@ impl Server {
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }
-        settings.auth.redis = arguments.access.redis()?;
+        settings.auth.redis = arguments.access.redis.address()?;
         let (folder, scanner) = (instance.data.join("avatars"), arguments.access.scanner.clone());
         settings.auth.avatars = Some(AvatarSettings { folder, scanner });
+        settings.auth.experience = arguments.access.experience();
         settings.auth.origins = arguments.access.origins()?;
         arguments.access.harden(&mut settings.harden)?;
         let parts = Parts {
@@ -200,6 +221,8 @@ impl Server {
             log: Arc::clone(log),
             parts,
             settings,
+            tls,
+            metrics,
             doors: (ingest, replays),
             poke,
             watcher,
@@ -209,40 +232,27 @@ impl Server {
     async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let following = tokio::spawn(follow(Arc::clone(&self.parts.snapshots), self.poke));
         let watching = tokio::spawn(self.watcher.run(self.log));
+        let counting = self.metrics.map(|metrics| tokio::spawn(metrics.run(stop.clone())));
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;
         };
+        let settings = ServeSettings { tls: self.tls, ..ServeSettings::default() };
         let served = match self.doors {
             (Some(ingest), replays) => {
                 let app = app(self.settings, self.parts, (ingest, replays))?;
-                serve(self.listener, app, ServeSettings::default(), stopped).await
+                serve(self.listener, app, settings, stopped).await
             }
             (None, replays) => {
                 let app = app(self.settings, self.parts, replays)?;
-                serve(self.listener, app, ServeSettings::default(), stopped).await
+                serve(self.listener, app, settings, stopped).await
             }
         };
         following.abort();
         watching.abort();
+        if let Some(counting) = counting {
+            counting.abort();
+        }
         self.access.flush().await?;
         Ok(served?)
     }
-}
-
-/// A secret of the instance, made at the first start: signs receipts and cursors.
-fn instance_secret(instance: &Instance) -> Result<SecretBox<[u8]>> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    let folder = instance.data.join("keys");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join("instance.secret");
-    if let Ok(bytes) = std::fs::read(&path)
-        && bytes.len() >= 32
-    {
-        return Ok(SecretBox::new(bytes.into_boxed_slice()));
-    }
-    let bytes: [u8; 32] = rand::random();
-    let mut file = std::fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&path)?;
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    Ok(SecretBox::new(Box::new(bytes)))
 }

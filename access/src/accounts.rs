@@ -85,7 +85,7 @@ impl Access {
         Ok(Registration::Tokens(Box::new(self.start_session(user, Action::Login, origin).await?)))
     }
 
-    /// Hashes in any case, and tells only the owner of the address what became of it.
+    /// Hashes and writes once in any case, and tells only the owner of the address what became of it.
     async fn register_unverified(
         &self,
         row: NewUserRow,
@@ -95,8 +95,17 @@ impl Access {
         let password_hash = Some(self.inner.hasher.hash(password).await?);
         let email = row.email.clone();
         match self.inner.store.create_user(&NewUserRow { password_hash, ..row }, &event).await {
-            Ok(user) => self.send_verification(&user).await?,
+            Ok(user) => {
+                // In the background: writing the link takes time that would tell that the address was free.
+                let access = self.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = access.send_verification(&user).await {
+                        tracing::error!(%error, "a link to confirm an address could not be made");
+                    }
+                });
+            }
             Err(AccessError::Taken { field: "email" }) => {
+                self.audit_refusal(AuditEvent::denied(Action::Register, None, &event.origin)).await;
                 if let Some(email) = email {
                     let text = "Hello,\n\nsomebody tried to register with this address, which has an account already. \
                                 If it was you, log in, or reset your password.\n";

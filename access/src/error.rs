@@ -3,7 +3,7 @@
 //! ```text
 //! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, Invalid, Taken, NotFound,
 //!          LastAdmin, LastWayIn, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
-//!          CodeRefused, Unconfigured
+//!          CodeRefused, FreshLoginNeeded, Unconfigured
 //! load     Busy
 //! internal Unreachable, Delivery, Store, Migrate, Corrupt, Keys, Hash, Task
 //! ```
@@ -82,6 +82,9 @@ pub enum AccessError {
     /// A code or link is wrong, used or too old; which of them is not told.
     #[error("the code does not hold")]
     CodeRefused,
+    /// The account has no password that could be given again, and the log-in is too old to stand for it.
+    #[error("the log-in is too old for this")]
+    FreshLoginNeeded,
     /// This instance is not set up for what was asked.
     #[error("{what} is not set up here")]
     Unconfigured {
@@ -186,6 +189,7 @@ impl AccessError {
             | Self::Outdated { .. }
             | Self::TooManyAttempts { .. }
             | Self::CodeRefused
+            | Self::FreshLoginNeeded
             | Self::Unconfigured { .. }
             | Self::RegistrationClosed => ErrorDomain::Caller,
             Self::Busy | Self::Store(sqlx::Error::PoolTimedOut) => ErrorDomain::Load,

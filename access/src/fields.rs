@@ -92,6 +92,12 @@ impl Phone {
     }
 }
 
+/// Whether a text has no control characters. Nothing that is looked for by text has any, and PostgreSQL refuses a
+/// statement with a NUL in one of its values.
+pub(crate) fn is_plain(text: &str) -> bool {
+    !text.contains(char::is_control)
+}
+
 impl fmt::Display for Username {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

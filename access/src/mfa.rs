@@ -45,17 +45,18 @@ pub struct Enrolment {
 }
 
 impl Access {
-    /// Begins to set up a factor for the caller, after the password was given again.
+    /// Begins to set up a factor for the caller, after the password was given again, where the account has one.
     ///
     /// # Errors
-    /// [`AccessError::InvalidCredentials`]; [`AccessError::Taken`] when there is a confirmed one.
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::Taken`] when there is a
+    /// confirmed one.
     pub async fn enroll_totp(
         &self,
         caller: &Caller,
-        password: SecretString,
+        password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<Enrolment, AccessError> {
-        let user = self.require_password(caller, password, origin).await?;
+        let user = self.require_password(caller, "password", password, origin).await?;
         let secret = Secret::from(random_bytes::<20>()?);
         let base32 = secret.to_base32();
         let sealed = self.inner.seal.seal(user.id, base32.as_bytes())?;
@@ -95,17 +96,18 @@ impl Access {
         Ok(codes.into_iter().map(Into::into).collect())
     }
 
-    /// Removes the caller's factor, after the password was given again.
+    /// Removes the caller's factor, after the password was given again, where the account has one.
     ///
     /// # Errors
-    /// [`AccessError::InvalidCredentials`]; [`AccessError::NotFound`] without one.
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::NotFound`] without a
+    /// factor.
     pub async fn remove_totp(
         &self,
         caller: &Caller,
-        password: SecretString,
+        password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<(), AccessError> {
-        let user = self.require_password(caller, password, origin).await?;
+        let user = self.require_password(caller, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::MfaRemove, user.id, origin);
         if !self.inner.store.remove_factor(user.id, &event).await? {
             return Err(AccessError::NotFound { what: "second factor" });

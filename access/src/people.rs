@@ -63,20 +63,21 @@ impl Access {
         Ok(user)
     }
 
-    /// Deletes another account. It can be brought back by hand until the purge removes it for good.
+    /// Deletes another account. It can be brought back by hand until the purge removes it for good. Answers the account
+    /// as it was, so that what is kept of it elsewhere can go too.
     ///
     /// # Errors
     /// [`AccessError::Forbidden`]; [`AccessError::NotFound`]; [`AccessError::LastAdmin`].
-    pub async fn delete_user(&self, caller: &Caller, id: Uuid, origin: &Origin) -> Result<(), AccessError> {
+    pub async fn delete_user(&self, caller: &Caller, id: Uuid, origin: &Origin) -> Result<User, AccessError> {
         caller.require(Permission::ManageUsers)?;
         if caller.id == id {
             // With the password, by the route for the own account.
             return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
         }
         let event = AuditEvent::success(caller.into(), Action::UserDelete, id, origin);
-        let revoked = self.inner.store.delete_user(id, &event).await?;
+        let (user, revoked) = self.inner.store.delete_user(id, &event).await?;
         self.note_gone(id, &revoked);
-        Ok(())
+        Ok(user)
     }
 
     /// Changes another profile. A new address is not verified.

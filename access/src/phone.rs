@@ -47,38 +47,47 @@ impl Access {
         self.finish_login(user, Action::Login, origin).await
     }
 
-    /// Adds a number to the caller's account, by a code and the password.
+    /// Adds a number to the caller's account, by a code and the password, where the account has one.
     ///
     /// # Errors
-    /// [`AccessError::CodeRefused`]; [`AccessError::InvalidCredentials`]; [`AccessError::Taken`].
+    /// [`AccessError::CodeRefused`]; [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`];
+    /// [`AccessError::Taken`].
     pub async fn link_phone(
         &self,
         caller: &Caller,
         phone: &str,
         code: &str,
-        password: SecretString,
+        password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<User, AccessError> {
         let phone = parse(phone)?;
-        let before = self.require_password(caller, password, origin).await?;
+        let before = self.require_password(caller, "password", password, origin).await?;
         self.use_phone_code(&phone, code).await?;
         let event = AuditEvent::success(caller.into(), Action::PhoneLink, caller.id, origin);
-        let user = self.inner.store.set_phone(caller.id, Some(phone.as_str()), &event).await?;
+        let user = self.inner.store.set_phone(caller.id, phone.as_str(), &event).await?;
         self.notify(&before, "A telephone number was added to your account.");
         Ok(user)
     }
 
-    /// Removes the number from the caller's account and ends its other sessions.
+    /// Removes the number from the caller's account and ends its other sessions, after the password was given again,
+    /// where the account has one.
     ///
     /// # Errors
-    /// [`AccessError::LastWayIn`]; [`AccessError::NotFound`] without a number.
-    pub async fn unlink_phone(&self, caller: &Caller, origin: &Origin) -> Result<User, AccessError> {
-        let before = self.find_user(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::LastWayIn`];
+    /// [`AccessError::NotFound`] without a number.
+    pub async fn unlink_phone(
+        &self,
+        caller: &Caller,
+        password: Option<SecretString>,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        let before = self.require_password(caller, "password", password, origin).await?;
         if before.phone.is_none() {
             return Err(AccessError::NotFound { what: "telephone number" });
         }
         let event = AuditEvent::success(caller.into(), Action::PhoneUnlink, caller.id, origin);
-        let user = self.inner.store.set_phone(caller.id, None, &event).await?;
+        let (user, revoked) = self.inner.store.remove_phone(caller.id, caller.session(), &event).await?;
+        self.note_revoked(&revoked);
         self.notify(&before, "The telephone number of your account was removed.");
         Ok(user)
     }

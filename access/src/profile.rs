@@ -12,7 +12,7 @@ use crate::{Access, AccessError, Action, AuditEvent, Caller, Email, Origin, User
 pub struct ProfileChange {
     /// The name.
     pub username: Option<String>,
-    /// The address; a new one needs `current_password` and is not verified.
+    /// The address; a new one needs `current_password`, where the account has one, and is not verified.
     pub email: Option<String>,
     /// What others call this person.
     pub nickname: Option<String>,
@@ -29,7 +29,8 @@ impl Access {
     ///
     /// # Errors
     /// [`AccessError::Outdated`] when it was changed meanwhile; [`AccessError::Invalid`]; [`AccessError::Taken`];
-    /// [`AccessError::InvalidCredentials`] for a new address without the right password.
+    /// [`AccessError::InvalidCredentials`] for a new address with a wrong password; [`AccessError::FreshLoginNeeded`]
+    /// for one of an account without a password.
     pub async fn update_own_account(
         &self,
         caller: &Caller,
@@ -42,11 +43,7 @@ impl Access {
             |email: &Email| !before.email.as_deref().is_some_and(|old| old.eq_ignore_ascii_case(email.as_str()));
         let new_email = parsed.email.as_ref().is_some_and(is_new);
         if new_email {
-            let Some(password) = change.current_password else {
-                let line = "`current_password`: is needed to change the e-mail address";
-                return Err(AccessError::Invalid(vec![line.to_owned()]));
-            };
-            self.require_password(caller, password, origin).await?;
+            self.require_password(caller, "current_password", change.current_password, origin).await?;
         }
         let event = AuditEvent::success(caller.into(), Action::UserUpdate, caller.id, origin);
         let user = self.inner.store.update_user(caller.id, &parsed, &event).await?;
@@ -57,23 +54,25 @@ impl Access {
         Ok(user)
     }
 
-    /// Deletes the caller's account, after the password was given again. It can be brought back by hand until the
-    /// purge removes it for good.
+    /// Deletes the caller's account, after the password was given again, where it has one. It can be brought back by
+    /// hand until the purge removes it for good. Answers the account as it was, so that what is kept of it elsewhere
+    /// can go too.
     ///
     /// # Errors
-    /// [`AccessError::InvalidCredentials`]; [`AccessError::LastAdmin`]; [`AccessError::TooManyAttempts`].
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::LastAdmin`];
+    /// [`AccessError::TooManyAttempts`].
     pub async fn delete_own_account(
         &self,
         caller: &Caller,
-        password: SecretString,
+        password: Option<SecretString>,
         origin: &Origin,
-    ) -> Result<(), AccessError> {
-        let user = self.require_password(caller, password, origin).await?;
+    ) -> Result<User, AccessError> {
+        let user = self.require_password(caller, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::UserDelete, user.id, origin);
-        let revoked = self.inner.store.delete_user(user.id, &event).await?;
+        let (user, revoked) = self.inner.store.delete_user(user.id, &event).await?;
         self.note_gone(user.id, &revoked);
         self.notify(&user, "Your account was deleted.");
-        Ok(())
+        Ok(user)
     }
 
     /// The caller's live sessions, newest first.

@@ -7,8 +7,13 @@ use crate::codes::{LINK_LIFE, RESET, VERIFY};
 use crate::password::{MAX_PASSWORD_BYTES, broken_rules, strength};
 use crate::secret::sha256_hex;
 use crate::store::CodeUse;
-use crate::throttle::{MESSAGE, PASSWORD};
+use crate::throttle::MESSAGE;
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin};
+
+const RESET_OF_CONFIRMED: &str = "Your password was reset by a link that was sent to this address.";
+const RESET_OF_UNCONFIRMED: &str = "Your password was reset by a link that was sent to this address, which had not \
+                                    been confirmed before. So whatever else could log in to the account was removed: \
+                                    the second factor, API keys, the telephone number and log-ins at other providers.";
 
 /// How hard a password is to guess, and why it may not be used.
 #[derive(Debug, Clone)]
@@ -57,7 +62,8 @@ impl Access {
     }
 
     /// Sets a new password by a link's token and ends every session. It logs nobody in, so a second factor is still
-    /// asked for afterwards.
+    /// asked for afterwards. Where nobody had confirmed the address before, whoever registered it may be somebody
+    /// else: then the factor, API keys, number and log-ins at other providers are removed.
     ///
     /// # Errors
     /// [`AccessError::CodeRefused`]; [`AccessError::Invalid`] with every broken rule, which leaves the link usable;
@@ -76,33 +82,33 @@ impl Access {
         let CodeUse::Accepted { user: Some(owner), address } = self.inner.store.use_token(RESET, &hash).await? else {
             return Err(AccessError::CodeRefused);
         };
-        let is_still_theirs = user.email.as_deref().map(str::to_ascii_lowercase).as_deref() == Some(&address);
-        if owner != id || !is_still_theirs {
+        if owner != id {
             return Err(AccessError::CodeRefused);
         }
-        let event = AuditEvent::success(Actor::User(id), Action::PasswordReset, id, origin);
-        let revoked = self.inner.store.set_password(id, &new, None, &event).await?;
-        self.note_revoked(&revoked);
-        // Whoever read the mail owns the address.
-        let event = AuditEvent::success(Actor::User(id), Action::EmailVerify, id, origin);
-        self.inner.store.verify_email(id, &address, &event).await?;
-        self.notify(&user, "Your password was reset by a link that was sent to this address.");
+        let reset = self.inner.store.reset_by_link(id, &address, &new, origin).await?;
+        for key in &reset.keys {
+            self.inner.recent.key_revoked(*key);
+        }
+        self.note_revoked(&reset.sessions);
+        self.notify(&user, if reset.is_first_proof { RESET_OF_UNCONFIRMED } else { RESET_OF_CONFIRMED });
         Ok(())
     }
 
-    /// Changes the caller's password. The session of the call stays, every other one ends.
+    /// Changes the caller's password, or gives an account its first one. The session of the call stays, every other
+    /// one ends.
     ///
     /// # Errors
-    /// [`AccessError::InvalidCredentials`] when the present password is wrong; [`AccessError::TooManyAttempts`];
+    /// [`AccessError::InvalidCredentials`] when the present password is wrong; [`AccessError::FreshLoginNeeded`] when
+    /// there is none and the log-in is older than five minutes; [`AccessError::TooManyAttempts`];
     /// [`AccessError::Invalid`]; [`AccessError::Busy`].
     pub async fn change_password(
         &self,
         caller: &Caller,
-        current: SecretString,
+        current: Option<SecretString>,
         new: SecretString,
         origin: &Origin,
     ) -> Result<(), AccessError> {
-        let user = self.require_password(caller, current, origin).await?;
+        let user = self.require_password(caller, "current_password", current, origin).await?;
         self.check_new_password(&new, &user.username, user.email.as_deref())?;
         let hash = self.inner.hasher.hash(new).await?;
         let event = AuditEvent::success(caller.into(), Action::PasswordChange, user.id, origin);
@@ -150,32 +156,6 @@ impl Access {
         }
         let broken = broken_rules(self.inner.settings.password_rules, text, context);
         Strength { score: strength(text, !broken.is_empty()), broken }
-    }
-
-    /// The caller's account, after the present password was given again. Attempts are counted as log-ins are.
-    ///
-    /// # Errors
-    /// [`AccessError::InvalidCredentials`], also for an account without a password; [`AccessError::TooManyAttempts`].
-    pub(crate) async fn require_password(
-        &self,
-        caller: &Caller,
-        password: SecretString,
-        origin: &Origin,
-    ) -> Result<crate::User, AccessError> {
-        if password.expose_secret().len() > MAX_PASSWORD_BYTES {
-            return Err(AccessError::InvalidCredentials);
-        }
-        let login = self.inner.store.find_login_of(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
-        let name = format!("password:{}", caller.id);
-        self.begin_attempt(&name, PASSWORD).await?;
-        let verdict = self.inner.hasher.verify(password, login.password_hash).await?;
-        if !verdict.matches {
-            let event = AuditEvent::refused(caller.into(), Action::PasswordChange, Some(caller.id), origin);
-            self.audit_refusal(event).await;
-            return Err(AccessError::InvalidCredentials);
-        }
-        self.inner.store.clear_attempts(&name).await?;
-        Ok(login.user)
     }
 
     pub(crate) fn check_new_password(

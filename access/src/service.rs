@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 use uuid::Uuid;
 
@@ -18,8 +18,8 @@ use crate::seal::Seal;
 use crate::send::Post;
 use crate::store::{Schema, Store};
 use crate::time::{as_us, now_us};
-use crate::token::{SigningKeys, TokenMint};
-use crate::{AccessError, AccessSettings, AuditEvent};
+use crate::token::{Rotation, SigningKeys, TokenMint, rotate};
+use crate::{AccessError, AccessSettings, Action, Actor, AuditEvent, HashLoad, Origin};
 
 /// Ended sessions are kept this long for the session list, then removed.
 const KEEP_ENDED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -58,9 +58,9 @@ impl Access {
     /// [`AccessError::Store`], [`AccessError::Migrate`] and [`AccessError::Keys`] name what cannot be used.
     pub async fn open(settings: AccessSettings) -> Result<Self, AccessError> {
         let store = Store::open(&settings).await?;
-        let folder = settings.keys_dir.clone();
+        let (folder, activation) = (settings.keys_dir.clone(), settings.key_activation);
         let keys = tokio::task::spawn_blocking(move || {
-            Ok::<_, AccessError>((SigningKeys::load_or_create(&folder)?, Seal::load_or_create(&folder)?))
+            Ok::<_, AccessError>((SigningKeys::load_or_create(&folder, activation)?, Seal::load_or_create(&folder)?))
         });
         let (keys, seal) = keys.await??;
         let inner = Arc::new(Inner {
@@ -85,6 +85,11 @@ impl Access {
     /// The public signing keys as a JWK set.
     pub fn jwks(&self) -> Value {
         self.inner.mint.keys().jwks()
+    }
+
+    /// How busy the hashing of passwords is.
+    pub fn hash_load(&self) -> HashLoad {
+        self.inner.hasher.load()
     }
 
     /// The settings that this was opened with.
@@ -121,7 +126,22 @@ impl Access {
     /// # Errors
     /// [`AccessError::Store`].
     pub async fn catch_up(&self) -> Result<(), AccessError> {
-        self.inner.catch_up().await
+        self.inner.catch_up().await?;
+        self.inner.look_at_keys().await
+    }
+
+    /// Adds a signing key, which signs when every process knows it, and removes those whose last token has expired.
+    ///
+    /// # Errors
+    /// [`AccessError::Keys`] names what cannot be used, [`AccessError::Store`].
+    pub async fn rotate_signing_keys(&self, actor: Actor, origin: &Origin) -> Result<Rotation, AccessError> {
+        let AccessSettings { keys_dir, key_activation, access_token_ttl, .. } = self.inner.settings.clone();
+        let rotated = tokio::task::spawn_blocking(move || rotate(&keys_dir, key_activation, access_token_ttl));
+        let rotated = rotated.await??;
+        let event = AuditEvent::success(actor, Action::SigningKeyRotate, rotated.added, origin);
+        self.inner.store.append_audit(&event.with_details(json!({"removed": rotated.removed}))).await?;
+        self.inner.look_at_keys().await?;
+        Ok(rotated)
     }
 
     /// Writes an audit row for something that was refused. The refusal stands even if the row cannot be written.
@@ -136,6 +156,19 @@ impl Inner {
     async fn catch_up(&self) -> Result<(), AccessError> {
         if self.recent.catch_up(&self.store).await? {
             self.drop_revoked();
+        }
+        Ok(())
+    }
+
+    /// Takes the signing keys as they are in the folder now. A token of a key that is gone is forgotten with it.
+    async fn look_at_keys(&self) -> Result<(), AccessError> {
+        let (folder, activation) = (self.settings.keys_dir.clone(), self.settings.key_activation);
+        let keys = self.mint.keys();
+        let changed = tokio::task::spawn_blocking(move || keys.changed(&folder, activation)).await??;
+        if let Some(keys) = changed {
+            tracing::info!(kid = keys.kid, known = keys.verifying.len(), "the signing keys changed");
+            self.mint.replace_keys(keys);
+            self.tokens.retain(|_| false);
         }
         Ok(())
     }
@@ -185,6 +218,7 @@ async fn keep_up(inner: Weak<Inner>) {
         }
         let turn = async {
             inner.catch_up().await?;
+            inner.look_at_keys().await?;
             inner.write_last_used().await?;
             if is_purge_due { inner.purge().await } else { Ok(()) }
         };

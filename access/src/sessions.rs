@@ -11,7 +11,7 @@ use crate::password::MAX_PASSWORD_BYTES;
 use crate::secret::{random_hex, sha256_hex};
 use crate::store::{NewSessionRow, Rotation, RotationRequest, User};
 use crate::throttle::PASSWORD;
-use crate::time::{as_us, now_us};
+use crate::time::{as_s, as_us, now_us};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
 
 /// What a log-in, a registration and a refresh answer with.
@@ -23,6 +23,8 @@ pub struct TokenPair {
     pub refresh_token: SecretString,
     /// Seconds until the access token expires.
     pub expires_in_s: u64,
+    /// Seconds until the session ends, whatever is refreshed.
+    pub session_ends_in_s: u64,
     /// The account.
     pub user: User,
 }
@@ -47,14 +49,7 @@ impl Access {
         let attempt = self.login_attempt_name(name, user.as_ref(), origin).await?;
         // Counted before it is checked: parallel guesses cannot pass together.
         self.begin_attempt(&attempt, PASSWORD).await?;
-        let verdict = match self.inner.hasher.verify(password.clone(), hash.clone()).await {
-            // Nothing was checked, so nothing failed.
-            Err(AccessError::Busy) => {
-                self.inner.store.return_attempt(&attempt).await?;
-                return Err(AccessError::Busy);
-            }
-            verdict => verdict?,
-        };
+        let verdict = self.verify_counted(&attempt, password.clone(), hash.clone()).await?;
         match user {
             Some(user) if verdict.matches && user.is_active && self.is_admitted(&user) => {
                 self.inner.store.clear_attempts(&attempt).await?;
@@ -88,7 +83,7 @@ impl Access {
             per_hour: self.inner.settings.refreshes_per_hour,
         };
         match self.inner.store.rotate(&request, origin).await? {
-            Rotation::Rotated { session, user } => self.pair(*user, session, next),
+            Rotation::Rotated { session, user, ends_at } => self.pair(*user, session, ends_at, next),
             Rotation::Reused { session } => {
                 self.note_revoked(&[session]);
                 tracing::warn!(%session, "a used refresh token was presented; its session is revoked");
@@ -142,7 +137,7 @@ impl Access {
         };
         let event = AuditEvent::success(Actor::User(user.id), action, user.id, origin);
         self.inner.store.create_session(&row, &event).await?;
-        self.pair(user, id, token)
+        self.pair(user, id, row.expires_at, token)
     }
 
     pub(crate) fn note_revoked(&self, sessions: &[Uuid]) {
@@ -152,12 +147,13 @@ impl Access {
         self.inner.drop_revoked();
     }
 
-    fn pair(&self, user: User, session: Uuid, refresh_token: String) -> Result<TokenPair, AccessError> {
-        let issued = self.inner.mint.issue(user.id, &user.username, user.role, session)?;
+    fn pair(&self, user: User, session: Uuid, ends_at: i64, refresh_token: String) -> Result<TokenPair, AccessError> {
+        let issued = self.inner.mint.issue(user.id, &user.username, user.role, session, ends_at)?;
         Ok(TokenPair {
             access_token: issued.token.into(),
             refresh_token: refresh_token.into(),
             expires_in_s: issued.expires_in_s,
+            session_ends_in_s: as_s((ends_at - now_us()).max(0)),
             user,
         })
     }

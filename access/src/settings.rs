@@ -18,6 +18,9 @@ pub struct AccessSettings {
     pub database: DatabaseSettings,
     /// The folder of the signing keys; created, readable by its owner only, when absent.
     pub keys_dir: PathBuf,
+    /// How long a new signing key is known before it signs: longer than other processes and readers of the public keys take to
+    /// look again.
+    pub key_activation: Duration,
     /// `iss` of the tokens.
     pub issuer: String,
     /// `aud` of the tokens.
@@ -63,6 +66,7 @@ impl AccessSettings {
         Self {
             database: DatabaseSettings::at(DatabaseAddress::Sqlite(folder.join("accounts.db"))),
             keys_dir: folder.join("keys"),
+            key_activation: Duration::from_secs(10 * 60),
             issuer: "karat".to_owned(),
             audience: "karat".to_owned(),
             access_token_ttl: Duration::from_secs(60 * 60),
@@ -100,8 +104,13 @@ pub struct HashSettings {
     pub max_waiting: usize,
 }
 
+/// More hashes at a time would only take memory from everything else.
+const MOST_PARALLEL: usize = 8;
+
 impl Default for HashSettings {
+    /// As many at a time as there are cores, up to eight.
     fn default() -> Self {
-        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1, parallel: 2, max_waiting: 128 }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { memory_kib: 19 * 1024, passes: 2, lanes: 1, parallel: cores.min(MOST_PARALLEL), max_waiting: 128 }
     }
 }

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use secrecy::SecretString;
+
+use crate::password::Verdict;
 use crate::store::Attempt;
 use crate::store::AttemptPolicy;
 use crate::{Access, AccessError, Origin, User};
@@ -47,6 +50,20 @@ impl Access {
                 Err(AccessError::TooManyAttempts { retry_after })
             }
         }
+    }
+
+    /// Checks a password whose attempt was counted under a name. When nothing was checked, nothing failed.
+    pub(crate) async fn verify_counted(
+        &self,
+        name: &str,
+        password: SecretString,
+        hash: Option<SecretString>,
+    ) -> Result<Verdict, AccessError> {
+        let verdict = self.inner.hasher.verify(password, hash).await;
+        if matches!(verdict, Err(AccessError::Busy)) {
+            self.inner.store.return_attempt(name, PASSWORD).await?;
+        }
+        verdict
     }
 
     /// What a log-in is counted under. Unknown names are counted like known ones.

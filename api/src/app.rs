@@ -16,7 +16,7 @@ use poem_openapi::{OpenApi, OpenApiService, ServerObject};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    auth::{AuthApis, AuthSettings, auth_apis, jwks},
+    auth::{AuthApis, AuthSettings, Experience, auth_apis, jwks},
     health::{self, ReadyCheck},
     lag::Lag,
     routes::{JobsApi, RunsApi, SummaryApi, SyncStatusApi, data_apis},
@@ -122,8 +122,9 @@ fn service<E: OpenApi + 'static>(
 ) -> Result<OpenApiService<Apis<E>, ()>, ApiError> {
     let key = settings.cursor_key.as_ref().map(|key| key.expose_secret().as_bytes());
     let (snapshots, lag) = (Arc::clone(&parts.snapshots), Arc::clone(&parts.lag));
+    let experience = Experience::of_gold(Arc::clone(&parts.snapshots), settings.auth.experience);
     let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key)?;
-    let apis = (data_apis(&Arc::new(serving)), auth_apis(&parts.access, &settings.auth), extra);
+    let apis = (data_apis(&Arc::new(serving)), auth_apis(&parts.access, &settings.auth, &experience), extra);
     let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");
     Ok(OpenApiService::new(apis, "Karat", env!("CARGO_PKG_VERSION"))
         .description("Runs of ETL jobs: publish events, read figures, watch jobs and pipelines.")

@@ -48,6 +48,10 @@ impl From<AccessError> for ApiError {
             AccessError::CodeRefused => {
                 Self::unauthorized("invalid_code", "the code or link is wrong, used or too old: ask for a new one")
             }
+            AccessError::FreshLoginNeeded => Self::unauthorized(
+                "fresh_login_needed",
+                "the account has no password to give again: log in anew, and repeat this within five minutes",
+            ),
             AccessError::Unconfigured { what } => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "not_configured", format!("{what} is not set up here"))
             }

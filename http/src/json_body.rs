@@ -1,8 +1,8 @@
 //! [`JsonBody`]: a JSON request body that is read strictly and under a limit.
 //!
-//! It is the `Json` payload of poem-openapi with three differences: the body has a limit, unknown and duplicate
-//! fields are refused when the type says `deny_unknown_fields` (serde refuses duplicates by itself), and errors name
-//! the field without echoing what was sent.
+//! It is the `Json` payload of poem-openapi with four differences: the body has a limit, it is an object and no list of
+//! a type's fields in order, which serde would take as well, unknown and duplicate fields are refused when the type says
+//! `deny_unknown_fields` (serde refuses duplicates by itself), and errors name the field without echoing what was sent.
 
 use std::ops::Deref;
 
@@ -52,6 +52,9 @@ impl<'a, T: Type + DeserializeOwned, const LIMIT: u64> ApiExtractor<'a> for Json
         }
         let body = body.take()?;
         let bytes = limited_body(request.headers(), body, LIMIT).await?;
+        if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+            return Err(ApiError::validation(vec!["the body must be an object, not a list".to_owned()]).into());
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|cause| translate::json_error(&cause).into())
     }
 }

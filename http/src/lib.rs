@@ -9,7 +9,8 @@
 //! * [`JsonBody`] and [`read_body`] read request bodies under a limit, also after decompression.
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis.
-//! * [`serve`] runs the application with header, idle and shutdown deadlines.
+//! * [`metrics`] answers what a process counts, in the text form of Prometheus.
+//! * [`serve`] runs the application with header, idle and shutdown deadlines, in the open or with a certificate ([`Tls`]).
 
 mod access_error;
 mod answers;
@@ -25,9 +26,11 @@ mod headers;
 mod json_body;
 mod limit;
 mod linger;
+mod metrics;
 mod origins;
 mod render;
 mod serve;
+mod tls;
 mod translate;
 
 pub use answers::{documented_errors, register_errors};
@@ -40,9 +43,11 @@ pub use error::ApiError;
 pub use harden::{AllowedMethods, HardenSettings, harden, harden_with};
 pub use json_body::JsonBody;
 pub use limit::{LimitSettings, Limits, Quota, RouteRule, SharedCounts, Taken};
+pub use metrics::metrics;
 pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
+pub use tls::Tls;
 
 /// Re-exported for the expansion of [`error_answers!`].
 #[doc(hidden)]

@@ -2,7 +2,8 @@
 //!
 //! The framework's own server has no deadline for request headers, so connections are driven here: headers must
 //! arrive in time (an idle kept-alive connection counts as waiting for headers), the number of connections is
-//! bounded, and a stop lets running requests finish until a deadline.
+//! bounded, and a stop lets running requests finish until a deadline. With a certificate, connections are TLS 1.3, whose
+//! handshake has the deadline of headers.
 
 use std::convert::Infallible;
 use std::io;
@@ -17,9 +18,12 @@ use hyper_util::server::conn::auto;
 use poem::http::uri::Scheme;
 use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Endpoint, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
+
+use crate::Tls;
 
 /// Deadlines and bounds of [`serve`].
 #[derive(Debug, Clone)]
@@ -34,6 +38,10 @@ pub struct ServeSettings {
     pub max_head_bytes: usize,
     /// Requests at a time on one HTTP/2 connection.
     pub max_streams: u32,
+    /// What the log says beside the address when it listens.
+    pub announcement: &'static str,
+    /// The certificate; connections are not encrypted without one.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Default for ServeSettings {
@@ -44,6 +52,8 @@ impl Default for ServeSettings {
             max_connections: 10_000,
             max_head_bytes: 64 * 1024,
             max_streams: 200,
+            announcement: "listening",
+            tls: None,
         }
     }
 }
@@ -67,8 +77,9 @@ where
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let local = listener.local_addr()?;
-    tracing::info!(address = %local, "listening");
+    tracing::info!(address = %local, "{}", settings.announcement);
     let (stop, stopping) = watch::channel(false);
+    let renewing = settings.tls.clone().map(|tls| tokio::spawn(tls.keep_current()));
     let door = Arc::new(Door { app, settings, local, stopping });
     let room = Arc::new(Semaphore::new(door.settings.max_connections));
     let mut connections = JoinSet::new();
@@ -97,6 +108,9 @@ where
     drop(listener);
     let _ = stop.send(true);
     drain(connections, door.settings.shutdown_deadline).await;
+    if let Some(renewing) = renewing {
+        renewing.abort();
+    }
     Ok(())
 }
 
@@ -111,18 +125,37 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
     async fn answer_connection(self: Arc<Self>, socket: TcpStream, peer: SocketAddr) {
         // Answers are written whole; waiting to fill packets only adds delay.
         let _ = socket.set_nodelay(true);
+        let Some(tls) = self.settings.tls.clone() else { return self.answer_stream(socket, peer, Scheme::HTTP).await };
+        let mut stopping = self.stopping.clone();
+        let handshake = tokio::select! {
+            handshake = tokio::time::timeout(self.settings.header_timeout, tls.acceptor().accept(socket)) => handshake,
+            _ = stopping.wait_for(|stop| *stop) => return,
+        };
+        match handshake {
+            Ok(Ok(stream)) => self.answer_stream(stream, peer, Scheme::HTTPS).await,
+            Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS connection came about"),
+            Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+        }
+    }
+
+    async fn answer_stream(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: SocketAddr,
+        scheme: Scheme,
+    ) {
         let mut stopping = self.stopping.clone();
         let builder = self.builder();
         let door = self.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let door = door.clone();
+            let (door, scheme) = (door.clone(), scheme.clone());
             async move {
                 let (local, remote) = (LocalAddr(door.local.into()), RemoteAddr(peer.into()));
-                let request = Request::from((request, local, remote, Scheme::HTTP));
+                let request = Request::from((request, local, remote, scheme));
                 Ok::<hyper::Response<_>, Infallible>(door.app.get_response(request).await.into())
             }
         });
-        let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));
+        let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let stopped = async {
             // An error means that the sender is gone, which is also a stop.
             let _ = stopping.wait_for(|stop| *stop).await;

@@ -1,10 +1,13 @@
 //! How accounts work and who may reach the server, on the command line and in the environment.
 
+use std::{path::PathBuf, sync::Arc};
+
 use clap::Args;
 use karat_access::{AccessSettings, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsSettings};
-use karat_http::{HardenSettings, Origins, TrustedProxies};
-use secrecy::SecretString;
+use karat_api::auth::ExperienceRules;
+use karat_http::{HardenSettings, Origins, Tls, TrustedProxies};
 
+use super::{Environment, RedisArgs};
 use crate::failure::{Failure, Result};
 
 /// Values that are secret may be `@FILE`, which reads them from a file.
@@ -12,67 +15,98 @@ use crate::failure::{Failure, Result};
 #[command(next_help_heading = "Accounts and access")]
 pub struct AccessArgs {
     /// Where people reach this instance: what links in messages begin with. The address it listens on when absent.
-    #[arg(long, env = "KARAT_PUBLIC_URL", value_name = "URL")]
+    #[arg(long, env = "KARAT__SERVER__PUBLIC_URL", value_name = "URL")]
     pub public_url: Option<String>,
-    /// Asks for a confirmed e-mail address before the first log-in.
-    #[arg(long, env = "KARAT_EMAIL_VERIFICATION")]
-    pub email_verification: bool,
+    /// Asks for a confirmed e-mail address before the first log-in; so it is in staging and production when absent.
+    #[arg(
+        long,
+        env = "KARAT__ACCESS__EMAIL_VERIFICATION",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub email_verification: Option<bool>,
     /// Nobody registers by themselves.
-    #[arg(long, env = "KARAT_REGISTRATION_CLOSED")]
+    #[arg(long, env = "KARAT__ACCESS__REGISTRATION_CLOSED")]
     pub registration_closed: bool,
     /// Passwords of 15 characters of any kind (NIST SP 800-63B-4) instead of 8 of four kinds.
-    #[arg(long, env = "KARAT_LONG_PASSWORDS")]
+    #[arg(long, env = "KARAT__ACCESS__LONG_PASSWORDS")]
     pub long_passwords: bool,
     /// The mail server, smtp:// or smtps://, or @FILE; mail goes into `outbox` of the data folder when absent.
-    #[arg(long, env = "KARAT_SMTP", hide_env_values = true, value_name = "URL", requires = "mail_from")]
+    #[arg(long, env = "KARAT__MAIL__URL", hide_env_values = true, value_name = "URL")]
     pub smtp: Option<String>,
     /// The sender of mail, such as `Karat <karat@example.org>`.
-    #[arg(long, env = "KARAT_MAIL_FROM", value_name = "ADDRESS")]
+    #[arg(long, env = "KARAT__MAIL__FROM", value_name = "ADDRESS")]
     pub mail_from: Option<String>,
     /// A service for text messages, https://ACCOUNT:TOKEN@HOST, or @FILE; the log when absent.
-    #[arg(long, env = "KARAT_SMS", hide_env_values = true, value_name = "URL", requires = "sms_from")]
+    #[arg(long, env = "KARAT__SMS__URL", hide_env_values = true, value_name = "URL")]
     pub sms: Option<String>,
     /// The sender of text messages, in E.164.
-    #[arg(long, env = "KARAT_SMS_FROM", value_name = "NUMBER")]
+    #[arg(long, env = "KARAT__SMS__FROM", value_name = "NUMBER")]
     pub sms_from: Option<String>,
     /// A provider to log in through, NAME=CLIENT_ID:CLIENT_SECRET or @FILE; google, apple, facebook and github are
     /// known, any other is NAME=CLIENT_ID:CLIENT_SECRET@ISSUER. May be repeated.
-    #[arg(long = "provider", env = "KARAT_PROVIDERS", hide_env_values = true, value_delimiter = ';')]
+    #[arg(long = "provider", env = "KARAT__ACCESS__PROVIDERS", hide_env_values = true, value_delimiter = ';')]
     pub providers: Vec<String>,
-    /// A Redis server, redis://, so that several processes share limits; or @FILE.
-    #[arg(long, env = "KARAT_REDIS", hide_env_values = true, value_name = "URL")]
-    pub redis: Option<String>,
     /// Proxies whose X-Forwarded-For is believed: addresses and networks with commas between.
-    #[arg(long, env = "KARAT_TRUSTED_PROXIES", default_value = "", hide_default_value = true)]
+    #[arg(long, env = "KARAT__SERVER__TRUSTED_PROXIES", default_value = "", hide_default_value = true)]
     pub trusted_proxies: String,
     /// Origins of pages on other hosts that may call, with commas between.
-    #[arg(long, env = "KARAT_ALLOWED_ORIGINS", default_value = "", hide_default_value = true)]
+    #[arg(long, env = "KARAT__SERVER__ALLOWED_ORIGINS", default_value = "", hide_default_value = true)]
     pub allowed_origins: String,
     /// Host names that are answered; all when absent. May be repeated.
-    #[arg(long = "allowed-host", env = "KARAT_ALLOWED_HOSTS", value_delimiter = ',')]
+    #[arg(long = "allowed-host", env = "KARAT__SERVER__ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
     /// A scanner for uploaded pictures that speaks clamd's protocol.
-    #[arg(long, env = "KARAT_SCANNER", value_name = "HOST:PORT")]
+    #[arg(long, env = "KARAT__ACCESS__SCANNER", value_name = "HOST:PORT")]
     pub scanner: Option<String>,
+    /// The certificate of this server with those that vouch for it, PEM: connections are then TLS 1.3. Read again when it
+    /// changes.
+    #[arg(long, env = "KARAT__SERVER__TLS_CERTIFICATE", value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The key of the certificate, PEM.
+    #[arg(long, env = "KARAT__SERVER__TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Experience that a completed run gives its user.
+    #[arg(long, env = "KARAT__ACCESS__EXP_COMPLETED_RUN", value_name = "POINTS", default_value_t = 10)]
+    pub exp_completed_run: u32,
+    /// Experience that each day after a day gives, both with a completed run.
+    #[arg(long, env = "KARAT__ACCESS__EXP_STREAK_DAY", value_name = "POINTS", default_value_t = 5)]
+    pub exp_streak_day: u32,
+    /// Experience at which level 2 begins; level n begins at (n - 1)² times as much.
+    #[arg(long, env = "KARAT__ACCESS__EXP_LEVEL", value_name = "POINTS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub exp_level: u32,
     /// TLS ends in front of this process: answers tell browsers to stay with it.
-    #[arg(long, env = "KARAT_BEHIND_TLS")]
+    #[arg(long, env = "KARAT__SERVER__BEHIND_TLS")]
     pub behind_tls: bool,
+    #[command(flatten)]
+    pub redis: RedisArgs,
 }
 
 impl AccessArgs {
     /// Puts the arguments into the settings of the accounts. `url` is where the server listens.
-    pub fn apply(&self, settings: &mut AccessSettings, url: &str) -> Result<()> {
+    pub fn apply(&self, settings: &mut AccessSettings, environment: Environment, url: &str) -> Result<()> {
+        let is_for_people = matches!(environment, Environment::Staging | Environment::Production);
         settings.public_url = self.public_url.clone().unwrap_or_else(|| url.to_owned());
-        settings.email_verification = self.email_verification;
+        settings.email_verification = self.email_verification.unwrap_or(is_for_people);
         settings.registration_open = !self.registration_closed;
         if self.long_passwords {
             settings.password_rules = PasswordRules::Long;
         }
-        if let (Some(url), Some(from)) = (&self.smtp, &self.mail_from) {
-            settings.mail = MailSettings::Smtp { url: secret(url)?.into(), from: from.clone() };
+        match (&self.smtp, &self.mail_from) {
+            (Some(url), Some(from)) => {
+                settings.mail = MailSettings::Smtp { url: secret(url)?.into(), from: from.clone() };
+            }
+            (Some(_), None) => return Err(Failure::configuration("`mail.url` needs `mail.from`, the sender of mail")),
+            (None, _) => {}
         }
-        if let (Some(url), Some(from)) = (&self.sms, &self.sms_from) {
-            settings.sms = sms(&secret(url)?, from)?;
+        match (&self.sms, &self.sms_from) {
+            (Some(url), Some(from)) => settings.sms = sms(&secret(url)?, from)?,
+            (Some(_), None) => return Err(Failure::configuration("`sms.url` needs `sms.from`, the sender's number")),
+            // Codes in a log are for development.
+            (None, _) if is_for_people => settings.sms = SmsSettings::Off,
+            (None, _) => {}
         }
         settings.providers = self.providers.iter().map(|text| provider(&secret(text)?)).collect::<Result<_>>()?;
         Ok(())
@@ -90,12 +124,29 @@ impl AccessArgs {
         Ok(())
     }
 
-    pub fn origins(&self) -> Result<Origins> {
-        self.allowed_origins.parse().map_err(|e| Failure::configuration(format!("--allowed-origins: {e}")))
+    /// What gives experience.
+    pub fn experience(&self) -> ExperienceRules {
+        ExperienceRules {
+            completed_run: self.exp_completed_run,
+            streak_day: self.exp_streak_day,
+            level: self.exp_level,
+        }
     }
 
-    pub fn redis(&self) -> Result<Option<SecretString>> {
-        self.redis.as_deref().map(|text| Ok(secret(text)?.into())).transpose()
+    /// The certificate to serve with, when one is named.
+    pub fn tls(&self) -> Result<Option<Arc<Tls>>> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => {
+                let read = Tls::from_files(certificate, key);
+                Ok(Some(Arc::new(read.map_err(|error| Failure::configuration(format!("TLS: {error}")))?)))
+            }
+            _ => Err(Failure::configuration("`server.tls_certificate` and `server.tls_key` go together")),
+        }
+    }
+
+    pub fn origins(&self) -> Result<Origins> {
+        self.allowed_origins.parse().map_err(|e| Failure::configuration(format!("--allowed-origins: {e}")))
     }
 }
 

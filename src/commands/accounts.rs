@@ -22,6 +22,13 @@ pub async fn user(command: UserCommand) -> Result<ExitCode> {
             super::print(&user.id.to_string());
         }
         UserCommand::List { instance, format } => list(&open(&instance).await?, format).await?,
+        UserCommand::ResetPassword { username, password_stdin, instance } => {
+            let access = open(&instance).await?;
+            let user = find(&access, &username).await?;
+            let password = read_password(password_stdin)?;
+            access.reset_password(user, password, Actor::Shell, &Origin::default()).await?;
+            super::print(&format!("{username}: the password is changed, and every session is ended"));
+        }
         UserCommand::SetRole { username, role, instance } => {
             let access = open(&instance).await?;
             let user = find(&access, &username).await?;
@@ -42,6 +49,12 @@ pub async fn key(command: KeyCommand) -> Result<ExitCode> {
             let issued = access.create_api_key(new, Actor::Shell, &Origin::default()).await?;
             tracing::info!(id = %issued.key.id, "created; the key is shown this once");
             super::print(issued.secret.expose_secret());
+        }
+        KeyCommand::RotateSigning { instance } => {
+            let access = open(&instance).await?;
+            let rotation = access.rotate_signing_keys(Actor::Shell, &Origin::default()).await?;
+            super::print(&format!("{}: added", rotation.added));
+            rotation.removed.iter().for_each(|kid| super::print(&format!("{kid}: removed")));
         }
         KeyCommand::Revoke { id, instance } => {
             let access = open(&instance).await?;

@@ -152,7 +152,7 @@ async fn start(name: &str, interval: Interval, arguments: &InstanceArgs) -> Resu
 
 /// Tells the running instance, and waits until the replay has ended there.
 pub(super) async fn order(instance: &Instance, name: &str, note: &Note) -> Result<()> {
-    let client = reqwest::Client::builder().timeout(ANSWER_WITHIN).build().map_err(Failure::unreachable)?;
+    let client = note.client(ANSWER_WITHIN)?;
     let url = format!("{}/api/v1/admin/replays", note.url);
     let ask = |request: reqwest::RequestBuilder| async {
         let answer = request.header(LOCAL_HEADER, &note.local).send().await.map_err(Failure::unreachable)?;

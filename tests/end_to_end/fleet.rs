@@ -36,7 +36,7 @@ pub const SESSION: Duration = Duration::from_secs(6);
 
 /// What the processes write of themselves.
 const LOG: [(&str, &str); 1] =
-    [("KARAT_LOG", "warn,karat=info,karat_transform=info,karat_eventlog=debug,librdkafka=info")];
+    [("KARAT__LOG__LEVELS", "warn,karat=info,karat_transform=info,karat_eventlog=debug,librdkafka=info")];
 
 /// One process with the doors, and any number of processes with the pipelines, each with a data folder of its own.
 pub struct Fleet {

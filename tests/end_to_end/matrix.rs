@@ -59,11 +59,9 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "list_api_keys"
         | "revoke_api_key"
         | "request_email_verification"
-        | "unlink_phone"
         | "read_consent"
         | "revoke_consent"
         | "list_identities"
-        | "oauth_unlink"
         | "delete_avatar"
         | "set_avatar" => (Session, none),
         // Who has no right to other accounts is told that there is none.
@@ -71,7 +69,7 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         // A key is answered that it has no session.
         "logout" | "logout_all" => (Credential, none),
         "change_own_account" | "change_own_user" => (Session, json!({"version": 999})),
-        "delete_own_user" | "enroll_totp" | "remove_totp" => (Session, password()),
+        "delete_own_user" | "enroll_totp" | "remove_totp" | "unlink_phone" | "oauth_unlink" => (Session, password()),
         "confirm_totp" => (Session, json!({"code": "000000"})),
         "change_password" => (Session, json!({"current_password": "wrong", "new_password": "x"})),
         "link_phone" => (Session, json!({"phone": "+34600123456", "code": "000000", "password": "wrong"})),

@@ -25,7 +25,7 @@ const UP: [&str; 3] = ["up", "--listen", "127.0.0.1:0"];
 /// The environment of an instance with a lake of its own in the bucket, which it reaches at `endpoint`.
 pub fn on_s3(server: &S3Server, endpoint: &str) -> Vec<(String, String)> {
     let lake = server.lake(&uuid::Uuid::new_v4().simple().to_string());
-    server.variables(endpoint).into_iter().chain([("KARAT_LAKE".to_owned(), lake)]).collect()
+    server.variables(endpoint).into_iter().chain([("KARAT__LAKE__LOCATION".to_owned(), lake)]).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,7 +103,7 @@ impl Folder {
 
     /// Where the tables of the instance are.
     pub fn location(&self) -> String {
-        let elsewhere = self.variables.iter().find(|(name, _)| name == "KARAT_LAKE");
+        let elsewhere = self.variables.iter().find(|(name, _)| name == "KARAT__LAKE__LOCATION");
         elsewhere.map_or_else(|| self.text("data/lake"), |(_, lake)| lake.clone())
     }
 

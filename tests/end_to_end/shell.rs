@@ -96,6 +96,37 @@ async fn a_second_instance_on_one_folder_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn security_09_nobody_is_an_admin_at_first_and_short_or_open_secrets_end_the_start() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+    let folder = Folder::new();
+    assert_eq!(folder.run(&["user", "list", "--format", "json"]).await.json(), serde_json::json!([]));
+    let mut karat = folder.start("karat", &["up", "--listen", "127.0.0.1:0"]);
+    let register = format!("{}/api/v1/auth/register", karat.url().await);
+    let body = serde_json::json!({"username": "admin", "password": PASSWORD});
+    let answer = crate::client::http().post(register).json(&body).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer["data"]["user"]["role"], "user", "{answer}");
+    karat.stop().await;
+
+    let keys = folder.path("data/keys");
+    let refused = async |name: &str| {
+        let said = folder.run(&["up", "--listen", "127.0.0.1:0"]).await;
+        assert_eq!(said.code, 78, "{name}: {said:?}");
+        assert!(said.err.contains(name), "{name}: {said:?}");
+    };
+    for name in ["instance.secret", "sealing.key"] {
+        let whole = fs::read(keys.join(name)).unwrap();
+        fs::write(keys.join(name), "00").unwrap();
+        refused(name).await;
+        fs::write(keys.join(name), whole).unwrap();
+    }
+    let files = fs::read_dir(&keys).unwrap().map(|entry| entry.unwrap().path());
+    let pem = files.into_iter().find(|path| path.extension().is_some_and(|ext| ext == "pem")).unwrap();
+    fs::set_permissions(&pem, fs::Permissions::from_mode(0o644)).unwrap();
+    refused("chmod 600").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_problem_of_a_pipelines_file_is_named_with_file_and_line() {
     let folder = Folder::new();
     let path = folder.text("pipelines.toml");

@@ -65,6 +65,7 @@ pub enum Action {
     AvatarRemove,
     ApiKeyCreate,
     ApiKeyRevoke,
+    SigningKeyRotate,
 }
 
 /// How it ended.
@@ -176,6 +177,7 @@ impl Action {
             Self::AvatarRemove => "avatar_remove",
             Self::ApiKeyCreate => "api_key_create",
             Self::ApiKeyRevoke => "api_key_revoke",
+            Self::SigningKeyRotate => "signing_key_rotate",
         }
     }
 }

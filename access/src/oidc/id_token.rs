@@ -5,6 +5,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 
 use crate::AccessError;
+use crate::fields::is_plain;
 use crate::time::{as_s, now_us};
 
 /// For clocks that differ a little.
@@ -14,6 +15,7 @@ const MAX_AGE_S: u64 = 10 * 60;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct IdClaims {
+    pub iss: String,
     pub sub: String,
     pub aud: Audience,
     pub azp: Option<String>,
@@ -76,6 +78,10 @@ pub(super) fn check(keys: &JwkSet, token: &str, expected: &Expected<'_>) -> Resu
     validation.set_audience(&[expected.client_id]);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     let claims = decode::<IdClaims>(token, &decoding, &validation).map_err(|error| refuse(&error.to_string()))?.claims;
+    // The library is content with a list that has the issuer somewhere.
+    if claims.iss != expected.issuer {
+        return Err(refuse("made by another issuer"));
+    }
     let is_for_others = match &claims.aud {
         Audience::One(one) => one != expected.client_id,
         Audience::Many(all) => all.len() > 1 && claims.azp.is_none(),
@@ -90,10 +96,15 @@ pub(super) fn check(keys: &JwkSet, token: &str, expected: &Expected<'_>) -> Resu
     if claims.nonce.as_deref() != Some(expected.nonce) {
         return Err(refuse("made for another log-in"));
     }
-    if claims.sub.is_empty() || claims.sub.len() > 255 {
+    if !is_subject(&claims.sub) {
         return Err(refuse("a subject of another form"));
     }
     Ok(claims)
+}
+
+/// MySQL does not see spaces at an end: `abc ` would be the account of `abc`.
+fn is_subject(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.trim() == text && is_plain(text)
 }
 
 fn find_key<'a>(keys: &'a JwkSet, token: &str) -> Option<&'a Jwk> {
@@ -112,5 +123,20 @@ fn algorithm_of(key: &Jwk) -> Option<Algorithm> {
         AlgorithmParameters::EllipticCurve(curve) if curve.curve == EllipticCurve::P256 => Some(Algorithm::ES256),
         AlgorithmParameters::OctetKeyPair(_) => Some(Algorithm::EdDSA),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_45_a_subject_that_a_database_could_take_for_another_is_refused() {
+        for good in ["1", "00u1-maria.lopez@example.org", &"x".repeat(255)] {
+            assert!(is_subject(good), "{good}");
+        }
+        for bad in ["", " ", "maria ", " maria", "maria\u{a0}", "maria\n", "ma\0ria", &"x".repeat(256)] {
+            assert!(!is_subject(bad), "{bad:?}");
+        }
     }
 }

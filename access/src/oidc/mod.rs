@@ -21,6 +21,7 @@ use uuid::Uuid;
 pub(crate) use provider::Providers;
 pub use provider::{ProviderKind, ProviderSettings};
 
+use crate::fields::is_plain;
 use crate::mfa::LoginOutcome;
 use crate::phone::new_row;
 use crate::secret::{random_hex, sha256, sha256_hex};
@@ -73,8 +74,16 @@ struct Flow {
     state: String,
     nonce: String,
     verifier: String,
-    link: Option<Uuid>,
+    link: Option<Link>,
     ends_at: i64,
+}
+
+/// Who asked for a log-in to be added. It is not added when the session has ended meanwhile: who ended it may have
+/// had to throw somebody out.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Link {
+    user: Uuid,
+    session: Uuid,
 }
 
 impl Access {
@@ -95,7 +104,7 @@ impl Access {
     /// account has one.
     ///
     /// # Errors
-    /// As [`Access::begin_oauth_login`]; [`AccessError::InvalidCredentials`].
+    /// As [`Access::begin_oauth_login`]; [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`].
     pub async fn begin_oauth_link(
         &self,
         caller: &Caller,
@@ -103,19 +112,17 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<Redirect, AccessError> {
-        let login = self.inner.store.find_login_of(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
-        if login.password_hash.is_some() {
-            let password = password.ok_or(AccessError::InvalidCredentials)?;
-            self.require_password(caller, password, origin).await?;
-        }
-        self.begin_flow(provider, Some(caller.id)).await
+        self.require_password(caller, "password", password, origin).await?;
+        let session = caller.session().ok_or(AccessError::NotFound { what: "session" })?;
+        self.begin_flow(provider, Some(Link { user: caller.id, session })).await
     }
 
     /// Finishes what was begun: the browser is back from the provider.
     ///
     /// # Errors
-    /// [`AccessError::CodeRefused`] when anything of it does not hold; [`AccessError::Taken`] when the log-in there, or
-    /// its address, belongs to another account; [`AccessError::RegistrationClosed`].
+    /// [`AccessError::CodeRefused`] when anything of it does not hold, or the session that asked for the log-in has
+    /// ended; [`AccessError::Taken`] when the log-in there, or its address, belongs to another account;
+    /// [`AccessError::RegistrationClosed`].
     pub async fn finish_oauth(&self, callback: Callback, origin: &Origin) -> Result<CallbackOutcome, AccessError> {
         let flow = self.open_flow(&callback)?;
         // Used up before anything is asked of the provider: a second callback finds nothing.
@@ -128,9 +135,9 @@ impl Access {
             provider.person(&callback.code, &flow.verifier, &flow.nonce, callback.iss.as_deref(), &redirect).await?;
         let known = self.inner.store.find_identity(&person.issuer, &person.subject).await?;
         match (flow.link, known) {
-            (Some(user), Some(identity)) if identity.user != user => Err(AccessError::Taken { field: "identity" }),
+            (Some(link), Some(identity)) if identity.user != link.user => Err(AccessError::Taken { field: "identity" }),
             (Some(_), Some(_)) => Ok(CallbackOutcome::Linked),
-            (Some(user), None) => self.link_person(user, &flow.provider, person, origin).await,
+            (Some(link), None) => self.link_person(link, &flow.provider, person, origin).await,
             (None, Some(identity)) => {
                 let user = self.find_user(identity.user).await?.filter(|user| user.is_active);
                 let user = user.ok_or(AccessError::CodeRefused)?;
@@ -144,11 +151,20 @@ impl Access {
         }
     }
 
-    /// Removes the caller's log-ins at a provider and ends every other session of the account.
+    /// Removes the caller's log-ins at a provider and ends every other session of the account, after the password was
+    /// given again, where the account has one.
     ///
     /// # Errors
-    /// [`AccessError::LastWayIn`]; [`AccessError::NotFound`].
-    pub async fn unlink_oauth(&self, caller: &Caller, provider: &str, origin: &Origin) -> Result<(), AccessError> {
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::LastWayIn`];
+    /// [`AccessError::NotFound`].
+    pub async fn unlink_oauth(
+        &self,
+        caller: &Caller,
+        provider: &str,
+        password: Option<SecretString>,
+        origin: &Origin,
+    ) -> Result<(), AccessError> {
+        self.require_password(caller, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::OauthUnlink, caller.id, origin)
             .with_details(serde_json::json!({"provider": provider}));
         let revoked = self.inner.store.unlink_identity(caller.id, provider, caller.session(), &event).await?;
@@ -168,14 +184,14 @@ impl Access {
         self.inner.store.list_identities(user).await
     }
 
-    async fn begin_flow(&self, provider: &str, link: Option<Uuid>) -> Result<Redirect, AccessError> {
+    async fn begin_flow(&self, provider: &str, link: Option<Link>) -> Result<Redirect, AccessError> {
         let found = self.inner.providers.find(provider)?;
         let (state, nonce, verifier) = (random_hex::<32>()?, random_hex::<16>()?, random_hex::<32>()?);
         let at = now_us();
         let row = NewCodeRow {
             id: Uuid::now_v7(),
             purpose: PURPOSE,
-            user: link,
+            user: link.map(|link| link.user),
             // Bound to itself: beginning again in another tab ends nothing.
             address: sha256_hex(&state),
             code_hash: sha256_hex(&state),
@@ -210,15 +226,16 @@ impl Access {
 
     async fn link_person(
         &self,
-        user: Uuid,
+        link: Link,
         provider: &str,
         person: Person,
         origin: &Origin,
     ) -> Result<CallbackOutcome, AccessError> {
+        let Link { user, session } = link;
         let account = self.find_user(user).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
         let event = AuditEvent::success(Actor::User(user), Action::OauthLink, user, origin)
             .with_details(serde_json::json!({"provider": provider}));
-        self.inner.store.link_identity(&identity(user, provider, &person), &event).await?;
+        self.inner.store.link_identity(&identity(user, provider, &person), session, &event).await?;
         self.notify(&account, "A log-in at another provider was added to your account.");
         Ok(CallbackOutcome::Linked)
     }
@@ -246,7 +263,7 @@ fn identity(user: Uuid, provider: &str, person: &Person) -> Identity {
         provider: provider.to_owned(),
         issuer: person.issuer.clone(),
         subject: person.subject.clone(),
-        email: person.email.clone().filter(|email| email.len() <= 254),
+        email: person.email.clone().filter(|email| email.len() <= 254 && is_plain(email)),
         created_at_us: now_us(),
     }
 }

@@ -99,6 +99,14 @@ struct Discovery {
     authorization_response_iss_parameter_supported: bool,
 }
 
+/// GitHub refuses a code with status 200 and says so in the answer only.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Exchanged {
+    Refused { error: String },
+    Tokens(Tokens),
+}
+
 #[derive(Deserialize)]
 struct Tokens {
     access_token: String,
@@ -119,15 +127,15 @@ struct GitHubEmail {
 
 impl Providers {
     pub(crate) fn new(settings: &[ProviderSettings]) -> Result<Self, AccessError> {
-        if settings.is_empty() {
-            return Ok(Self(HashMap::new()));
-        }
-        let fetch = Fetch::new()?;
-        let provider = |settings: &ProviderSettings| {
-            let provider = Provider { settings: settings.clone(), fetch: fetch.clone(), found: Mutex::new(None) };
-            (settings.name.clone(), Arc::new(provider))
+        let provider = |settings: &ProviderSettings| -> Result<_, AccessError> {
+            let fetch = match &settings.kind {
+                ProviderKind::Oidc { issuer } => Fetch::new(&[issuer.as_str()])?,
+                ProviderKind::GitHub { site, api } => Fetch::new(&[site.as_str(), api.as_str()])?,
+            };
+            let provider = Provider { settings: settings.clone(), fetch, found: Mutex::new(None) };
+            Ok((settings.name.clone(), Arc::new(provider)))
         };
-        Ok(Self(settings.iter().map(provider).collect()))
+        Ok(Self(settings.iter().map(provider).collect::<Result<HashMap<_, _>, _>>()?))
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -242,7 +250,14 @@ impl Provider {
         if !basic {
             form.extend([("client_id", id), ("client_secret", secret)]);
         }
-        self.fetch.post_form(endpoint, &form, basic.then_some((id, secret))).await
+        let exchanged: Exchanged = self.fetch.post_form(endpoint, &form, basic.then_some((id, secret))).await?;
+        match exchanged {
+            Exchanged::Tokens(tokens) => Ok(tokens),
+            Exchanged::Refused { error } => {
+                tracing::info!(?error, "a provider refused");
+                Err(AccessError::CodeRefused)
+            }
+        }
     }
 
     /// What the provider says about itself, at most so old.

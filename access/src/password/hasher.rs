@@ -5,7 +5,7 @@
 //! let more run.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
@@ -22,11 +22,29 @@ pub(crate) struct Verdict {
     pub is_outdated: bool,
 }
 
+/// How busy the hashing of passwords is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashLoad {
+    /// Hashes that are computed now.
+    pub running: usize,
+    /// The most that run at a time.
+    pub parallel: usize,
+    /// Callers that wait for their turn.
+    pub waiting: usize,
+    /// Hashes computed since the start.
+    pub done: u64,
+    /// Callers told that the server is busy, since the start.
+    pub refused: u64,
+}
+
 pub(crate) struct Hasher {
     argon2: Argon2<'static>,
     permits: Arc<Semaphore>,
+    parallel: usize,
     waiting: AtomicUsize,
     max_waiting: usize,
+    done: Arc<AtomicU64>,
+    refused: AtomicU64,
     /// Verified against for unknown names, so that they take as long as known ones.
     dummy: String,
 }
@@ -38,8 +56,27 @@ impl Hasher {
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let for_dummy = argon2.clone();
         let dummy = tokio::task::spawn_blocking(move || hash(&for_dummy, b"no account has this password")).await??;
-        let permits = Arc::new(Semaphore::new(settings.parallel.max(1)));
-        Ok(Self { argon2, permits, waiting: AtomicUsize::new(0), max_waiting: settings.max_waiting, dummy })
+        let parallel = settings.parallel.max(1);
+        Ok(Self {
+            argon2,
+            permits: Arc::new(Semaphore::new(parallel)),
+            parallel,
+            waiting: AtomicUsize::new(0),
+            max_waiting: settings.max_waiting,
+            done: Arc::default(),
+            refused: AtomicU64::new(0),
+            dummy,
+        })
+    }
+
+    pub(crate) fn load(&self) -> HashLoad {
+        HashLoad {
+            running: self.parallel.saturating_sub(self.permits.available_permits()),
+            parallel: self.parallel,
+            waiting: self.waiting.load(Ordering::Relaxed),
+            done: self.done.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
     }
 
     /// Hashes a password with a fresh salt, as a PHC string.
@@ -64,10 +101,11 @@ impl Hasher {
     }
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, AccessError> {
-        let permit = self.wait_for_turn().await?;
+        let (permit, done) = (self.wait_for_turn().await?, Arc::clone(&self.done));
         let work = move || {
             let result = work();
             drop(permit);
+            done.fetch_add(1, Ordering::Relaxed);
             result
         };
         Ok(tokio::task::spawn_blocking(work).await?)
@@ -76,6 +114,7 @@ impl Hasher {
     async fn wait_for_turn(&self) -> Result<OwnedSemaphorePermit, AccessError> {
         let waiting = Waiting::enter(&self.waiting);
         if waiting.before >= self.max_waiting.saturating_add(self.permits.available_permits()) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(AccessError::Busy);
         }
         self.permits.clone().acquire_owned().await.map_err(|_| AccessError::Busy)

@@ -4,6 +4,7 @@ mod common;
 mod hasher;
 mod rules;
 
-pub(crate) use hasher::Hasher;
+pub use hasher::HashLoad;
+pub(crate) use hasher::{Hasher, Verdict};
 pub use rules::PasswordRules;
 pub(crate) use rules::{MAX_PASSWORD_BYTES, broken_rules, strength};

@@ -16,12 +16,22 @@ pub struct DatabaseSettings {
     pub max_connections: u32,
     /// How long a request waits for a connection before it is told that the server is busy.
     pub acquire_timeout: Duration,
+    /// After how long a connection to a server that nobody uses is closed.
+    pub idle_timeout: Duration,
+    /// After how long a connection to a server is replaced by a new one.
+    pub max_lifetime: Duration,
 }
 
 impl DatabaseSettings {
     /// The defaults for an address.
     pub fn at(address: DatabaseAddress) -> Self {
-        Self { address, max_connections: 16, acquire_timeout: Duration::from_secs(10) }
+        Self {
+            address,
+            max_connections: 16,
+            acquire_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            max_lifetime: Duration::from_secs(1800),
+        }
     }
 }
 

@@ -26,6 +26,13 @@ impl AttemptPolicy {
         let doubled = 1_i64.checked_shl(u32::try_from(beyond.min(40)).unwrap_or(40)).unwrap_or(i64::MAX);
         self.first_wait_us.saturating_mul(doubled).min(self.longest_wait_us)
     }
+
+    /// The count and the end of the wait when one of the attempts was not made after all. What the others ask for
+    /// stays: one of them may have failed meanwhile.
+    fn without_one(&self, failures: i64, next_at: i64, now: i64) -> (i64, i64) {
+        let failures = (failures - 1).max(0);
+        (failures, next_at.min(now + self.wait_us(failures)))
+    }
 }
 
 impl Store {
@@ -62,11 +69,14 @@ impl Store {
         Ok(Attempt::Allowed)
     }
 
-    /// Takes one attempt back that was not made after all. The others stay counted.
-    pub(crate) async fn return_attempt(&self, name: &str) -> Result<(), AccessError> {
+    /// Takes one attempt back that was not made after all. The others stay counted, with their wait.
+    pub(crate) async fn return_attempt(&self, name: &str, policy: AttemptPolicy) -> Result<(), AccessError> {
         let mut tx = self.database.write().await?;
-        let sql = "UPDATE attempts SET failures = failures - 1, next_at = ? WHERE name = ? AND failures > 0";
-        tx.execute(sql, args![now_us(), name]).await?;
+        let sql = "SELECT failures, next_at FROM attempts WHERE name = ?";
+        let Some(row) = tx.row_locked(sql, args![name]).await? else { return Ok(()) };
+        let (failures, next_at) = policy.without_one(row.int("failures")?, row.int("next_at")?, now_us());
+        tx.execute("UPDATE attempts SET failures = ?, next_at = ? WHERE name = ?", args![failures, next_at, name])
+            .await?;
         tx.commit().await
     }
 
@@ -95,5 +105,15 @@ mod tests {
         let waits: Vec<_> = (1..=8).map(|failures| policy.wait_us(failures)).collect();
         assert_eq!(waits, [0, 0, 10, 20, 40, 80, 100, 100]);
         assert_eq!(policy.wait_us(i64::MAX), 100);
+    }
+
+    #[test]
+    fn an_attempt_that_was_not_made_takes_its_own_wait_back_and_no_other() {
+        let policy = AttemptPolicy { free: 3, first_wait_us: 10, longest_wait_us: 100, forget_after_us: 1000 };
+        // The third of three set the first wait; two are free.
+        assert_eq!(policy.without_one(3, 1010, 1000), (2, 1000));
+        // A parallel one failed: of four, three stay, and their wait.
+        assert_eq!(policy.without_one(4, 1020, 1000), (3, 1010));
+        assert_eq!(policy.without_one(0, 0, 1000), (0, 0));
     }
 }

@@ -4,6 +4,7 @@ use super::Store;
 use super::engine::{Row, args};
 use crate::audit::chain::{Link, TEXTS};
 use crate::audit::{AuditFilter, AuditRow, ChainBreak, ChainReport};
+use crate::fields::is_plain;
 use crate::{AccessError, AuditEvent};
 
 /// Rows read at a time when the chain is checked.
@@ -32,6 +33,9 @@ impl Store {
              AND (? = '' OR target_id = ?) AND (? = '' OR action = ?) AND (? = '' OR outcome = ?) \
              ORDER BY seq DESC LIMIT ?"
         );
+        if ![&filter.action, &filter.outcome].into_iter().flatten().all(|text| is_plain(text)) {
+            return Ok(Vec::new());
+        }
         let actor = filter.actor.map(|id| id.to_string()).unwrap_or_default();
         let target = filter.target.map(|id| id.to_string()).unwrap_or_default();
         let action = filter.action.clone().unwrap_or_default();

@@ -6,6 +6,7 @@ use super::engine::{Row, Tx, args};
 use super::sessions::revoke_live;
 use super::users::{insert, lock};
 use super::{Identity, NewUserRow, Store, User};
+use crate::fields::is_plain;
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent};
 
@@ -31,10 +32,21 @@ impl Store {
         self.database.rows(sql, args![user]).await?.iter().map(identity).collect()
     }
 
-    /// Adds a log-in to an account. [`AccessError::Taken`] when it belongs to one already.
-    pub(crate) async fn link_identity(&self, new: &Identity, event: &AuditEvent) -> Result<(), AccessError> {
+    /// Adds a log-in to an account, in the name of a session of its owner. [`AccessError::Taken`] when it belongs to
+    /// one already, [`AccessError::CodeRefused`] when the session has ended.
+    pub(crate) async fn link_identity(
+        &self,
+        new: &Identity,
+        session: Uuid,
+        event: &AuditEvent,
+    ) -> Result<(), AccessError> {
         let mut tx = self.database.write().await?;
+        // Whoever ends all sessions of the user holds this lock too, so it happens either before or after.
         lock(&mut tx, new.user).await?;
+        let sql = "SELECT id FROM sessions WHERE id = ? AND user_id = ? AND revoked_at IS NULL AND expires_at > ?";
+        if tx.rows(sql, args![session, new.user, now_us()]).await?.is_empty() {
+            return Err(AccessError::CodeRefused);
+        }
         insert_identity(&mut tx, new).await?;
         tx.audit(event);
         tx.commit().await
@@ -64,6 +76,9 @@ impl Store {
         keep: Option<Uuid>,
         event: &AuditEvent,
     ) -> Result<Option<Vec<Uuid>>, AccessError> {
+        if !is_plain(provider) {
+            return Ok(None);
+        }
         let mut tx = self.database.write().await?;
         lock(&mut tx, user).await?;
         let sql = "SELECT id FROM identities WHERE user_id = ? AND provider = ?";

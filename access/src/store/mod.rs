@@ -13,6 +13,7 @@ pub(crate) mod engine;
 mod factors;
 mod identities;
 mod profiles;
+mod reset;
 mod rows;
 mod sessions;
 mod users;

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::engine::args;
+use super::identities::{WayIn, keep_a_way_in};
 use super::sessions::revoke_live;
 use super::users::{finish, lock, taken_or_store};
 use super::{Store, User, UserChange};
@@ -95,21 +96,30 @@ impl Store {
         Ok(done)
     }
 
-    /// Sets or removes the verified telephone number.
-    pub(crate) async fn set_phone(
-        &self,
-        id: Uuid,
-        phone: Option<&str>,
-        event: &AuditEvent,
-    ) -> Result<User, AccessError> {
+    /// Sets the verified telephone number.
+    pub(crate) async fn set_phone(&self, id: Uuid, phone: &str, event: &AuditEvent) -> Result<User, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, id).await?;
-        if phone.is_none() {
-            super::identities::keep_a_way_in(&mut tx, id, super::identities::WayIn::Phone).await?;
-        }
         let sql = "UPDATE users SET phone = ?, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.try_execute(sql, args![phone, now_us(), id]).await.map_err(taken_or_store)?;
         finish(tx, id, event).await
+    }
+
+    /// Removes the telephone number and revokes every session but one; answers the account and what was revoked.
+    /// [`AccessError::LastWayIn`] when nothing else would be left.
+    pub(crate) async fn remove_phone(
+        &self,
+        id: Uuid,
+        keep: Option<Uuid>,
+        event: &AuditEvent,
+    ) -> Result<(User, Vec<Uuid>), AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, id).await?;
+        keep_a_way_in(&mut tx, id, WayIn::Phone).await?;
+        let sql = "UPDATE users SET phone = NULL, updated_at = ?, version = version + 1 WHERE id = ?";
+        tx.execute(sql, args![now_us(), id]).await?;
+        let revoked = revoke_live(&mut tx, id, "unlinked", keep).await?;
+        Ok((finish(tx, id, event).await?, revoked))
     }
 
     /// Sets or removes the picture.

@@ -192,7 +192,7 @@ pub(crate) struct RotationRequest {
 
 pub(crate) enum Rotation {
     /// The new token stands; the old one is used up.
-    Rotated { session: Uuid, user: Box<User> },
+    Rotated { session: Uuid, user: Box<User>, ends_at: i64 },
     /// The old token had been used before: its session is revoked now.
     Reused { session: Uuid },
     /// Unknown, ended or revoked, or the account is disabled.

@@ -46,7 +46,7 @@ impl Store {
         }
         use_up(&mut tx, &token, request, &user, origin).await?;
         tx.commit().await?;
-        Ok(Rotation::Rotated { session: token.session, user: Box::new(user) })
+        Ok(Rotation::Rotated { session: token.session, user: Box::new(user), ends_at: token.expires_at })
     }
 
     /// The live sessions of a user, newest first.
@@ -74,6 +74,12 @@ impl Store {
         tx.audit(event);
         tx.commit().await?;
         Ok(revoked)
+    }
+
+    /// When a live session of a user began.
+    pub(crate) async fn find_session_start(&self, id: Uuid, user: Uuid) -> Result<Option<i64>, AccessError> {
+        let sql = "SELECT created_at FROM sessions WHERE id = ? AND user_id = ? AND revoked_at IS NULL";
+        self.database.row(sql, args![id, user]).await?.map(|row| row.int("created_at")).transpose()
     }
 
     /// Whether the user has logged in from this address before.

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use super::engine::{Row, Tx, args};
 use super::sessions::revoke_live;
 use super::{ChangeKind, NewUserRow, Store, StoredLogin, User, UserFilter};
+use crate::fields::is_plain;
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent, Role};
 
@@ -35,7 +36,7 @@ impl Store {
     /// A user by username or address, with the password hash.
     pub(crate) async fn find_login(&self, name: &str) -> Result<Option<StoredLogin>, AccessError> {
         // MySQL does not see spaces at an end.
-        if name.contains(char::is_whitespace) {
+        if name.contains(char::is_whitespace) || !is_plain(name) {
             return Ok(None);
         }
         let sql = concat!(
@@ -72,6 +73,9 @@ impl Store {
              AND (? = '' OR u.username_key LIKE ? ESCAPE '!' OR u.email_key LIKE ? ESCAPE '!') \
              AND (? = '' OR u.role = ?) AND (? = -1 OR u.is_active = ?) ORDER BY u.id LIMIT ?"
         );
+        if !filter.search.as_deref().is_none_or(is_plain) {
+            return Ok(Vec::new());
+        }
         let after = filter.after.map(|id| id.to_string()).unwrap_or_default();
         let search = filter.search.as_deref().unwrap_or_default().to_ascii_lowercase();
         let pattern = like_pattern(&search);
@@ -105,12 +109,14 @@ impl Store {
         Ok((finish(tx, id, event).await?, revoked))
     }
 
-    /// Marks an account as deleted, revokes its sessions and keys; a purge removes it later.
-    pub(crate) async fn delete_user(&self, id: Uuid, event: &AuditEvent) -> Result<Vec<Uuid>, AccessError> {
+    /// Marks an account as deleted, revokes its sessions and keys; a purge removes it later. Answers the account as it
+    /// was, with its picture, and the sessions.
+    pub(crate) async fn delete_user(&self, id: Uuid, event: &AuditEvent) -> Result<(User, Vec<Uuid>), AccessError> {
         let mut tx = self.database.write().await?;
-        keep_an_admin(&mut tx, id, |_| true).await?;
+        let user = keep_an_admin(&mut tx, id, |_| true).await?;
         let now = now_us();
-        let sql = "UPDATE users SET deleted_at = ?, is_active = 0, updated_at = ?, version = version + 1 WHERE id = ?";
+        let sql = "UPDATE users SET deleted_at = ?, is_active = 0, avatar_url = NULL, updated_at = ?, \
+                   version = version + 1 WHERE id = ?";
         tx.execute(sql, args![now, now, id]).await?;
         let revoked = revoke_live(&mut tx, id, "deleted", None).await?;
         tx.execute("UPDATE api_keys SET revoked_at = ? WHERE user_id = ? AND revoked_at IS NULL", args![now, id])
@@ -118,7 +124,7 @@ impl Store {
         tx.announce(ChangeKind::User, id);
         tx.audit(event);
         tx.commit().await?;
-        Ok(revoked)
+        Ok((user, revoked))
     }
 
     /// Removes accounts that were deleted before a time, with everything that hangs on them; answers their ids.
@@ -182,9 +188,9 @@ pub(super) async fn finish(mut tx: Tx, id: Uuid, event: &AuditEvent) -> Result<U
     Ok(user)
 }
 
-/// Refuses a change after which no active admin would be left. The admins are locked in one order before anybody is
-/// changed, so that two of them cannot demote each other at the same time.
-async fn keep_an_admin(tx: &mut Tx, id: Uuid, takes_it: impl Fn(&User) -> bool) -> Result<(), AccessError> {
+/// Refuses a change after which no active admin would be left; answers the user, locked. The admins are locked in one
+/// order before anybody is changed, so that two of them cannot demote each other at the same time.
+async fn keep_an_admin(tx: &mut Tx, id: Uuid, takes_it: impl Fn(&User) -> bool) -> Result<User, AccessError> {
     let sql = "SELECT id FROM users WHERE role = 'admin' AND is_active = 1 AND deleted_at IS NULL ORDER BY id";
     let admins = tx.rows_locked(sql, args![]).await?;
     let admins = admins.iter().map(|row| row.id("id")).collect::<Result<Vec<_>, _>>()?;
@@ -192,7 +198,7 @@ async fn keep_an_admin(tx: &mut Tx, id: Uuid, takes_it: impl Fn(&User) -> bool) 
     if admins == [id] && takes_it(&user) {
         return Err(AccessError::LastAdmin);
     }
-    Ok(())
+    Ok(user)
 }
 
 pub(super) fn taken_or_store(error: sqlx::Error) -> AccessError {

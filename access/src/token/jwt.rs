@@ -3,10 +3,12 @@
 //! The algorithm is a property of the key, never of the token: only RS256 is accepted, under a key id that we know,
 //! and headers that try to bring a key of their own are refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
+use parking_lot::RwLock;
 use uuid::Uuid;
 
 use crate::error::TokenFault;
@@ -21,7 +23,8 @@ const MAX_TOKEN_CHARS: usize = 4096;
 const LEEWAY_S: u64 = 5;
 
 pub(crate) struct TokenMint {
-    keys: SigningKeys,
+    /// Replaced as a whole when keys are added or removed.
+    keys: RwLock<Arc<SigningKeys>>,
     issuer: String,
     audience: String,
     ttl: Duration,
@@ -43,12 +46,21 @@ impl TokenMint {
         validation.set_audience(&[&settings.audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let (issuer, audience) = (settings.issuer.clone(), settings.audience.clone());
+        let keys = RwLock::new(Arc::new(keys));
         Self { keys, issuer, audience, ttl: settings.access_token_ttl, validation }
     }
 
-    /// Signs a token for a session. Takes about a millisecond of processor time.
-    pub(crate) fn issue(&self, user: Uuid, username: &str, role: Role, session: Uuid) -> Result<Issued, AccessError> {
+    /// Signs a token for a session, which it does not outlive. Takes about a millisecond of processor time.
+    pub(crate) fn issue(
+        &self,
+        user: Uuid,
+        username: &str,
+        role: Role,
+        session: Uuid,
+        session_ends_at_us: i64,
+    ) -> Result<Issued, AccessError> {
         let now = as_s(now_us());
+        let expires_in_s = self.ttl.as_secs().min(as_s(session_ends_at_us).saturating_sub(now));
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
@@ -56,15 +68,16 @@ impl TokenMint {
             sid: session,
             role: role.name().to_owned(),
             iat: now,
-            exp: now + self.ttl.as_secs(),
+            exp: now + expires_in_s,
             jti: Uuid::now_v7(),
             typ: ACCESS.to_owned(),
             preferred_username: username.to_owned(),
         };
-        let header = Header { kid: Some(self.keys.kid.clone()), ..Header::new(Algorithm::RS256) };
-        let token = encode(&header, &claims, &self.keys.signing)
-            .map_err(|e| AccessError::Keys { path: self.keys.kid.clone().into(), reason: e.to_string() })?;
-        Ok(Issued { token, expires_in_s: self.ttl.as_secs() })
+        let keys = self.keys();
+        let header = Header { kid: Some(keys.kid.clone()), ..Header::new(Algorithm::RS256) };
+        let token = encode(&header, &claims, &keys.signing)
+            .map_err(|e| AccessError::Keys { path: keys.kid.clone().into(), reason: e.to_string() })?;
+        Ok(Issued { token, expires_in_s })
     }
 
     /// Checks a token's form, signature, times and claims; not whether its session was revoked.
@@ -74,7 +87,8 @@ impl TokenMint {
         }
         let header = decode_header(token).map_err(|_| TokenFault::Invalid)?;
         let brings_a_key = header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some();
-        let key = header.kid.as_deref().and_then(|kid| self.keys.verifying.get(kid));
+        let keys = self.keys();
+        let key = header.kid.as_deref().and_then(|kid| keys.verifying.get(kid));
         let Some(key) = key.filter(|_| !brings_a_key) else { return Err(TokenFault::Invalid) };
         let data = decode::<Claims>(token, key, &self.validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenFault::Expired,
@@ -84,8 +98,12 @@ impl TokenMint {
         if is_ours { Ok(data.claims) } else { Err(TokenFault::Invalid) }
     }
 
-    pub(crate) fn keys(&self) -> &SigningKeys {
-        &self.keys
+    pub(crate) fn keys(&self) -> Arc<SigningKeys> {
+        Arc::clone(&self.keys.read())
+    }
+
+    pub(crate) fn replace_keys(&self, keys: SigningKeys) {
+        *self.keys.write() = Arc::new(keys);
     }
 }
 
@@ -93,9 +111,13 @@ impl TokenMint {
 mod tests {
     use std::sync::LazyLock;
 
+    use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+    use aws_lc_rs::rsa::KeyPair;
+    use aws_lc_rs::signature::KeyPair as _;
     use base64::Engine;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
     use jsonwebtoken::EncodingKey;
+    use jsonwebtoken::jwk::Jwk;
     use serde_json::{Value, json};
 
     use super::*;
@@ -104,12 +126,12 @@ mod tests {
     static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
     fn mint() -> TokenMint {
-        let keys = SigningKeys::load_or_create(FOLDER.path()).unwrap();
+        let keys = SigningKeys::load_or_create(FOLDER.path(), Duration::ZERO).unwrap();
         TokenMint::new(keys, &AccessSettings::in_folder(FOLDER.path()))
     }
 
     fn good(mint: &TokenMint) -> String {
-        mint.issue(Uuid::now_v7(), "maria", Role::User, Uuid::now_v7()).unwrap().token
+        mint.issue(Uuid::now_v7(), "maria", Role::User, Uuid::now_v7(), i64::MAX).unwrap().token
     }
 
     fn claims_with(change: impl FnOnce(&mut Value)) -> Value {
@@ -129,7 +151,7 @@ mod tests {
     #[test]
     fn a_token_reads_back_as_it_was_issued() {
         let (mint, user, session) = (mint(), Uuid::now_v7(), Uuid::now_v7());
-        let issued = mint.issue(user, "maria", Role::Operator, session).unwrap();
+        let issued = mint.issue(user, "maria", Role::Operator, session, i64::MAX).unwrap();
         let claims = mint.verify(&issued.token).unwrap();
         assert_eq!((claims.sub, claims.sid, claims.role.as_str()), (user, session, "operator"));
         assert_eq!(claims.exp - claims.iat, 3600);
@@ -151,11 +173,28 @@ mod tests {
                 );
             }
         }
-        // The public modulus as an HMAC secret.
-        let n = mint.keys.jwks()["keys"][0]["n"].as_str().unwrap().to_owned();
-        let header = Header { kid: Some(kid.clone()), ..Header::new(Algorithm::HS256) };
-        let forged = encode(&header, &claims, &EncodingKey::from_secret(n.as_bytes())).unwrap();
-        assert_eq!(mint.verify(&forged).err(), Some(TokenFault::Invalid));
+        // What everybody may read as an HMAC secret: the public key in each form that it has.
+        let published = mint.keys.jwks();
+        let n = published["keys"][0]["n"].as_str().unwrap();
+        let modulus = URL_SAFE_NO_PAD.decode(n).unwrap();
+        let (der, pem) = public_key(&mint);
+        let (set, jwk) = (published.to_string(), published["keys"][0].to_string());
+        let texts: [&str; 5] = [n, &pem, &set, &jwk, kid];
+        let texts = texts.map(str::as_bytes);
+        for secret in texts.into_iter().chain([modulus.as_slice(), der.as_slice()]) {
+            let header = Header { kid: Some(kid.clone()), ..Header::new(Algorithm::HS256) };
+            let forged = encode(&header, &claims, &EncodingKey::from_secret(secret)).unwrap();
+            assert_eq!(mint.verify(&forged).err(), Some(TokenFault::Invalid), "{}", String::from_utf8_lossy(secret));
+        }
+    }
+
+    /// The public key as X.509 has it.
+    fn public_key(mint: &TokenMint) -> (Vec<u8>, String) {
+        let pair = KeyPair::from_der(mint.keys.signing.as_bytes()).unwrap();
+        let der = AsDer::<PublicKeyX509Der>::as_der(pair.public_key()).unwrap();
+        let der: &[u8] = der.as_ref();
+        let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der));
+        (der.to_vec(), pem)
     }
 
     #[test]
@@ -172,6 +211,21 @@ mod tests {
         refuse(|h| h.kid = Some("unknown".to_owned()));
         refuse(|h| h.jku = Some("https://example.org/jwks.json".to_owned()));
         refuse(|h| h.x5u = Some("https://example.org/cert".to_owned()));
+        refuse(|h| h.x5c = Some(vec!["AAAA".to_owned()]));
+
+        // A key of their own under our key's name, beside the signature that it made.
+        let folder = tempfile::tempdir().unwrap();
+        let theirs = SigningKeys::load_or_create(folder.path()).unwrap().signing;
+        let jwk = Jwk::from_encoding_key(&theirs, Algorithm::RS256).unwrap();
+        for jwk in [Some(jwk), None] {
+            let header = Header { kid: Some(mint.keys.kid.clone()), jwk, ..Header::new(Algorithm::RS256) };
+            let token = encode(&header, &claims, &theirs).unwrap();
+            assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid));
+        }
+        let own = Jwk::from_encoding_key(&mint.keys.signing, Algorithm::RS256).unwrap();
+        let header = Header { kid: Some(mint.keys.kid.clone()), jwk: Some(own), ..Header::new(Algorithm::RS256) };
+        let token = encode(&header, &claims, &mint.keys.signing).unwrap();
+        assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid), "even ours");
     }
 
     #[test]
@@ -189,18 +243,55 @@ mod tests {
     }
 
     #[test]
+    fn security_22_other_spellings_of_the_same_bytes_are_refused() {
+        let mint = mint();
+        // Signatures are random enough that one of a few has a character that the alphabets write differently.
+        let token = std::iter::repeat_with(|| good(&mint))
+            .find(|token| token.rsplit('.').next().is_some_and(|signature| signature.contains(['-', '_'])))
+            .unwrap();
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let (header, body) = signed.split_once('.').unwrap();
+        let standard = |part: &str| part.replace('-', "+").replace('_', "/");
+        for changed in [
+            format!("{signed}.{}", standard(signature)),
+            format!("{signed}.{signature}=="),
+            format!("{signed}.{signature}\n"),
+            format!("{header}=.{body}.{signature}"),
+            format!("{header}.{body}=.{signature}"),
+            format!("{header}%2E{body}.{signature}"),
+        ] {
+            assert!(mint.verify(&changed).is_err(), "{changed}");
+        }
+        // 256 bytes leave four bits of the last character unused: they must be zero, or there would be sixteen spellings.
+        const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let (start, last) = token.split_at(token.len() - 1);
+        for other in ALPHABET.chars().filter(|other| !last.starts_with(*other)) {
+            assert!(mint.verify(&format!("{start}{other}")).is_err(), "{last} as {other}");
+        }
+        assert!(mint.verify(&token).is_ok());
+    }
+
+    #[test]
     fn security_20_and_21_claims_of_another_type_time_or_service_are_refused() {
         let mint = mint();
         assert!(mint.verify(&signed(&mint, &claims_with(|_| {}))).is_ok());
         type Change = fn(&mut Value);
-        let cases: [(&str, Change); 16] = [
+        let cases: [(&str, Change); 24] = [
             ("exp missing", |c| drop(c.as_object_mut().unwrap().remove("exp"))),
             ("exp a string", |c| c["exp"] = json!("9999999999")),
             ("exp negative", |c| c["exp"] = json!(-1)),
             ("exp huge", |c| c["exp"] = json!(1e30)),
             ("exp over", |c| c["exp"] = json!(1_000_000)),
+            ("exp a fraction", |c| c["exp"] = json!(99_999_999_999.5)),
+            ("exp null", |c| c["exp"] = Value::Null),
             ("iat missing", |c| drop(c.as_object_mut().unwrap().remove("iat"))),
+            ("iat a string", |c| c["iat"] = json!("1")),
+            ("iat negative", |c| c["iat"] = json!(-1)),
+            ("iat a fraction", |c| c["iat"] = json!(1.5)),
             ("iat in the future", |c| c["iat"] = json!(99_999_999_999_u64)),
+            ("nbf a string", |c| c["nbf"] = json!("1")),
+            ("nbf negative", |c| c["nbf"] = json!(-1)),
+            ("nbf huge", |c| c["nbf"] = json!(1e30)),
             ("nbf in the future", |c| c["nbf"] = json!(99_999_999_999_u64)),
             ("iss of another", |c| c["iss"] = json!("other")),
             ("iss missing", |c| drop(c.as_object_mut().unwrap().remove("iss"))),

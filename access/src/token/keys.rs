@@ -1,14 +1,16 @@
 //! The signing keys in the data folder.
 //!
-//! One PKCS#8 PEM file a key, named `<kid>.pem`; a kid is a UUID v7, so names sort by age. The newest key signs, all of
-//! them verify: to rotate, add a key, and remove the old one when its last token has expired. A lock file keeps two
-//! processes from both making a first key.
+//! One PKCS#8 PEM file a key, named `<kid>.pem`; a kid is a UUID v7, so names sort by age. All keys verify. The newest signs
+//! that was there long enough for every process, and everybody who holds our public keys, to know it. To rotate is to add a key
+//! and to remove those whose last token has expired ([`rotate`]); running processes see both within seconds. A lock file
+//! keeps two processes from both making a first key.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
@@ -20,29 +22,51 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::AccessError;
+use crate::time::{as_us, now_us};
 
 pub(crate) struct SigningKeys {
     pub kid: String,
     pub signing: EncodingKey,
     pub verifying: HashMap<String, DecodingKey>,
+    files: Vec<PathBuf>,
     jwks: Value,
 }
 
+/// What a rotation did.
+#[derive(Debug)]
+pub struct Rotation {
+    /// The key that was added.
+    pub added: Uuid,
+    /// Keys that were removed, because their last token has expired.
+    pub removed: Vec<String>,
+}
+
 impl SigningKeys {
-    /// Loads every key in `folder`, making the first one when there is none. Blocks: runs on a blocking thread.
+    /// Loads every key in `folder`, making the first one when there is none. A key signs once it is as old as `activation`.
+    /// Blocks: runs on a blocking thread.
     ///
     /// # Errors
     /// [`AccessError::Keys`] naming the file when a key is readable by everybody, unreadable, or not an RSA key.
-    pub(crate) fn load_or_create(folder: &Path) -> Result<Self, AccessError> {
-        let in_folder = |e: io::Error| keys_error(folder, &e.to_string());
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(in_folder)?;
-        let lock = private_file(&folder.join(".lock"), false).map_err(in_folder)?;
-        lock.lock().map_err(in_folder)?;
-        let mut files = key_files(folder).map_err(in_folder)?;
+    pub(crate) fn load_or_create(folder: &Path, activation: Duration) -> Result<Self, AccessError> {
+        let _lock = lock(folder)?;
+        let mut files = key_files(folder)?;
         if files.is_empty() {
             files.push(create_key(folder)?);
         }
-        Self::from_files(&files)
+        Self::from_files(files, activation)
+    }
+
+    /// The keys as they are now, when that is others than these, or another one signs. Blocks.
+    ///
+    /// # Errors
+    /// As [`SigningKeys::load_or_create`].
+    pub(crate) fn changed(&self, folder: &Path, activation: Duration) -> Result<Option<Self>, AccessError> {
+        let files = key_files(folder)?;
+        let signer = signer(&files, activation).and_then(|file| kid_of(file));
+        if files.is_empty() || files == self.files && signer == Some(self.kid.as_str()) {
+            return Ok(None);
+        }
+        Self::from_files(files, activation).map(Some)
     }
 
     /// The public keys as a JWK set (RFC 7517).
@@ -50,9 +74,10 @@ impl SigningKeys {
         self.jwks.clone()
     }
 
-    fn from_files(files: &[PathBuf]) -> Result<Self, AccessError> {
-        let (mut newest, mut verifying, mut public) = (None, HashMap::new(), Vec::new());
-        for file in files {
+    fn from_files(files: Vec<PathBuf>, activation: Duration) -> Result<Self, AccessError> {
+        let (mut signs, mut verifying, mut public) = (None, HashMap::new(), Vec::new());
+        let signer = signer(&files, activation).cloned();
+        for file in &files {
             let (kid, pem) = read_key(file)?;
             let bad = |e: &dyn std::fmt::Display| keys_error(file, &format!("not an RSA key in PKCS#8 PEM: {e}"));
             let signing = EncodingKey::from_rsa_pem(pem.as_bytes()).map_err(|e| bad(&e))?;
@@ -62,16 +87,68 @@ impl SigningKeys {
             verifying.insert(kid.clone(), DecodingKey::from_rsa_raw_components(n, e));
             let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
             public.push(json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": n, "e": e}));
-            // Files come in order of age.
-            newest = Some((kid, signing));
+            if Some(file) == signer.as_ref() {
+                signs = Some((kid, signing));
+            }
         }
-        let (kid, signing) = newest.ok_or_else(|| keys_error(Path::new("keys"), "there is no key"))?;
-        Ok(Self { kid, signing, verifying, jwks: json!({ "keys": public }) })
+        let (kid, signing) = signs.ok_or_else(|| keys_error(Path::new("keys"), "there is no key"))?;
+        Ok(Self { kid, signing, verifying, files, jwks: json!({ "keys": public }) })
     }
 }
 
-fn key_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder)?.collect::<io::Result<Vec<_>>>()?;
+/// Adds a key, and removes those that no living token needs: tokens live for `token_life` from the last one that a key signed,
+/// and a key signs until its successor is as old as `activation`. Blocks.
+///
+/// # Errors
+/// [`AccessError::Keys`] naming the folder or the file.
+pub(crate) fn rotate(folder: &Path, activation: Duration, token_life: Duration) -> Result<Rotation, AccessError> {
+    let _lock = lock(folder)?;
+    let files = key_files(folder)?;
+    let mut removed = Vec::new();
+    for pair in files.windows(2) {
+        if age(&pair[1]).is_some_and(|age| age >= activation + token_life) {
+            fs::remove_file(&pair[0]).map_err(|error| keys_error(&pair[0], &error.to_string()))?;
+            removed.extend(kid_of(&pair[0]).map(str::to_owned));
+        }
+    }
+    let added = create_key(folder)?;
+    let kid = kid_of(&added).and_then(|kid| kid.parse().ok());
+    Ok(Rotation { added: kid.ok_or_else(|| keys_error(&added, "its name is no UUID"))?, removed })
+}
+
+/// The newest key that is old enough, or else the oldest one. `files` are in order of age.
+fn signer(files: &[PathBuf], activation: Duration) -> Option<&PathBuf> {
+    // A name that says no age was put there by hand: it is taken for old.
+    let is_known = |file: &&PathBuf| age(file).is_none_or(|age| age >= activation);
+    files.iter().rfind(is_known).or_else(|| files.first())
+}
+
+/// How long ago a key was made, as its name says; nothing of one that is named otherwise.
+fn age(file: &Path) -> Option<Duration> {
+    let kid: Uuid = kid_of(file)?.parse().ok()?;
+    let (seconds, nanos) = kid.get_timestamp()?.to_unix();
+    let made = as_us(Duration::new(seconds, nanos));
+    Some(Duration::from_micros(u64::try_from(now_us() - made).unwrap_or(0)))
+}
+
+fn kid_of(file: &Path) -> Option<&str> {
+    file.file_stem()?.to_str()
+}
+
+/// Holds the folder, which it makes when it is absent, against other processes.
+fn lock(folder: &Path) -> Result<File, AccessError> {
+    let in_folder = |error: io::Error| keys_error(folder, &error.to_string());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(in_folder)?;
+    let lock = private_file(&folder.join(".lock"), false).map_err(in_folder)?;
+    lock.lock().map_err(in_folder)?;
+    Ok(lock)
+}
+
+/// In order of age.
+fn key_files(folder: &Path) -> Result<Vec<PathBuf>, AccessError> {
+    let in_folder = |error: io::Error| keys_error(folder, &error.to_string());
+    let entries =
+        fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>()).map_err(in_folder)?;
     let mut files: Vec<_> = entries.into_iter().map(|entry| entry.path()).collect();
     files.retain(|path| path.extension().is_some_and(|ext| ext == "pem"));
     files.sort();
@@ -141,8 +218,8 @@ mod tests {
     fn the_first_start_makes_one_private_key_and_later_starts_keep_it() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("keys");
-        let first = SigningKeys::load_or_create(&folder).unwrap();
-        let second = SigningKeys::load_or_create(&folder).unwrap();
+        let first = SigningKeys::load_or_create(&folder, Duration::ZERO).unwrap();
+        let second = SigningKeys::load_or_create(&folder, Duration::ZERO).unwrap();
         assert_eq!((&first.kid, first.jwks()), (&second.kid, second.jwks()));
         let file = folder.join(format!("{}.pem", first.kid));
         assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -154,7 +231,7 @@ mod tests {
     fn processes_that_start_together_agree_on_one_key() {
         let dir = tempfile::tempdir().unwrap();
         let kids: Vec<String> = std::thread::scope(|scope| {
-            let start = || SigningKeys::load_or_create(dir.path()).map(|keys| keys.kid);
+            let start = || SigningKeys::load_or_create(dir.path(), Duration::ZERO).map(|keys| keys.kid);
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(start)).collect();
             threads.into_iter().map(|t| t.join().unwrap().unwrap()).collect()
         });
@@ -164,24 +241,43 @@ mod tests {
     #[test]
     fn security_31_a_second_key_signs_the_first_still_verifies_and_a_removed_one_does_not() {
         let dir = tempfile::tempdir().unwrap();
-        let first = SigningKeys::load_or_create(dir.path()).unwrap();
+        let first = SigningKeys::load_or_create(dir.path(), Duration::ZERO).unwrap();
         create_key(dir.path()).unwrap();
-        let both = SigningKeys::load_or_create(dir.path()).unwrap();
+        let both = SigningKeys::load_or_create(dir.path(), Duration::ZERO).unwrap();
         assert_ne!(first.kid, both.kid);
         assert!(both.verifying.contains_key(&first.kid));
         assert_eq!(both.jwks()["keys"].as_array().unwrap().len(), 2);
         fs::remove_file(dir.path().join(format!("{}.pem", first.kid))).unwrap();
-        let after = SigningKeys::load_or_create(dir.path()).unwrap();
+        let after = SigningKeys::load_or_create(dir.path(), Duration::ZERO).unwrap();
         assert!(!after.verifying.contains_key(&first.kid) && after.kid == both.kid);
+    }
+
+    #[test]
+    fn a_new_key_signs_when_everybody_knows_it_and_an_old_one_goes_when_no_token_needs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let hour = Duration::from_secs(3600);
+        let first = SigningKeys::load_or_create(dir.path(), hour).unwrap();
+        assert!(first.changed(dir.path(), hour).unwrap().is_none());
+        let rotation = rotate(dir.path(), hour, hour).unwrap();
+        assert!(rotation.removed.is_empty());
+        let both = first.changed(dir.path(), hour).unwrap().unwrap();
+        assert_eq!((&both.kid, both.verifying.len()), (&first.kid, 2));
+        // It is old enough for those who know it at once.
+        let after = both.changed(dir.path(), Duration::ZERO).unwrap().unwrap();
+        assert_eq!(after.kid, rotation.added.to_string());
+        // The second is too young for the first to go, and then it is not.
+        assert!(rotate(dir.path(), hour, hour).unwrap().removed.is_empty());
+        let removed = rotate(dir.path(), Duration::ZERO, Duration::ZERO).unwrap().removed;
+        assert!(removed.contains(&first.kid) && removed.len() == 2, "{removed:?}");
     }
 
     #[test]
     fn a_key_that_everybody_may_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let kid = SigningKeys::load_or_create(dir.path()).unwrap().kid;
+        let kid = SigningKeys::load_or_create(dir.path(), Duration::ZERO).unwrap().kid;
         let file = dir.path().join(format!("{kid}.pem"));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-        let error = SigningKeys::load_or_create(dir.path()).err().unwrap().to_string();
+        let error = SigningKeys::load_or_create(dir.path(), Duration::ZERO).err().unwrap().to_string();
         assert!(error.contains("chmod 600"), "{error}");
     }
 }

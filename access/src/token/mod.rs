@@ -6,4 +6,5 @@ mod keys;
 
 pub(crate) use claims::Claims;
 pub(crate) use jwt::TokenMint;
-pub(crate) use keys::SigningKeys;
+pub use keys::Rotation;
+pub(crate) use keys::{SigningKeys, rotate};

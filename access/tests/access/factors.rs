@@ -1,32 +1,35 @@
 //! The second factor, recovery codes, telephone numbers.
 
-use crate::support::{Instance, PASSWORD, secret, settings, who};
-use karat_access::{Access, AccessError, AccessSettings, Caller, LoginOutcome, Origin, SmsSettings, TokenPair};
+use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
+use karat_access::{
+    Access, AccessError, AccessSettings, Caller, LoginOutcome, Origin, ProfileChange, SmsSettings, TokenPair,
+};
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use totp_rs::{Builder, Secret};
 
-struct Enrolled {
-    caller: Arc<Caller>,
-    secret: String,
-    recovery: Vec<SecretString>,
+pub struct Enrolled {
+    pub caller: Arc<Caller>,
+    pub secret: String,
+    pub recovery: Vec<SecretString>,
 }
 
-fn code(base32: &str, steps: i64) -> String {
+/// The code of an authenticator so many steps from now.
+pub fn code(base32: &str, steps: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let at = now.checked_add_signed(steps * 30).unwrap();
     let totp = Builder::new().with_secret(Secret::try_from_base32(base32).unwrap()).build().unwrap();
     totp.generate(at).to_string()
 }
 
-async fn enroll(instance: &Instance, name: &str) -> Enrolled {
+pub async fn enroll(instance: &Instance, name: &str) -> Enrolled {
     let pair = instance.register(name).await;
     let caller = who(&instance.access, &pair).await.unwrap();
     let origin = Origin::default();
-    let refused = instance.access.enroll_totp(&caller, secret("wrong"), &origin).await;
+    let refused = instance.access.enroll_totp(&caller, Some(secret("wrong")), &origin).await;
     assert!(matches!(refused, Err(AccessError::InvalidCredentials)));
-    let enrolment = instance.access.enroll_totp(&caller, secret(PASSWORD), &origin).await.unwrap();
+    let enrolment = instance.access.enroll_totp(&caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     let base32 = enrolment.secret.expose_secret().to_owned();
     // Not asked for before it is confirmed.
     assert!(instance.login(name, PASSWORD).await.is_ok());
@@ -35,14 +38,14 @@ async fn enroll(instance: &Instance, name: &str) -> Enrolled {
     Enrolled { caller, secret: base32, recovery }
 }
 
-async fn ticket(instance: &Instance, name: &str) -> SecretString {
+pub async fn ticket(instance: &Instance, name: &str) -> SecretString {
     match instance.access.login(name, secret(PASSWORD), &Origin::default()).await.unwrap() {
         LoginOutcome::MfaRequired { ticket, .. } => ticket,
         LoginOutcome::Tokens(_) => panic!("the second factor must be asked for"),
     }
 }
 
-async fn second_step(instance: &Instance, ticket: &SecretString, code: &str) -> Result<TokenPair, AccessError> {
+pub async fn second_step(instance: &Instance, ticket: &SecretString, code: &str) -> Result<TokenPair, AccessError> {
     instance.access.login_with_factor(ticket, code, &Origin::default()).await
 }
 
@@ -117,12 +120,13 @@ async fn a_confirmed_factor_is_not_replaced_and_its_removal_needs_the_password()
     let instance = Instance::start().await;
     let enrolled = enroll(&instance, "maria_77").await;
     let (access, caller, origin) = (&instance.access, &enrolled.caller, Origin::default());
-    let again = access.enroll_totp(caller, secret(PASSWORD), &origin).await;
+    let again = access.enroll_totp(caller, Some(secret(PASSWORD)), &origin).await;
     assert!(matches!(again, Err(AccessError::Taken { .. })));
-    assert!(access.remove_totp(caller, secret("wrong"), &origin).await.is_err());
-    access.remove_totp(caller, secret(PASSWORD), &origin).await.unwrap();
+    assert!(access.remove_totp(caller, Some(secret("wrong")), &origin).await.is_err());
+    access.remove_totp(caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     assert!(instance.login("maria_77", PASSWORD).await.is_ok());
-    assert!(matches!(access.remove_totp(caller, secret(PASSWORD), &origin).await, Err(AccessError::NotFound { .. })));
+    let again = access.remove_totp(caller, Some(secret(PASSWORD)), &origin).await;
+    assert!(matches!(again, Err(AccessError::NotFound { .. })));
 }
 
 #[tokio::test]
@@ -185,6 +189,88 @@ async fn security_51_the_last_way_in_cannot_be_removed() {
         panic!("a new account has no second factor");
     };
     let caller = who(&instance.access, &pair).await.unwrap();
-    let refused = instance.access.unlink_phone(&caller, &origin).await;
+    let refused = instance.access.unlink_phone(&caller, None, &origin).await;
     assert!(matches!(refused, Err(AccessError::LastWayIn)));
+}
+
+/// Logs in by a code to a number; a new number gets an account without a password.
+async fn log_in_by_phone(instance: &Instance, service: &crate::sms::Service, count: usize) -> TokenPair {
+    let origin = Origin::default();
+    instance.access.request_phone_code("+34600123456", &origin).await.unwrap();
+    let code = service.code_for("+34600123456", count).await;
+    match instance.access.login_by_phone("+34600123456", &code, &origin).await.unwrap() {
+        LoginOutcome::Tokens(pair) => *pair,
+        LoginOutcome::MfaRequired { .. } => panic!("no second factor was set up"),
+    }
+}
+
+#[tokio::test]
+async fn security_41_an_account_without_a_password_proves_itself_by_a_fresh_log_in() {
+    let service = crate::sms::Service::start().await;
+    let mut instance = Instance::start().await;
+    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
+    instance.access = Access::open(with_sms).await.unwrap();
+    let (access, origin) = (instance.access.clone(), Origin::default());
+    let pair = log_in_by_phone(&instance, &service, 1).await;
+    let caller = who(&access, &pair).await.unwrap();
+    // Six minutes ago.
+    tamper(&instance.folder, "UPDATE sessions SET created_at = created_at - 360000000").await.unwrap();
+    let address = || ProfileChange {
+        email: Some("maria@example.org".to_owned()),
+        version: pair.user.version,
+        ..ProfileChange::default()
+    };
+    let new = || secret("other-Green-8-cars");
+    let refusals = [
+        access.enroll_totp(&caller, None, &origin).await.map(drop),
+        access.update_own_account(&caller, address(), &origin).await.map(drop),
+        access.change_password(&caller, None, new(), &origin).await,
+        access.unlink_phone(&caller, None, &origin).await.map(drop),
+        access.delete_own_account(&caller, Some(secret(PASSWORD)), &origin).await.map(drop),
+    ];
+    for refused in refusals {
+        assert!(matches!(refused, Err(AccessError::FreshLoginNeeded)), "{refused:?}");
+    }
+
+    let pair = log_in_by_phone(&instance, &service, 2).await;
+    let caller = who(&access, &pair).await.unwrap();
+    access.enroll_totp(&caller, None, &origin).await.unwrap();
+    access.update_own_account(&caller, address(), &origin).await.unwrap();
+    access.change_password(&caller, None, new(), &origin).await.unwrap();
+    assert!(instance.login("maria@example.org", "other-Green-8-cars").await.is_ok());
+    // There is a password now, so it is asked for.
+    let without = access.delete_own_account(&caller, None, &origin).await;
+    assert!(matches!(without, Err(AccessError::Invalid(_))));
+    access.delete_own_account(&caller, Some(new()), &origin).await.unwrap();
+    assert!(who(&access, &pair).await.is_err());
+}
+
+#[tokio::test]
+async fn security_41_and_51_unlinking_needs_the_password_and_ends_the_other_sessions() {
+    let instance = Instance::start().await;
+    let pair = instance.register("maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let (access, origin) = (&instance.access, Origin::default());
+    tamper(&instance.folder, "UPDATE users SET phone = '+34600123456'").await.unwrap();
+    let identity = "INSERT INTO identities (id, user_id, provider, issuer, subject, created_at, last_used_at) \
+                    SELECT '01900000-0000-7000-8000-000000000001', id, 'test', 'https://id.example.org', 'maria', 1, 1 \
+                    FROM users";
+    tamper(&instance.folder, identity).await.unwrap();
+
+    let elsewhere = instance.login("maria_77", PASSWORD).await.unwrap();
+    for password in [None, Some(secret("wrong"))] {
+        let phone = access.unlink_phone(&caller, password.clone(), &origin).await.map(drop);
+        let identity = access.unlink_oauth(&caller, "test", password, &origin).await;
+        for refused in [phone, identity] {
+            assert!(matches!(refused, Err(AccessError::Invalid(_) | AccessError::InvalidCredentials)), "{refused:?}");
+        }
+    }
+    assert!(who(access, &elsewhere).await.is_ok());
+    access.unlink_phone(&caller, Some(secret(PASSWORD)), &origin).await.unwrap();
+    assert!(who(access, &elsewhere).await.is_err() && instance.refresh(&elsewhere).await.is_err());
+
+    let elsewhere = instance.login("maria_77", PASSWORD).await.unwrap();
+    access.unlink_oauth(&caller, "test", Some(secret(PASSWORD)), &origin).await.unwrap();
+    assert!(who(access, &elsewhere).await.is_err() && instance.refresh(&elsewhere).await.is_err());
+    assert!(who(access, &pair).await.is_ok());
 }

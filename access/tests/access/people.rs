@@ -60,7 +60,7 @@ async fn security_57_two_admins_who_end_each_other_leave_one() {
     let (ca, cb, origin) = (caller(&a), caller(&b), Origin::default());
     let (first, second) =
         tokio::join!(instance.access.set_active_of(&ca, b.id, false, &origin), other.delete_user(&cb, a.id, &origin),);
-    let failures = [first.map(drop), second].into_iter().filter_map(Result::err).collect::<Vec<_>>();
+    let failures = [first.map(drop), second.map(drop)].into_iter().filter_map(Result::err).collect::<Vec<_>>();
     assert!(matches!(failures[..], [AccessError::LastAdmin]), "{failures:?}");
 }
 
@@ -87,6 +87,28 @@ async fn users_are_found_by_part_role_and_state_in_pages() {
     assert_eq!(admin.role, Role::Admin);
 }
 
+/// PostgreSQL refuses a statement with a NUL in a value: none may reach it.
+#[tokio::test]
+async fn names_with_nul_find_nobody() {
+    let instance = Instance::start().await;
+    let pair = instance.register("maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let (access, origin) = (&instance.access, Origin::default());
+    for text in ["\0", "maria_77\0", "maria_77\u{1b}"] {
+        assert!(matches!(instance.login(text, PASSWORD).await, Err(AccessError::InvalidCredentials)), "{text:?}");
+        assert!(access.find_user_by_name(text).await.unwrap().is_none(), "{text:?}");
+        let search = UserFilter { search: Some(text.to_owned()), ..UserFilter::default() };
+        assert!(access.search_users(&search, 10).await.unwrap().is_empty(), "{text:?}");
+        let action = AuditFilter { action: Some(text.to_owned()), ..AuditFilter::default() };
+        let outcome = AuditFilter { outcome: Some(text.to_owned()), ..AuditFilter::default() };
+        for filter in [action, outcome] {
+            assert!(access.audit_log(&filter, 10).await.unwrap().is_empty(), "{text:?}");
+        }
+        let unlinked = access.unlink_oauth(&caller, text, Some(secret(PASSWORD)), &origin).await;
+        assert!(matches!(unlinked, Err(AccessError::NotFound { .. })), "{text:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_profile_change_to_an_older_version_is_refused() {
     let instance = Instance::start().await;
@@ -111,9 +133,9 @@ async fn security_60_a_deleted_account_stops_at_once_and_a_purge_leaves_nothing_
     let pair = instance.register("maria_77").await;
     let caller = who(&instance.access, &pair).await.unwrap();
     let origin = Origin::default();
-    assert!(instance.access.delete_own_account(&caller, secret("wrong"), &origin).await.is_err());
+    assert!(instance.access.delete_own_account(&caller, Some(secret("wrong")), &origin).await.is_err());
     instance.access.grant_consent(&caller, "1", "web", &origin).await.unwrap();
-    instance.access.delete_own_account(&caller, secret(PASSWORD), &origin).await.unwrap();
+    instance.access.delete_own_account(&caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     assert!(who(&instance.access, &pair).await.is_err() && instance.login("maria_77", PASSWORD).await.is_err());
     // The name stays taken until the account is gone for good.
     let again = instance.access.register(crate::support::account("maria_77"), &origin).await;

@@ -1,7 +1,12 @@
 //! Passwords that are forgotten or changed, addresses that are confirmed.
 
-use crate::support::{Instance, PASSWORD, account, secret, settings, tokens, who};
-use karat_access::{Access, AccessError, AccessSettings, NewAccount, Origin, ProfileChange, Registration, TokenPair};
+use crate::factors::code;
+use crate::support::{Instance, PASSWORD, account, secret, settings, tamper, tokens, who, who_by_key};
+use karat_access::{
+    Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, LoginOutcome, NewAccount, NewApiKey, Origin,
+    ProfileChange, Registration, Scopes, TokenPair,
+};
+use secrecy::{ExposeSecret, SecretString};
 
 const NEW: &str = "other-Green-8-cars";
 
@@ -57,6 +62,65 @@ async fn security_38_a_new_link_a_new_address_and_a_new_password_void_older_link
     assert!(matches!(confirm(second).await, Err(AccessError::CodeRefused)));
 }
 
+/// Every way in beside the password: a second factor, an API key, a number and a log-in at another provider.
+async fn add_ways_in(instance: &Instance, caller: &Caller) -> SecretString {
+    let (access, origin) = (&instance.access, Origin::default());
+    let enrolment = access.enroll_totp(caller, Some(secret(PASSWORD)), &origin).await.unwrap();
+    access.confirm_totp(caller, &code(enrolment.secret.expose_secret(), 0), &origin).await.unwrap();
+    let scopes = Scopes::parse(["read"]).unwrap();
+    let new = NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None };
+    let issued = access.create_api_key(new, Actor::User(caller.id), &origin).await.unwrap();
+    tamper(&instance.folder, "UPDATE users SET phone = '+34600123456'").await.unwrap();
+    let identity = "INSERT INTO identities (id, user_id, provider, issuer, subject, created_at, last_used_at) \
+                    SELECT '01900000-0000-7000-8000-000000000001', id, 'test', 'https://id.example.org', 'mallory', 1, 1 \
+                    FROM users";
+    tamper(&instance.folder, identity).await.unwrap();
+    issued.secret
+}
+
+#[tokio::test]
+async fn security_48_who_registered_an_address_first_keeps_no_way_in_after_its_owner_reset_it() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    let squatter = with_address(&instance, "maria_77").await;
+    let caller = who(&instance.access, &squatter).await.unwrap();
+    let key = add_ways_in(&instance, &caller).await;
+    assert!(who_by_key(&instance.access, &key).await.is_ok() && who_by_key(&other, &key).await.is_ok());
+
+    let token = reset_token(&instance, "maria_77").await;
+    instance.access.confirm_password_reset(&secret(&token), secret(NEW), &Origin::default()).await.unwrap();
+
+    assert!(who_by_key(&instance.access, &key).await.is_err());
+    other.catch_up().await.unwrap();
+    assert!(who_by_key(&other, &key).await.is_err());
+    assert!(who(&instance.access, &squatter).await.is_err() && instance.refresh(&squatter).await.is_err());
+    assert!(instance.access.list_identities(caller.id).await.unwrap().is_empty());
+    // No second factor is asked for.
+    let owner = instance.login("maria_77", NEW).await.unwrap();
+    assert_eq!((owner.user.phone, owner.user.is_verified), (None, true));
+    instance.mail_with("whatever else could log in to the account was removed").await;
+}
+
+#[tokio::test]
+async fn security_38_a_reset_of_a_confirmed_address_skips_no_second_factor_and_keeps_the_other_ways_in() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let confirmation = instance.mailed_token("Confirm your e-mail address", "maria_77@example.org").await;
+    instance.access.verify_email(&secret(&confirmation), &Origin::default()).await.unwrap();
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let key = add_ways_in(&instance, &caller).await;
+
+    let token = reset_token(&instance, "maria_77").await;
+    instance.access.confirm_password_reset(&secret(&token), secret(NEW), &Origin::default()).await.unwrap();
+
+    let step = instance.access.login("maria_77", secret(NEW), &Origin::default()).await.unwrap();
+    assert!(matches!(step, LoginOutcome::MfaRequired { .. }));
+    assert!(who_by_key(&instance.access, &key).await.is_ok());
+    assert_eq!(instance.access.list_identities(caller.id).await.unwrap().len(), 1);
+    let user = instance.access.find_user(caller.id).await.unwrap().unwrap();
+    assert_eq!(user.phone.as_deref(), Some("+34600123456"));
+}
+
 #[tokio::test]
 async fn security_38_parallel_uses_of_a_link_set_one_password() {
     let instance = Instance::start().await;
@@ -107,7 +171,7 @@ async fn security_08_a_change_needs_the_password_and_ends_the_other_sessions() {
     let caller = who(&instance.access, &pair).await.unwrap();
     let change = |current: &str, new: &str| {
         let (access, caller, current, new) = (instance.access.clone(), caller.clone(), secret(current), secret(new));
-        async move { access.change_password(&caller, current, new, &Origin::default()).await }
+        async move { access.change_password(&caller, Some(current), new, &Origin::default()).await }
     };
     assert!(matches!(change("wrong", NEW).await, Err(AccessError::InvalidCredentials)));
     assert!(matches!(change(PASSWORD, "password").await, Err(AccessError::Invalid(_))));
@@ -143,6 +207,10 @@ async fn security_12_with_confirmation_on_known_and_unknown_addresses_get_one_an
     assert!(matches!(register("maria_78").await, Registration::VerificationSent));
     assert_eq!(instance.access.list_users(None, 10).await.unwrap().len(), 1);
     instance.mail_with("has an account already").await;
+    // One row each way: what is written takes as long.
+    let registrations = AuditFilter { action: Some("register".to_owned()), ..AuditFilter::default() };
+    let rows = instance.access.audit_log(&registrations, 10).await.unwrap();
+    assert_eq!(rows.iter().map(|row| row.outcome.as_str()).collect::<Vec<_>>(), ["denied", "success"]);
     // Security 10: not confirmed looks like a wrong password.
     assert!(matches!(instance.login("maria_77", PASSWORD).await, Err(AccessError::InvalidCredentials)));
     let token = instance.mailed_token("Confirm your e-mail address", "maria@example.org").await;

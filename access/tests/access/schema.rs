@@ -9,7 +9,7 @@ const EXPECTED: &str = include_str!("../../migrations/schema.txt");
 async fn the_migrations_of_every_engine_come_to_the_same_schema() {
     let instance = Instance::start().await;
     let schema = instance.access.schema().await.unwrap();
-    assert_eq!(schema.migrations, [1, 2], "{}", schema.engine);
+    assert_eq!(schema.migrations, [1, 2, 3], "{}", schema.engine);
     let found = schema.columns.join("\n") + "\n";
     assert_eq!(found, EXPECTED, "{}", schema.engine);
 }
@@ -46,7 +46,7 @@ async fn a_database_of_the_version_before_is_brought_up_to_date_with_its_rows() 
     pool.close().await;
 
     let access = karat_access::Access::open(crate::support::settings(&folder)).await.unwrap();
-    assert_eq!(access.schema().await.unwrap().migrations, [1, 2]);
+    assert_eq!(access.schema().await.unwrap().migrations, [1, 2, 3]);
     access.register(crate::support::account("maria_77"), &Default::default()).await.unwrap();
     let report = access.verify_audit_log().await.unwrap();
     assert_eq!((report.unchained, report.rows, report.broken), (3, 2, None));

@@ -131,6 +131,23 @@ async fn a_session_refreshes_only_so_often_in_an_hour() {
 }
 
 #[tokio::test]
+async fn security_25_rotation_moves_no_end() {
+    let mut instance = Instance::start().await;
+    let session_ttl = std::time::Duration::from_secs(100);
+    instance.access = Access::open(AccessSettings { session_ttl, ..settings(&instance.folder) }).await.unwrap();
+    let first = instance.register("maria_77").await;
+    let end = async || instance.access.list_sessions(first.user.id).await.unwrap()[0].expires_at_us;
+    let before = end().await;
+    let second = instance.refresh(&first).await.unwrap();
+    assert_eq!(end().await, before);
+    // Nor does a token outlive its session, though it could live an hour.
+    for pair in [&first, &second] {
+        assert!((90..=100).contains(&pair.expires_in_s), "{}", pair.expires_in_s);
+        assert!((90..=100).contains(&pair.session_ends_in_s), "{}", pair.session_ends_in_s);
+    }
+}
+
+#[tokio::test]
 async fn expired_sessions_cannot_be_refreshed_and_expired_tokens_are_refused() {
     let mut instance = Instance::start().await;
     let zero = std::time::Duration::ZERO;

@@ -4,7 +4,7 @@ use karat_access::SmsSettings;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 /// What was posted: request head and form, one text a request.
 pub struct Service {
@@ -20,16 +20,8 @@ impl Service {
         let seen = requests.clone();
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
-                let mut text = String::new();
-                let mut buffer = [0_u8; 4096];
-                while !is_whole(&text) {
-                    let read = socket.read(&mut buffer).await.unwrap_or(0);
-                    if read == 0 {
-                        break;
-                    }
-                    text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-                }
-                seen.lock().push(text);
+                let request = read_request(&mut socket).await;
+                seen.lock().push(request);
                 let _ =
                     socket.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").await;
             }
@@ -68,8 +60,23 @@ impl Service {
     }
 }
 
+/// Head and form of what a client sent, or as much of it as came.
+pub async fn read_request(socket: &mut TcpStream) -> String {
+    let mut text = String::new();
+    let mut buffer = [0_u8; 4096];
+    while !is_whole(&text) {
+        let read = socket.read(&mut buffer).await.unwrap_or(0);
+        if read == 0 {
+            break;
+        }
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    text
+}
+
 fn is_whole(text: &str) -> bool {
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
     let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-    length.and_then(|length| length.trim().parse().ok()).is_some_and(|length: usize| body.len() >= length)
+    // Without a length there is no body.
+    length.is_none_or(|length| length.trim().parse::<usize>().is_ok_and(|length| body.len() >= length))
 }

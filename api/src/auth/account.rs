@@ -4,9 +4,12 @@ use karat_access::{Access, NewAccount, Permission, ProfileChange, Registration};
 use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};
+use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::AuthTag;
+use super::avatars::Pictures;
+use super::experience::Experience;
 use super::views::{LoginView, RegisterRequest, UserView};
 
 error_answers! {
@@ -24,7 +27,8 @@ error_answers! {
 pub struct ProfileRequest {
     /// 3 to 30 of letters A to Z, digits and `_`; unique without case.
     pub username: Option<String>,
-    /// A new address needs `current_password` and has to be confirmed again.
+    /// A new address has to be confirmed again. It needs `current_password`, where the account has one, else a log-in
+    /// younger than five minutes.
     pub email: Option<String>,
     /// What others call this person.
     pub nickname: Option<String>,
@@ -40,8 +44,14 @@ pub struct ProfileRequest {
 #[derive(Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordRequest {
-    /// The present password.
-    pub password: String,
+    /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    pub password: Option<String>,
+}
+
+impl PasswordRequest {
+    pub(super) fn secret(self) -> Option<SecretString> {
+        self.password.map(Into::into)
+    }
 }
 
 /// What a registration answers.
@@ -59,18 +69,20 @@ pub enum Registered {
 #[derive(Clone)]
 pub struct AccountApi {
     access: Access,
+    pictures: Pictures,
+    experience: Experience,
 }
 
 impl AccountApi {
-    pub(super) fn new(access: Access) -> Self {
-        Self { access }
+    pub(super) fn new(access: Access, pictures: Pictures, experience: Experience) -> Self {
+        Self { access, pictures, experience }
     }
 
     async fn read(&self, caller: &Authenticated) -> Result<Answer<UserView>, ApiError> {
         caller.require(Permission::ManageOwnAccount)?;
         let user = self.access.find_user(caller.id).await?;
         let user = user.ok_or_else(|| ApiError::not_found("the account was deleted"))?;
-        Ok(ok(user.into(), "the caller's account"))
+        Ok(ok(self.experience.profile(user), "the caller's account"))
     }
 
     async fn change(
@@ -139,7 +151,8 @@ impl AccountApi {
 
     /// Delete the caller's account
     ///
-    /// Needs the password. Everything stops working at once; the account is removed for good some weeks later.
+    /// Needs the password. Everything stops working at once, and the picture is removed; the account is removed for good
+    /// some weeks later.
     #[oai(path = "/users/me", method = "delete", operation_id = "delete_own_user")]
     async fn delete_user_me(
         &self,
@@ -148,7 +161,8 @@ impl AccountApi {
         body: JsonBody<PasswordRequest>,
     ) -> Result<Answer<String>, ChangeAccountError> {
         caller.require(Permission::ManageOwnAccount)?;
-        self.access.delete_own_account(&caller, body.0.password.into(), &origin(request)).await?;
+        let user = self.access.delete_own_account(&caller, body.0.secret(), &origin(request)).await?;
+        self.pictures.forget(user.avatar_url.as_deref()).await;
         Ok(ok(caller.id.to_string(), "the account was deleted"))
     }
 }

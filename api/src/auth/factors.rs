@@ -16,8 +16,6 @@ error_answers! {
     pub FactorError: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503;
     /// Errors of the routes for codes to telephones.
     pub PhoneError: 400, 401, 403, 413, 415, 422, 429, 501, 503;
-    /// Errors of `DELETE /auth/phone/unlink`.
-    pub UnlinkPhoneError: 401, 403, 404, 409;
     /// Errors of the routes on consent.
     pub ConsentError: 400, 401, 403, 404, 413, 415, 422;
     /// Errors of reading consent.
@@ -74,8 +72,8 @@ pub struct LinkPhoneRequest {
     pub phone: String,
     /// Six digits.
     pub code: String,
-    /// The present password.
-    pub password: String,
+    /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    pub password: Option<String>,
 }
 
 /// Consent to a version of the text.
@@ -90,6 +88,7 @@ pub struct ConsentRequest {
 
 /// The present state of consent and how it came about.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct ConsentView {
     /// `none`, `granted` or `revoked`.
     pub status: String,
@@ -150,7 +149,7 @@ impl FactorApi {
         body: JsonBody<PasswordRequest>,
     ) -> Result<Answer<EnrolmentView>, FactorError> {
         caller.require(Permission::ManageOwnAccount)?;
-        let enrolment = self.access.enroll_totp(&caller, body.0.password.into(), &origin(request)).await?;
+        let enrolment = self.access.enroll_totp(&caller, body.0.secret(), &origin(request)).await?;
         let secret = enrolment.secret.expose_secret().to_owned();
         let view = EnrolmentView { secret, uri: enrolment.uri.expose_secret().to_owned() };
         Ok(ok(view, "add this to an authenticator, then confirm it by a code"))
@@ -181,7 +180,7 @@ impl FactorApi {
         body: JsonBody<PasswordRequest>,
     ) -> Result<Answer<bool>, FactorError> {
         caller.require(Permission::ManageOwnAccount)?;
-        self.access.remove_totp(&caller, body.0.password.into(), &origin(request)).await?;
+        self.access.remove_totp(&caller, body.0.secret(), &origin(request)).await?;
         Ok(ok(true, "the second factor was removed"))
     }
 
@@ -215,20 +214,23 @@ impl FactorApi {
     ) -> Result<Answer<UserView>, FactorError> {
         caller.require(Permission::ManageOwnAccount)?;
         let JsonBody(body) = body;
-        let user =
-            self.access.link_phone(&caller, &body.phone, &body.code, body.password.into(), &origin(request)).await?;
+        let password = body.password.map(Into::into);
+        let user = self.access.link_phone(&caller, &body.phone, &body.code, password, &origin(request)).await?;
         Ok(ok(user.into(), "the number was added"))
     }
 
     /// Remove the telephone number from the caller's account
+    ///
+    /// Needs the password. Ends every other session of the account. The last way in cannot be removed.
     #[oai(path = "/auth/phone/unlink", method = "delete", operation_id = "unlink_phone")]
     async fn unlink_phone(
         &self,
         request: &Request,
         caller: Authenticated,
-    ) -> Result<Answer<UserView>, UnlinkPhoneError> {
+        body: JsonBody<PasswordRequest>,
+    ) -> Result<Answer<UserView>, FactorError> {
         caller.require(Permission::ManageOwnAccount)?;
-        let user = self.access.unlink_phone(&caller, &origin(request)).await?;
+        let user = self.access.unlink_phone(&caller, body.0.secret(), &origin(request)).await?;
         Ok(ok(user.into(), "the number was removed"))
     }
 

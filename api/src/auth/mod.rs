@@ -7,6 +7,7 @@ mod account;
 mod api_keys;
 mod avatars;
 mod cookie;
+mod experience;
 mod factors;
 mod jwks;
 mod oauth;
@@ -28,7 +29,9 @@ use secrecy::SecretString;
 
 pub use account::AccountApi;
 pub use api_keys::ApiKeyApi;
+use avatars::Pictures;
 pub use avatars::{AvatarApi, AvatarSettings};
+pub use experience::{Experience, ExperienceRules};
 pub use factors::FactorApi;
 pub use jwks::jwks;
 pub use oauth::OauthApi;
@@ -49,6 +52,8 @@ pub struct AuthSettings {
     pub origins: Origins,
     /// Where pictures are kept; without it the routes say so.
     pub avatars: Option<AvatarSettings>,
+    /// What gives experience.
+    pub experience: ExperienceRules,
 }
 
 impl Default for AuthSettings {
@@ -60,7 +65,13 @@ impl Default for AuthSettings {
 impl AuthSettings {
     /// Without limits, for tests and measurements.
     pub fn without_limits() -> Self {
-        Self { limits: None, redis: None, origins: Origins::default(), avatars: None }
+        Self {
+            limits: None,
+            redis: None,
+            origins: Origins::default(),
+            avatars: None,
+            experience: ExperienceRules::default(),
+        }
     }
 
     /// The limits to put in front of the routes.
@@ -78,16 +89,21 @@ impl AuthSettings {
 pub type AuthApis = ((AccountApi, SessionApi, ApiKeyApi), (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi));
 
 /// The account operations, to be mounted under the API's prefix beside the others.
-pub fn auth_apis(access: &Access, settings: &AuthSettings) -> AuthApis {
+pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experience) -> AuthApis {
     let sessions = SessionApi::new(access.clone(), settings.origins.clone());
+    let pictures = Pictures::new(settings.avatars.clone());
     (
-        (AccountApi::new(access.clone()), sessions, ApiKeyApi::new(access.clone())),
+        (
+            AccountApi::new(access.clone(), pictures.clone(), experience.clone()),
+            sessions,
+            ApiKeyApi::new(access.clone()),
+        ),
         (
             RecoveryApi::new(access.clone()),
             FactorApi::new(access.clone()),
-            PeopleApi::new(access.clone()),
+            PeopleApi::new(access.clone(), pictures.clone(), experience.clone()),
             OauthApi::new(access.clone()),
-            AvatarApi::new(access.clone(), settings.avatars.clone()),
+            AvatarApi::new(access.clone(), pictures),
         ),
     )
 }

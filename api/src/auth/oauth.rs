@@ -13,6 +13,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 
 use super::AuthTag;
+use super::account::PasswordRequest;
 use super::cookie;
 use super::views::{LoginView, rfc3339};
 
@@ -26,8 +27,10 @@ error_answers! {
     pub LinkOauthError: 400, 401, 403, 404, 413, 415, 422, 429, 503;
     /// Errors of coming back from a provider.
     pub CallbackError: 400, 401, 403, 404, 409, 429, 503;
+    /// Errors of listing.
+    pub IdentitiesError: 401, 403;
     /// Errors of unlinking.
-    pub UnlinkError: 401, 403, 404, 409;
+    pub UnlinkError: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503;
 }
 
 /// Which provider to link, and the password of the account.
@@ -36,7 +39,7 @@ error_answers! {
 pub struct LinkOauthRequest {
     /// The provider's name.
     pub provider: String,
-    /// The present password; only an account without one can leave it out.
+    /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
     pub password: Option<String>,
 }
 
@@ -49,6 +52,7 @@ pub struct RedirectView {
 
 /// A log-in at another provider.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct IdentityView {
     /// The provider's name.
     pub provider: String,
@@ -151,7 +155,7 @@ impl OauthApi {
 
     /// List the caller's log-ins at other providers
     #[oai(path = "/identities", method = "get", operation_id = "list_identities")]
-    async fn identities(&self, caller: Authenticated) -> Result<Answer<Vec<IdentityView>>, UnlinkError> {
+    async fn identities(&self, caller: Authenticated) -> Result<Answer<Vec<IdentityView>>, IdentitiesError> {
         caller.require(Permission::ManageOwnAccount)?;
         let identities = self.access.list_identities(caller.id).await?.into_iter();
         let views = identities.map(|identity| IdentityView {
@@ -164,7 +168,7 @@ impl OauthApi {
 
     /// Remove the caller's log-ins at a provider
     ///
-    /// Ends every other session of the account. The last way in cannot be removed.
+    /// Needs the password. Ends every other session of the account. The last way in cannot be removed.
     #[oai(path = "/unlink/:provider", method = "delete", operation_id = "oauth_unlink")]
     async fn unlink(
         &self,
@@ -172,9 +176,10 @@ impl OauthApi {
         caller: Authenticated,
         /// The provider's name.
         provider: Path<String>,
+        body: JsonBody<PasswordRequest>,
     ) -> Result<Answer<String>, UnlinkError> {
         caller.require(Permission::ManageOwnAccount)?;
-        self.access.unlink_oauth(&caller, &provider, &origin(request)).await?;
+        self.access.unlink_oauth(&caller, &provider, body.0.secret(), &origin(request)).await?;
         Ok(ok(provider.0, "the log-in was removed"))
     }
 }

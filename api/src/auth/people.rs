@@ -8,6 +8,8 @@ use poem_openapi::param::{Path, Query};
 use uuid::Uuid;
 
 use super::AuthTag;
+use super::avatars::Pictures;
+use super::experience::Experience;
 use super::people_views::{AuditPage, AuditView, NewUserRequest, RoleRequest, UserChangeRequest, UsersPage};
 use super::views::UserView;
 
@@ -29,6 +31,8 @@ error_answers! {
 #[derive(Clone)]
 pub struct PeopleApi {
     access: Access,
+    pictures: Pictures,
+    experience: Experience,
 }
 
 /// What a list is narrowed to, as it was asked for.
@@ -41,8 +45,8 @@ struct Asked {
 }
 
 impl PeopleApi {
-    pub(super) fn new(access: Access) -> Self {
-        Self { access }
+    pub(super) fn new(access: Access, pictures: Pictures, experience: Experience) -> Self {
+        Self { access, pictures, experience }
     }
 
     async fn list(&self, caller: &Authenticated, asked: Asked) -> Result<Answer<UsersPage>, ApiError> {
@@ -68,7 +72,7 @@ impl PeopleApi {
             Err(ApiError::not_found("there is no such user"))?;
         }
         caller.require(if caller.id == id { Permission::ManageOwnAccount } else { Permission::ReadUsers })?;
-        Ok(ok(self.find(id).await?.into(), "the account"))
+        Ok(ok(self.experience.profile(self.find(id).await?), "the account"))
     }
 
     async fn change(
@@ -108,7 +112,8 @@ impl PeopleApi {
     async fn delete(&self, request: &Request, caller: &Authenticated, id: &str) -> Result<Answer<String>, ApiError> {
         caller.require(Permission::ManageUsers)?;
         let id = known_id(id)?;
-        self.access.delete_user(caller, id, &origin(request)).await?;
+        let user = self.access.delete_user(caller, id, &origin(request)).await?;
+        self.pictures.forget(user.avatar_url.as_deref()).await;
         Ok(ok(id.to_string(), "the account was deleted"))
     }
 

@@ -8,6 +8,7 @@ use super::views::{UserView, rfc3339};
 
 /// Some accounts.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct UsersPage {
     /// In order of creation.
     pub users: Vec<UserView>,
@@ -57,6 +58,7 @@ pub struct RoleRequest {
 
 /// Some rows of the audit log.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct AuditPage {
     /// Newest first.
     pub rows: Vec<AuditView>,
@@ -66,6 +68,7 @@ pub struct AuditPage {
 
 /// One security event.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct AuditView {
     /// Its number; without gaps.
     pub seq: i64,

@@ -41,8 +41,8 @@ pub struct ResetRequest {
 #[derive(Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChangePasswordRequest {
-    /// The present password.
-    pub current_password: String,
+    /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    pub current_password: Option<String>,
     /// The new one.
     pub new_password: String,
 }
@@ -103,7 +103,8 @@ impl RecoveryApi {
 
     /// Set a new password by a link
     ///
-    /// Ends every session of the account. It does not log in.
+    /// Ends every session of the account. It does not log in. Where the address was never confirmed before, the second
+    /// factor, the API keys, the telephone number and log-ins at other providers are removed.
     #[oai(path = "/reset-password/confirm", method = "post", operation_id = "confirm_password_reset")]
     async fn confirm_reset(&self, request: &Request, body: JsonBody<ResetRequest>) -> Result<Answer<bool>, LinkError> {
         let JsonBody(body) = body;
@@ -114,7 +115,7 @@ impl RecoveryApi {
 
     /// Change the caller's password
     ///
-    /// Ends every other session of the account.
+    /// Ends every other session of the account. An account without a password gets its first one.
     #[oai(path = "/change-password", method = "post", operation_id = "change_password")]
     async fn change_password(
         &self,
@@ -124,7 +125,7 @@ impl RecoveryApi {
     ) -> Result<Answer<bool>, ChangePasswordError> {
         caller.require(Permission::ManageOwnAccount)?;
         let JsonBody(body) = body;
-        let (current, new) = (body.current_password.into(), body.new_password.into());
+        let (current, new) = (body.current_password.map(Into::into), body.new_password.into());
         self.access.change_password(&caller, current, new, &origin(request)).await?;
         Ok(ok(true, "the password was changed, and every other session ended"))
     }

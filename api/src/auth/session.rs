@@ -1,6 +1,6 @@
 //! Log-in, refresh, log-out, the caller's sessions.
 
-use karat_access::{Access, LoginOutcome, Permission};
+use karat_access::{Access, LoginOutcome, Permission, TokenPair};
 use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::payload::Response;
@@ -39,6 +39,7 @@ pub struct MfaLoginRequest {
 
 /// One log-in of the caller.
 #[derive(Debug, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct SessionView {
     /// UUID v7.
     pub id: String,
@@ -68,25 +69,14 @@ impl SessionApi {
         Self { access, origins }
     }
 
-    fn life(&self, remember: Option<bool>) -> Life {
-        match remember {
-            Some(true) => Life::Seconds(self.access.settings().session_ttl.as_secs()),
-            _ => Life::Browser,
-        }
-    }
-
-    fn answer(
-        &self,
-        outcome: LoginOutcome,
-        use_cookie: Option<bool>,
-        remember: Option<bool>,
-    ) -> Response<Answer<LoginView>> {
+    fn answer(outcome: LoginOutcome, use_cookie: Option<bool>, remember: Option<bool>) -> Response<Answer<LoginView>> {
         let pair = match outcome {
             LoginOutcome::Tokens(pair) => pair,
             step @ LoginOutcome::MfaRequired { .. } => {
                 return Response::new(ok(step.into(), "the second factor is needed"));
             }
         };
+        let life = life(remember == Some(true), &pair);
         let mut tokens = TokensView::from(*pair);
         if use_cookie != Some(true) {
             return Response::new(ok(tokens.into(), "logged in"));
@@ -94,10 +84,15 @@ impl SessionApi {
         let hidden = cookie::hide(&mut tokens);
         let answer = Response::new(ok(tokens.into(), "logged in"));
         match hidden {
-            Some(token) => cookie::put(answer, &token, self.life(remember)),
+            Some(token) => cookie::put(answer, &token, life),
             None => answer,
         }
     }
+}
+
+/// A cookie that is remembered ends with its session.
+fn life(is_remembered: bool, pair: &TokenPair) -> Life {
+    if is_remembered { Life::Seconds(pair.session_ends_in_s) } else { Life::Browser }
 }
 
 #[OpenApi(prefix_path = "/auth", tag = "AuthTag::Accounts")]
@@ -118,7 +113,7 @@ impl SessionApi {
             _ => Err(ApiError::validation(vec!["give either `username` or `email`".to_owned()]))?,
         };
         let outcome = self.access.login(&name, body.password.into(), &origin(request)).await?;
-        Ok(self.answer(outcome, body.use_cookie, body.remember_me))
+        Ok(Self::answer(outcome, body.use_cookie, body.remember_me))
     }
 
     /// Log in: the second step
@@ -130,7 +125,7 @@ impl SessionApi {
     ) -> Result<Response<Answer<LoginView>>, LoginError> {
         let JsonBody(body) = body;
         let pair = self.access.login_with_factor(&body.mfa_token.into(), &body.code, &origin(request)).await?;
-        Ok(self.answer(LoginOutcome::Tokens(Box::new(pair)), body.use_cookie, body.remember_me))
+        Ok(Self::answer(LoginOutcome::Tokens(Box::new(pair)), body.use_cookie, body.remember_me))
     }
 
     /// Exchange a refresh token
@@ -148,13 +143,14 @@ impl SessionApi {
             let pair = self.access.refresh(&token.into(), &origin(request)).await?;
             return Ok(Response::new(ok(pair.into(), "refreshed")));
         }
-        let token = cookie::take(request, |origin| self.origins.contains(origin))?;
-        let mut tokens = TokensView::from(self.access.refresh(&token, &origin(request)).await?);
+        let presented = cookie::take(request, |origin| self.origins.contains(origin))?;
+        let pair = self.access.refresh(&presented.token, &origin(request)).await?;
+        let life = life(presented.is_remembered, &pair);
+        let mut tokens = TokensView::from(pair);
         let hidden = cookie::hide(&mut tokens);
         let answer = Response::new(ok(tokens, "refreshed"));
         Ok(match hidden {
-            // The family's end stays where it was, so a cookie that is kept longer does no harm.
-            Some(token) => cookie::put(answer, &token, self.life(Some(true))),
+            Some(token) => cookie::put(answer, &token, life),
             None => answer,
         })
     }

@@ -1,6 +1,7 @@
 //! The account routes as a client sees them.
 
 mod people;
+mod security;
 
 use karat_access::{Access, AccessSettings, Actor, HashSettings, NewUser, Origin, Role};
 use karat_http::harden;
@@ -9,12 +10,12 @@ use poem::{Endpoint, EndpointExt, IntoResponse, Request, Response, Route};
 use poem_openapi::OpenApiService;
 use serde_json::{Value, json};
 
-use super::{AuthSettings, auth_apis, jwks};
+use super::{AuthSettings, Experience, auth_apis, jwks};
 
 const PASSWORD: &str = "nine-Blue-7-boats";
 
 struct App {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     access: Access,
     endpoint: Box<dyn poem::endpoint::DynEndpoint<Output = Response>>,
 }
@@ -31,11 +32,16 @@ impl App {
     }
 
     async fn start_with(settings: AuthSettings) -> Self {
+        Self::start_on(settings, |accounts| accounts).await
+    }
+
+    /// With other settings of the accounts.
+    async fn start_on(settings: AuthSettings, change: impl FnOnce(AccessSettings) -> AccessSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
         let access_settings = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
-        let access = Access::open(access_settings).await.unwrap();
-        let service = OpenApiService::new(auth_apis(&access, &settings), "test", "1");
+        let access = Access::open(change(access_settings)).await.unwrap();
+        let service = OpenApiService::new(auth_apis(&access, &settings, &Experience::default()), "test", "1");
         let routes = Route::new().at("/.well-known/jwks.json", jwks(&access)).nest("/api/v1", service);
         let limits = settings.limits().unwrap();
         let routes = routes.around(move |routes, request| {
@@ -48,7 +54,7 @@ impl App {
             }
         });
         let endpoint = Box::new(poem::endpoint::ToDynEndpoint(harden(routes.data(access.clone()))));
-        Self { _folder: folder, access, endpoint }
+        Self { folder, access, endpoint }
     }
 
     async fn call(&self, method: Method, path: &str, credential: Option<&str>, body: Option<Value>) -> Reply {
@@ -60,6 +66,10 @@ impl App {
             Some(body) => request.content_type("application/json").body(body.to_string()),
             None => request.finish(),
         };
+        self.send(request).await
+    }
+
+    async fn send(&self, request: Request) -> Reply {
         let mut response = self.endpoint.get_response(request).await;
         let text = response.take_body().into_string().await.unwrap();
         let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text}"));
@@ -338,7 +348,7 @@ const PUBLIC: [&str; 13] = [
 #[tokio::test]
 async fn every_operation_has_an_id_and_its_error_answers() {
     let app = App::start().await;
-    let apis = auth_apis(&app.access, &AuthSettings::default());
+    let apis = auth_apis(&app.access, &AuthSettings::default(), &Experience::default());
     let document: Value = serde_json::from_str(&OpenApiService::new(apis, "test", "1").spec()).unwrap();
     let mut operations = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {

@@ -63,6 +63,7 @@ pub struct NewApiKeyRequest {
 
 /// An account.
 #[derive(Debug, Clone, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct UserView {
     /// UUID v7.
     pub id: String,
@@ -94,6 +95,10 @@ pub struct UserView {
     pub updated_at: String,
     /// Grows with every change.
     pub version: i64,
+    /// Experience, from gold; in answers about one account only.
+    pub exp: Option<u64>,
+    /// The level that follows from it, from 1.
+    pub level: Option<u64>,
 }
 
 /// Tokens and the account that they are for.
@@ -140,6 +145,7 @@ pub struct LoginView {
 
 /// An API key without its secret.
 #[derive(Debug, Clone, Object)]
+#[oai(skip_serializing_if_is_none)]
 pub struct ApiKeyView {
     /// UUID v7.
     pub id: String,
@@ -193,6 +199,8 @@ impl From<User> for UserView {
             created_at: rfc3339(user.created_at_us),
             updated_at: rfc3339(user.updated_at_us),
             version: user.version,
+            exp: None,
+            level: None,
         }
     }
 }

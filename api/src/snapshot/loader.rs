@@ -10,7 +10,7 @@ use karat_lake::{DataFile, Error, Lake, Result, Table, arrow::array::RecordBatch
 use karat_schemas::epoch::Epoch;
 use parking_lot::Mutex;
 
-use super::{Names, SUMMARY_STATE, SYNC_STATUS, Snapshot, StateFile, SummaryState, SyncRow};
+use super::{Names, SUMMARY_STATE, SYNC_STATUS, Snapshot, StateFile, SummaryState, SyncRow, USER_DAYS, UserDays};
 
 /// Files read at a time.
 const PARALLEL_READS: usize = 4;
@@ -25,6 +25,7 @@ pub(super) struct Loader {
     /// The state that was loaded last; the next one is made from it.
     summary: SummaryState,
     sync: Files<Vec<SyncRow>>,
+    user_days: Files<UserDays>,
 }
 
 /// What was read from the files of one table.
@@ -53,6 +54,7 @@ impl Loader {
             state: Files::default(),
             summary: SummaryState::default(),
             sync: Files::default(),
+            user_days: Files::default(),
         })
     }
 
@@ -88,7 +90,10 @@ impl Loader {
         let sync_files = self.sync.load(&self.lake, SYNC_STATUS, version, parse_sync).await?;
         let mut sync: Vec<SyncRow> = sync_files.iter().flat_map(|rows| rows.iter().cloned()).collect();
         sync.sort_by(|left, right| (&left.source, &left.job).cmp(&(&right.source, &right.job)));
-        Ok(Snapshot { epoch, summary: self.summary_of(files).await?, sync })
+        let version = epoch.tables.get(USER_DAYS).copied();
+        let parse_days = |batches: &[RecordBatch]| Ok(UserDays::from_batches(batches)?);
+        let user_days = self.user_days.load(&self.lake, USER_DAYS, version, parse_days).await?;
+        Ok(Snapshot { epoch, summary: self.summary_of(files).await?, sync, user_days })
     }
 
     async fn summary_of(&mut self, files: Vec<Arc<StateFile>>) -> Result<SummaryState> {
@@ -102,6 +107,7 @@ impl Loader {
         debug_assert_eq!(self.state.version, newest.epoch.tables.get(SUMMARY_STATE).copied());
         self.state.keep_only_current();
         self.sync.keep_only_current();
+        self.user_days.keep_only_current();
     }
 
     fn names(&mut self) -> Arc<Names> {

@@ -14,6 +14,7 @@ mod names;
 mod rollup;
 mod state;
 mod sync;
+mod user_days;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -32,10 +33,12 @@ pub(crate) use state::QUARTER_US;
 pub(crate) use state::decode_histogram;
 pub use state::{NO_USER, StateFile};
 pub use sync::SyncRow;
+pub use user_days::{CompletedDay, UserDays};
 
 /// The full names of the tables that are held in memory, and of the one that is queried.
 pub(crate) const SUMMARY_STATE: &str = "gold.summary_state";
 pub(crate) const SYNC_STATUS: &str = "gold.sync_status";
+pub(crate) const USER_DAYS: &str = "gold.user_days";
 pub(crate) const RUNS: &str = "silver.runs";
 
 /// Snapshots that cursors refer to and that are kept in memory; an older one is loaded again while its files exist.
@@ -49,6 +52,14 @@ pub struct Snapshot {
     pub summary: SummaryState,
     /// By source and job.
     pub sync: Vec<SyncRow>,
+    pub(crate) user_days: Vec<Arc<UserDays>>,
+}
+
+impl Snapshot {
+    /// The days on which a user completed runs, in no order.
+    pub(crate) fn completed_days(&self, user: &str) -> Vec<CompletedDay> {
+        self.user_days.iter().flat_map(|file| file.of(user).iter().copied()).collect()
+    }
 }
 
 /// The rows of `gold.summary_state`, and what they add up to.

@@ -4,6 +4,7 @@
 
 mod door;
 mod epochs;
+mod experience;
 mod runs;
 mod scope;
 mod summary;

@@ -6,3 +6,4 @@ mod answers;
 mod bodies;
 mod limits;
 mod serving;
+mod tls;

@@ -42,6 +42,43 @@ async fn a_key_publishes_the_types_of_its_scopes_and_no_others() {
 }
 
 #[tokio::test]
+async fn security_58_a_batch_gives_no_right_that_a_single_event_lacks() {
+    let mut app = App::start().await;
+    app.key = app.key_with(&["publish:etl.*"]).await;
+    let foreign = |id: &str| json!({"specversion": "1.0", "id": id, "source": "/s", "type": "any"});
+    for (path, content_type, body) in [
+        ("events", "application/cloudevents+json", foreign("1").to_string()),
+        ("events", "application/cloudevents-batch+json", json!([foreign("1"), foreign("2")]).to_string()),
+        ("events", "application/json", json!([foreign("1"), foreign("2")]).to_string()),
+        ("events", "application/x-ndjson", format!("{}\n{}", foreign("1"), foreign("2"))),
+        ("lineage", "application/json", run_event("r1").to_string()),
+        ("lineage/batch", "application/json", json!([run_event("r1"), run_event("r2")]).to_string()),
+        ("lineage/batch", "application/x-ndjson", format!("{}\n{}", run_event("r1"), run_event("r2"))),
+    ] {
+        let answered = app.publish(path, content_type, body).await;
+        assert_eq!((answered.status, &answered.body["code"]), (403, &json!("forbidden")), "{path} {content_type}");
+    }
+
+    // Among events that the key may publish, the foreign one is refused and nothing else.
+    for (n, content_type) in
+        ["application/cloudevents-batch+json", "application/json", "application/x-ndjson"].iter().enumerate()
+    {
+        let (first, last) = (event(&format!("a{n}")), event(&format!("b{n}")));
+        let body = match *content_type {
+            "application/x-ndjson" => format!("{first}\n{}\n{last}", foreign("3")),
+            _ => json!([first, foreign("3"), last]).to_string(),
+        };
+        let answered = app.publish("events", content_type, body).await;
+        let data = &answered.body["data"];
+        assert_eq!((answered.status, &data["accepted"], &data["rejected"]), (207, &json!(2), &json!(1)), "{data}");
+        assert_eq!((&data["errors"][0]["code"], &data["errors"][0]["index"]), (&json!("type_not_allowed"), &json!(1)));
+    }
+    let records = app.records().await;
+    assert_eq!(records.len(), 6);
+    assert!(records.iter().all(|record| header(record, "ce_type").as_deref() == Some("etl.run.finished")));
+}
+
+#[tokio::test]
 async fn the_owner_of_the_key_is_the_publisher_whatever_the_payload_says() {
     let mut app = App::start().await;
     let mut sent = event("1");

@@ -57,6 +57,8 @@ impl Database {
                 let pool = PgPoolOptions::new()
                     .max_connections(settings.max_connections)
                     .acquire_timeout(settings.acquire_timeout)
+                    .idle_timeout(settings.idle_timeout)
+                    .max_lifetime(settings.max_lifetime)
                     .connect_with(options.application_name("karat"))
                     .await
                     .map_err(unreachable)?;
@@ -72,6 +74,8 @@ impl Database {
                 let pool = MySqlPoolOptions::new()
                     .max_connections(settings.max_connections)
                     .acquire_timeout(settings.acquire_timeout)
+                    .idle_timeout(settings.idle_timeout)
+                    .max_lifetime(settings.max_lifetime)
                     .after_connect(|connection, _| {
                         Box::pin(async move {
                             // As PostgreSQL has it: a locking read sees what was committed before it got the lock.

@@ -5,6 +5,7 @@
 //! and is served from there to anybody who has the name, as `<img>` needs it.
 
 mod picture;
+mod pictures;
 mod scanner;
 
 use std::path::PathBuf;
@@ -12,9 +13,6 @@ use std::sync::Arc;
 
 use karat_access::{Access, Permission};
 use karat_http::{Answer, ApiError, Authenticated, error_answers, limited_body, ok, origin};
-use object_store::ObjectStoreExt;
-use object_store::local::LocalFileSystem;
-use object_store::path::Path as Key;
 use poem::http::header;
 use poem::{Body, Request, RequestBody};
 use poem_openapi::param::Path;
@@ -23,6 +21,7 @@ use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaR
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, OpenApi};
 use uuid::Uuid;
 
+pub(super) use self::pictures::Pictures;
 use super::AuthTag;
 use super::views::UserView;
 
@@ -51,7 +50,7 @@ pub struct AvatarSettings {
 #[derive(Clone)]
 pub struct AvatarApi {
     access: Access,
-    settings: Option<AvatarSettings>,
+    pictures: Pictures,
     /// Decoding takes memory: one picture at a time each.
     room: Arc<tokio::sync::Semaphore>,
 }
@@ -60,31 +59,8 @@ pub struct AvatarApi {
 struct PictureBody(Body);
 
 impl AvatarApi {
-    pub(super) fn new(access: Access, settings: Option<AvatarSettings>) -> Self {
-        Self { access, settings, room: Arc::new(tokio::sync::Semaphore::new(2)) }
-    }
-
-    fn settings(&self) -> Result<&AvatarSettings, ApiError> {
-        let missing = karat_access::AccessError::Unconfigured { what: "a place for pictures" };
-        self.settings.as_ref().ok_or_else(|| missing.into())
-    }
-
-    async fn store(&self) -> Result<LocalFileSystem, ApiError> {
-        let folder = self.settings()?.folder.clone();
-        let open = move || {
-            std::fs::create_dir_all(&folder).map_err(ApiError::internal)?;
-            LocalFileSystem::new_with_prefix(&folder).map_err(ApiError::internal)
-        };
-        tokio::task::spawn_blocking(open).await.map_err(ApiError::internal)?
-    }
-
-    /// Removes the picture that an address of ours names. One that is gone already is no failure.
-    async fn remove(&self, url: Option<&str>) -> Result<(), ApiError> {
-        let Some(key) = url.and_then(|url| url.rsplit('/').next()).and_then(known_name) else { return Ok(()) };
-        match self.store().await?.delete(&key).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(ApiError::internal(error)),
-        }
+    pub(super) fn new(access: Access, pictures: Pictures) -> Self {
+        Self { access, pictures, room: Arc::new(tokio::sync::Semaphore::new(2)) }
     }
 
     async fn old_url(&self, user: Uuid) -> Result<Option<String>, ApiError> {
@@ -107,7 +83,7 @@ impl AvatarApi {
         body: PictureBody,
     ) -> Result<Answer<UserView>, SetAvatarError> {
         caller.require(Permission::ManageOwnAccount)?;
-        let settings = self.settings()?;
+        let settings = self.pictures.settings()?;
         let declared =
             request.content_type().map(|media| media.split(';').next().unwrap_or_default().trim().to_owned());
         let Some(declared) = declared.filter(|media| MEDIA.contains(&media.as_str())) else {
@@ -122,11 +98,18 @@ impl AvatarApi {
             .await
             .map_err(ApiError::internal)??;
         let before = self.old_url(caller.id).await?;
-        let name = format!("{}.{extension}", Uuid::new_v4().simple());
-        self.store().await?.put(&Key::from(name.as_str()), picture.into()).await.map_err(ApiError::internal)?;
-        let user = self.access.set_avatar(&caller, Some(&format!("/api/v1/avatars/{name}")), &origin(request)).await?;
-        self.remove(before.as_deref()).await?;
-        Ok(ok(user.into(), "the picture was set"))
+        let url = self.pictures.add(picture, extension).await?;
+        match self.access.set_avatar(&caller, Some(&url), &origin(request)).await {
+            Ok(user) => {
+                self.pictures.remove(before.as_deref()).await?;
+                Ok(ok(user.into(), "the picture was set"))
+            }
+            // Deleted meanwhile: nobody would ever remove the picture.
+            Err(error) => {
+                self.pictures.forget(Some(&url)).await;
+                Err(error.into())
+            }
+        }
     }
 
     /// Remove the caller's picture
@@ -135,9 +118,7 @@ impl AvatarApi {
         caller.require(Permission::ManageOwnAccount)?;
         let before = self.old_url(caller.id).await?;
         let user = self.access.set_avatar(&caller, None, &origin(request)).await?;
-        if before.is_some() {
-            self.remove(before.as_deref()).await?;
-        }
+        self.pictures.remove(before.as_deref()).await?;
         Ok(ok(user.into(), "the picture was removed"))
     }
 
@@ -148,28 +129,16 @@ impl AvatarApi {
         /// The last part of `avatar_url`.
         name: Path<String>,
     ) -> Result<Response<Binary<Vec<u8>>>, ReadAvatarError> {
-        let missing = || ApiError::not_found("there is no such picture");
-        let key = known_name(&name).ok_or_else(missing)?;
-        let found = match self.store().await?.get(&key).await {
-            Err(object_store::Error::NotFound { .. }) => Err(missing())?,
-            found => found.map_err(ApiError::internal)?,
-        };
-        let bytes = found.bytes().await.map_err(ApiError::internal)?;
+        let bytes = self.pictures.read(&name).await?;
+        let bytes = bytes.ok_or_else(|| ApiError::not_found("there is no such picture"))?;
         let media = if name.ends_with(".png") { "image/png" } else { "image/jpeg" };
         // A name is never used twice, so whoever has the picture may keep it.
-        Ok(Response::new(Binary(bytes.to_vec()))
+        Ok(Response::new(Binary(bytes))
             .header(header::CONTENT_TYPE, media)
             .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
             .header(header::CONTENT_DISPOSITION, "inline")
             .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"))
     }
-}
-
-/// A name of our own making; anything else names nothing.
-fn known_name(name: &str) -> Option<Key> {
-    let (stem, extension) = name.split_once('.')?;
-    let is_ours = stem.len() == 32 && stem.bytes().all(|b| b.is_ascii_hexdigit()) && matches!(extension, "png" | "jpg");
-    is_ours.then(|| Key::from(name))
 }
 
 impl<'a> ApiExtractor<'a> for PictureBody {
@@ -190,27 +159,5 @@ impl<'a> ApiExtractor<'a> for PictureBody {
         _options: ExtractParamOptions<()>,
     ) -> poem::Result<Self> {
         Ok(Self(body.take()?))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn security_72_only_names_of_our_own_making_are_looked_for() {
-        assert!(known_name("0123456789abcdef0123456789abcdef.png").is_some());
-        for bad in [
-            "",
-            "../accounts.db",
-            "0123456789abcdef0123456789abcdef",
-            "x.png",
-            "0123456789abcdef0123456789abcdef.svg",
-            "0123456789abcdef0123456789abcde%.png",
-            "0123456789abcdef0123456789abcdef.png/..",
-            "/0123456789abcdef0123456789abcde.png",
-        ] {
-            assert!(known_name(bad).is_none(), "{bad}");
-        }
     }
 }

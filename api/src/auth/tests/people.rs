@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn admin(app: &App, name: &str, role: Role) -> Reply {
+pub(super) async fn admin(app: &App, name: &str, role: Role) -> Reply {
     let new = NewUser { username: name.to_owned(), email: None, password: PASSWORD.to_owned().into(), role };
     app.access.create_user(new, Actor::Shell, &Origin::default()).await.unwrap();
     app.post("/api/v1/auth/login", json!({"username": name, "password": PASSWORD})).await
@@ -50,6 +50,52 @@ async fn security_30_the_cookie_of_a_browser_needs_its_guard() {
     assert_eq!(send(&[("x-csrf-token", "0")]).await, 403);
     assert_eq!(send(&[("x-csrf-token", guard), ("origin", "https://evil.example.org")]).await, 403);
     assert_eq!(send(&[("x-csrf-token", guard), ("origin", "https://karat.example.org")]).await, 200);
+}
+
+/// The cookie of the refresh token in an answer.
+fn refresh_cookie(headers: &poem::http::HeaderMap) -> String {
+    let mut cookies = headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
+    cookies.find(|cookie| cookie.starts_with("__Host-karat-refresh=")).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn security_30_a_refresh_keeps_the_life_of_the_cookie_that_the_log_in_asked_for() {
+    let app = App::start().await;
+    app.register("maria_77").await;
+    for remember in [None, Some(false), Some(true)] {
+        let body = json!({"username": "maria_77", "password": PASSWORD, "use_cookie": true, "remember_me": remember});
+        let login = app.post("/api/v1/auth/login", body).await;
+        let mut cookie = refresh_cookie(&login.headers);
+        let mut guard = login.text("/data/csrf_token").to_owned();
+        assert_eq!(cookie.contains("; Max-Age="), remember == Some(true), "{cookie}");
+        for _ in 0..2 {
+            let request = Request::builder().method(Method::POST).uri_str("/api/v1/auth/refresh");
+            let request = request.header("cookie", cookie.split(';').next().unwrap());
+            let request = request.header("x-csrf-token", guard.as_str()).content_type("application/json");
+            let mut response = app.endpoint.get_response(request.body("{}")).await;
+            assert_eq!(response.status().as_u16(), 200);
+            cookie = refresh_cookie(response.headers());
+            assert_eq!(cookie.contains("; Max-Age="), remember == Some(true), "{cookie}");
+            let text = response.take_body().into_string().await.unwrap();
+            let body: Value = serde_json::from_str(&text).unwrap();
+            guard = body["data"]["csrf_token"].as_str().unwrap().to_owned();
+        }
+    }
+}
+
+#[tokio::test]
+async fn security_41_unlinking_asks_for_the_password() {
+    let app = App::start().await;
+    let tokens = app.register("maria_77").await;
+    for path in ["/api/v1/auth/phone/unlink", "/api/v1/auth/oauth/unlink/github"] {
+        let unlink = async |body| app.call(Method::DELETE, path, Some(tokens.access_token()), body).await;
+        assert_eq!(unlink(None).await.status, 415, "{path}");
+        let without = unlink(Some(json!({}))).await;
+        assert_eq!((without.status, without.text("/code")), (422, "validation_error"), "{path}");
+        let wrong = unlink(Some(json!({"password": "wrong"}))).await;
+        assert_eq!((wrong.status, wrong.text("/code")), (401, "invalid_credentials"), "{path}");
+        assert_eq!(unlink(Some(json!({"password": PASSWORD}))).await.status, 404, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -160,6 +206,34 @@ async fn a_picture_is_set_served_under_its_name_replaced_and_removed() {
     assert_eq!(read(&url).await.status().as_u16(), 404);
     assert_eq!(send(Method::DELETE, "image/png", Vec::new()).await.0, 200);
     assert_eq!(std::fs::read_dir(pictures.path()).unwrap().count(), 0);
+}
+
+async fn set_picture(app: &App, token: &str) {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(20, 20).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let request = Request::builder().method(Method::POST).uri_str("/api/v1/users/avatar").content_type("image/png");
+    let request = request.header("authorization", format!("Bearer {token}")).body(png.into_inner());
+    assert_eq!(app.endpoint.get_response(request).await.status().as_u16(), 200);
+}
+
+#[tokio::test]
+async fn security_60_the_picture_of_a_deleted_account_is_gone() {
+    let pictures = tempfile::tempdir().unwrap();
+    let avatars = Some(crate::auth::AvatarSettings { folder: pictures.path().to_owned(), scanner: None });
+    let app = App::start_with(AuthSettings { avatars, ..AuthSettings::without_limits() }).await;
+    let root = admin(&app, "root_1", Role::Admin).await;
+    let (maria, pedro) = (app.register("maria_77").await, app.register("pedro_12").await);
+    for user in [&maria, &pedro] {
+        set_picture(&app, user.access_token()).await;
+    }
+    let count = || std::fs::read_dir(pictures.path()).unwrap().count();
+    assert_eq!(count(), 2);
+    let body = Some(json!({"password": PASSWORD}));
+    let own = app.call(Method::DELETE, "/api/v1/users/me", Some(maria.access_token()), body).await;
+    assert_eq!((own.status, count()), (200, 1), "{}", own.body);
+    let path = format!("/api/v1/users/{}", pedro.text("/data/user/id"));
+    let by_admin = app.call(Method::DELETE, &path, Some(root.access_token()), None).await;
+    assert_eq!((by_admin.status, count()), (200, 0), "{}", by_admin.body);
 }
 
 #[tokio::test]

@@ -151,6 +151,7 @@ impl TestApp {
         for (name, batch) in [
             ("gold.summary_state", rows::summary_state(runs)),
             ("gold.sync_status", rows::sync_status(runs)),
+            ("gold.user_days", rows::user_days(runs)),
             ("silver.runs", rows::silver_runs(runs)),
         ] {
             tables.insert(name.to_owned(), self.replace(name, batch).await);

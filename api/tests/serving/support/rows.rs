@@ -140,6 +140,21 @@ pub fn sync_status(runs: &[Run]) -> RecordBatch {
     ])
 }
 
+/// The rows of `gold.user_days` for `runs`, as far as the API reads them.
+pub fn user_days(runs: &[Run]) -> RecordBatch {
+    const DAY_US: i64 = 86_400_000_000;
+    let mut groups: BTreeMap<_, i64> = BTreeMap::new();
+    for run in runs {
+        let day = run.started_at_us.div_euclid(DAY_US) * DAY_US;
+        *groups.entry((&run.user, day)).or_default() += i64::from(run.status == "completed");
+    }
+    batch(vec![
+        texts("user_id", groups.keys().map(|key| key.0.clone())),
+        instants("day", groups.keys().map(|key| Some(key.1))),
+        numbers("completed", groups.values().map(|completed| Some(*completed))),
+    ])
+}
+
 /// The rows of `silver.runs` for `runs`.
 pub fn silver_runs(runs: &[Run]) -> RecordBatch {
     let ms = runs.iter().map(|run| run.duration_us.map(|us| us as f64 / 1000.0));

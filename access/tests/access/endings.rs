@@ -1,0 +1,63 @@
+//! What ends a session or an account, and that it is the end for every credential, in every process.
+
+use crate::support::{Instance, PASSWORD, secret, who, who_by_key};
+use karat_access::{Actor, NewApiKey, Origin, Role, Scopes};
+
+const NEW: &str = "other-Green-8-cars";
+
+#[tokio::test]
+async fn security_26_each_way_to_end_a_session_or_an_account_holds_at_once_and_everywhere() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    let (access, origin) = (&instance.access, Origin::default());
+    instance.user("admin_a", Role::Admin).await;
+    let admin = who(access, &instance.login("admin_a", PASSWORD).await.unwrap()).await.unwrap();
+    // The way, and whether it ends the account with its keys.
+    let ways = [
+        ("log-out", false),
+        ("log-out everywhere", false),
+        ("the list of sessions", false),
+        ("another password", false),
+        ("a password by the shell", false),
+        ("an admin", false),
+        ("disabled", true),
+        ("deleted", true),
+        ("deleted by an admin", true),
+    ];
+    for (n, (way, is_whole_account)) in ways.into_iter().enumerate() {
+        let name = format!("person_{n}");
+        let first = instance.register(&name).await;
+        let held = instance.login(&name, PASSWORD).await.unwrap();
+        let (owner, caller) = (who(access, &first).await.unwrap(), who(access, &held).await.unwrap());
+        let scopes = Scopes::parse(&["read"]).unwrap();
+        let key = NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None };
+        let key = access.create_api_key(key, Actor::Shell, &origin).await.unwrap().secret;
+        // Both processes know the credentials from now on.
+        for process in [access, &other] {
+            assert!(who(process, &held).await.is_ok() && who_by_key(process, &key).await.is_ok(), "{way}");
+        }
+
+        let session = caller.session().unwrap();
+        let done = match way {
+            "log-out" => access.logout(&caller, &origin).await,
+            "log-out everywhere" => access.logout_all(&caller, &origin).await.map(drop),
+            "the list of sessions" => access.end_session(session, owner.id, &owner, &origin).await,
+            "another password" => access.change_password(&owner, secret(PASSWORD), secret(NEW), &origin).await,
+            "a password by the shell" => access.reset_password(owner.id, secret(NEW), Actor::Shell, &origin).await,
+            "an admin" => access.end_sessions_of(&admin, owner.id, &origin).await.map(drop),
+            "disabled" => access.set_active_of(&admin, owner.id, false, &origin).await.map(drop),
+            "deleted" => access.delete_own_account(&owner, secret(PASSWORD), &origin).await,
+            _ => access.delete_user(&admin, owner.id, &origin).await,
+        };
+        done.unwrap();
+
+        // Refreshing asks the database: it is over at once in both.
+        assert!(other.refresh(&held.refresh_token, &origin).await.is_err(), "{way}");
+        assert!(instance.refresh(&held).await.is_err(), "{way}");
+        assert!(who(access, &held).await.is_err(), "{way}");
+        assert_eq!(who_by_key(access, &key).await.is_err(), is_whole_account, "{way}");
+        other.catch_up().await.unwrap();
+        assert!(who(&other, &held).await.is_err(), "{way}");
+        assert_eq!(who_by_key(&other, &key).await.is_err(), is_whole_account, "{way}");
+    }
+}

@@ -1,0 +1,140 @@
+//! Waits after failed attempts: they hold for every way to make the same attempt, and for no other.
+
+use crate::factors::{code, enroll, second_step, ticket};
+use crate::support::{Instance, PASSWORD, account, secret, settings, tamper, tokens, who};
+use karat_access::{Access, AccessError, AccessSettings, AuditFilter, NewAccount, Origin, ProfileChange};
+use secrecy::ExposeSecret;
+use std::fmt::Debug;
+
+/// Lets no wait end while a test looks at it: the first ones are seconds, and machines may be slow.
+async fn hold(instance: &Instance) {
+    let longer = "UPDATE attempts SET next_at = next_at + 3600000000, expires_at = expires_at + 3600000000";
+    tamper(&instance.folder, longer).await.unwrap();
+}
+
+fn must_wait<T: Debug>(way: &str, result: Result<T, AccessError>) {
+    assert!(matches!(result, Err(AccessError::TooManyAttempts { .. })), "{way}: {result:?}");
+}
+
+#[tokio::test]
+async fn security_15_guesses_at_a_password_make_every_log_in_by_password_wait() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    let new = NewAccount { email: Some("maria@example.org".to_owned()), ..account("maria_77") };
+    tokens(instance.access.register(new, &Origin::default()).await.unwrap());
+    for _ in 0..5 {
+        let refused = instance.login("maria_77", "wrong").await;
+        assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "{refused:?}");
+    }
+    hold(&instance).await;
+    for name in ["maria_77", "MARIA_77", "maria@example.org", "Maria@Example.org"] {
+        must_wait(name, instance.login(name, PASSWORD).await);
+    }
+    for ip in ["203.0.113.5", "2001:db8::5"] {
+        let elsewhere = Origin::new(Some(ip.parse().unwrap()), None, None);
+        must_wait(ip, instance.access.login("maria_77", secret(PASSWORD), &elsewhere).await);
+    }
+    must_wait("another process", other.login("maria_77", secret(PASSWORD), &Origin::default()).await);
+    // A name that nobody has waits as well, or waiting would tell which ones are taken.
+    for _ in 0..5 {
+        let refused = instance.login("nobody_1", "wrong").await;
+        assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "{refused:?}");
+    }
+    hold(&instance).await;
+    must_wait("a name that nobody has", instance.login("Nobody_1", PASSWORD).await);
+}
+
+#[tokio::test]
+async fn security_15_guesses_from_within_a_session_make_everything_wait_that_asks_for_the_password() {
+    let instance = Instance::start().await;
+    let pair = instance.register("maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let (access, origin) = (&instance.access, Origin::default());
+    let right = || secret(PASSWORD);
+    for _ in 0..5 {
+        let refused = access.change_password(&caller, secret("wrong"), secret("other-Green-8-cars"), &origin).await;
+        assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "{refused:?}");
+    }
+    hold(&instance).await;
+    must_wait("change", access.change_password(&caller, right(), secret("other-Green-8-cars"), &origin).await);
+    must_wait("delete", access.delete_own_account(&caller, right(), &origin).await);
+    must_wait("enroll", access.enroll_totp(&caller, right(), &origin).await);
+    must_wait("remove", access.remove_totp(&caller, right(), &origin).await);
+    must_wait("telephone", access.link_phone(&caller, "+34600123456", "000000", right(), &origin).await);
+    must_wait("provider", access.begin_oauth_link(&caller, "any", Some(right()), &origin).await);
+    let change = ProfileChange {
+        email: Some("new@example.org".to_owned()),
+        current_password: Some(right()),
+        version: pair.user.version,
+        ..ProfileChange::default()
+    };
+    must_wait("address", access.update_own_account(&caller, change, &origin).await);
+    // Whoever holds a stolen session cannot keep the owner out by it.
+    assert!(instance.login("maria_77", PASSWORD).await.is_ok());
+}
+
+#[tokio::test]
+async fn security_15_guesses_at_the_code_of_a_number_make_the_next_codes_wait_too() {
+    let service = crate::sms::Service::start().await;
+    let mut instance = Instance::start().await;
+    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
+    instance.access = Access::open(with_sms).await.unwrap();
+    let (access, origin, phone) = (&instance.access, Origin::default(), "+34600123456");
+    access.request_phone_code(phone, &origin).await.unwrap();
+    let first = service.code_for(phone, 1).await;
+    let wrong = if first == "000000" { "000001" } else { "000000" };
+    for _ in 0..5 {
+        let refused = access.login_by_phone(phone, wrong, &origin).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    }
+    access.request_phone_code(phone, &origin).await.unwrap();
+    let second = service.code_for(phone, 2).await;
+    must_wait("a log-in", access.login_by_phone("+34 600 123 456", &second, &origin).await);
+    let caller = who(access, &instance.register("maria_77").await).await.unwrap();
+    must_wait("a link", access.link_phone(&caller, phone, &second, secret(PASSWORD), &origin).await);
+}
+
+#[tokio::test]
+async fn security_16_what_was_counted_stays_counted_though_every_log_in_failed() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    let enrolled = enroll(&instance, "maria_77").await;
+    let ticket_of_maria = ticket(&instance, "maria_77").await;
+    let (mut looked_at, mut told_to_wait) = (0, 0);
+    for _ in 0..11 {
+        match second_step(&instance, &ticket_of_maria, "000000").await {
+            Err(AccessError::CodeRefused) => looked_at += 1,
+            Err(AccessError::TooManyAttempts { .. }) => told_to_wait += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((looked_at, told_to_wait), (5, 6));
+    let right = code(&enrolled.secret, 1);
+    must_wait("the right code", second_step(&instance, &ticket_of_maria, &right).await);
+    must_wait("a recovery code", second_step(&instance, &ticket_of_maria, enrolled.recovery[0].expose_secret()).await);
+    let fresh = ticket(&instance, "maria_77").await;
+    must_wait("another ticket", second_step(&instance, &fresh, &right).await);
+    must_wait("another process", other.login_with_factor(&fresh, &right, &Origin::default()).await);
+    // The refusals that were looked at are on record.
+    let denied = AuditFilter {
+        action: Some("login_mfa".to_owned()),
+        outcome: Some("denied".to_owned()),
+        ..AuditFilter::default()
+    };
+    let rows = instance.access.audit_log(&denied, 20).await.unwrap();
+    assert_eq!(rows.len(), 5);
+    assert!(rows.iter().all(|row| row.target_id == Some(enrolled.caller.id)));
+}
+
+#[tokio::test]
+async fn security_33_wrong_passwords_do_not_block_the_second_step() {
+    let instance = Instance::start().await;
+    let enrolled = enroll(&instance, "maria_77").await;
+    let begun = ticket(&instance, "maria_77").await;
+    for _ in 0..5 {
+        assert!(instance.login("maria_77", "wrong").await.is_err());
+    }
+    hold(&instance).await;
+    must_wait("the first step", instance.login("maria_77", PASSWORD).await);
+    second_step(&instance, &begun, &code(&enrolled.secret, 1)).await.unwrap();
+}

@@ -1,0 +1,135 @@
+//! What counts as a second factor, and what does not.
+
+use crate::factors::{code, enroll, second_step, ticket};
+use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
+use karat_access::{Access, AccessError, AccessSettings, LoginOutcome, Origin};
+use secrecy::ExposeSecret;
+
+const PHONE: &str = "+34600123456";
+
+/// With a service for text messages.
+async fn with_messages() -> (Instance, crate::sms::Service) {
+    let service = crate::sms::Service::start().await;
+    let mut instance = Instance::start().await;
+    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
+    instance.access = Access::open(with_sms).await.unwrap();
+    (instance, service)
+}
+
+#[tokio::test]
+async fn security_32_codes_of_another_time_or_form_are_refused() {
+    let instance = Instance::start().await;
+    let pair = instance.register("maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let (access, origin) = (&instance.access, Origin::default());
+    let enrolment = access.enroll_totp(&caller, secret(PASSWORD), &origin).await.unwrap();
+    let base32 = enrolment.secret.expose_secret();
+    let right = code(base32, 0);
+    let in_arabic_digits = right.chars().map(|digit| char::from_u32(0x660 + digit.to_digit(10).unwrap()).unwrap());
+    for (form, wrong) in [
+        ("two steps ago", code(base32, -2)),
+        // Not two: this step may end before the code is looked at.
+        ("three steps ahead", code(base32, 3)),
+        ("five digits", right[1..].to_owned()),
+        ("seven digits", format!("0{right}")),
+        ("digits of another script", in_arabic_digits.collect::<String>()),
+        ("a sign", format!("+{}", &right[1..])),
+        ("a gap", format!("{} {}", &right[..3], &right[3..])),
+        ("a fraction", format!("{right}.0")),
+        ("NUL", format!("{right}\0")),
+        ("nothing", String::new()),
+        ("a long text", right.repeat(1000)),
+    ] {
+        // The wait after five wrong ones has a test of its own.
+        tamper(&instance.folder, "DELETE FROM attempts").await.unwrap();
+        let refused = access.confirm_totp(&caller, &wrong, &origin).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{form}: {refused:?}");
+    }
+    tamper(&instance.folder, "DELETE FROM attempts").await.unwrap();
+    access.confirm_totp(&caller, &right, &origin).await.unwrap();
+    // The same at the second step of a log-in, where recovery codes are taken too.
+    for wrong in [code(base32, 3), right[1..].to_owned(), String::new(), "-".to_owned()] {
+        let refused = second_step(&instance, &ticket(&instance, "maria_77").await, &wrong).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "`{wrong}`: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn security_35_two_codes_of_one_kind_are_one_factor() {
+    let (instance, service) = with_messages().await;
+    let enrolled = enroll(&instance, "maria_77").await;
+    let (access, origin) = (&instance.access, Origin::default());
+    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let to_link = service.code_for(PHONE, 1).await;
+    access.link_phone(&enrolled.caller, PHONE, &to_link, secret(PASSWORD), &origin).await.unwrap();
+
+    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let first = service.code_for(PHONE, 2).await;
+    let LoginOutcome::MfaRequired { ticket, .. } = access.login_by_phone(PHONE, &first, &origin).await.unwrap() else {
+        panic!("the telephone is one factor, and the account has a second");
+    };
+    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let second = service.code_for(PHONE, 3).await;
+    for code in [&first, &second] {
+        let refused = second_step(&instance, &ticket, code).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    }
+    // Nor is the first factor of the account, given again.
+    let refused = second_step(&instance, &ticket, PASSWORD).await;
+    assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    second_step(&instance, &ticket, &code(&enrolled.secret, 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn security_36_a_code_is_for_its_number_and_for_ten_minutes() {
+    let (instance, service) = with_messages().await;
+    let (access, origin, other) = (&instance.access, Origin::default(), "+34600999999");
+    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let of_phone = service.code_for(PHONE, 1).await;
+    access.request_phone_code(other, &origin).await.unwrap();
+    let of_other = service.code_for(other, 2).await;
+    assert!(of_phone.len() == 6 && of_phone.bytes().all(|byte| byte.is_ascii_digit()), "{of_phone}");
+    if of_phone != of_other {
+        let refused = access.login_by_phone(PHONE, &of_other, &origin).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    }
+    assert!(access.login_by_phone(other, &of_other, &origin).await.is_ok());
+    let later = "UPDATE one_time_codes SET expires_at = expires_at - 600000000 WHERE used_at IS NULL";
+    tamper(&instance.folder, later).await.unwrap();
+    let refused = access.login_by_phone(PHONE, &of_phone, &origin).await;
+    assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn security_37_new_recovery_codes_void_the_old_ones() {
+    let instance = Instance::start().await;
+    let enrolled = enroll(&instance, "maria_77").await;
+    let (access, caller, origin) = (&instance.access, &enrolled.caller, Origin::default());
+    access.remove_totp(caller, secret(PASSWORD), &origin).await.unwrap();
+    let enrolment = access.enroll_totp(caller, secret(PASSWORD), &origin).await.unwrap();
+    let first_code = code(enrolment.secret.expose_secret(), 0);
+    let new = access.confirm_totp(caller, &first_code, &origin).await.unwrap();
+    let at_second_step = ticket(&instance, "maria_77").await;
+    for old in &enrolled.recovery[..3] {
+        let refused = second_step(&instance, &at_second_step, old.expose_secret()).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    }
+    // Nor do codes of the authenticator that was removed.
+    assert!(second_step(&instance, &at_second_step, &code(&enrolled.secret, 1)).await.is_err());
+    second_step(&instance, &at_second_step, new[0].expose_secret()).await.unwrap();
+}
+
+#[tokio::test]
+async fn security_10_an_account_without_a_password_answers_like_one_with_another() {
+    let (instance, service) = with_messages().await;
+    let (access, origin) = (&instance.access, Origin::default());
+    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let code = service.code_for(PHONE, 1).await;
+    let LoginOutcome::Tokens(pair) = access.login_by_phone(PHONE, &code, &origin).await.unwrap() else {
+        panic!("a new account has no second factor");
+    };
+    for password in ["", PASSWORD, "no account has this password", &code] {
+        let refused = instance.login(&pair.user.username, password).await;
+        assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "`{password}`: {refused:?}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Settings: files, the environment and flags above each other, shown with where they came from, and what production refuses.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::{
+    client::http,
+    process::{Folder, run},
+};
+
+/// A password that may be nowhere in what is printed.
+const CANARY: &str = "canary-4711";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_setting_is_shown_with_where_it_came_from_and_secrets_are_hidden() {
+    let folder = Folder::with(vec![("KARAT__DATABASE__CONNECTIONS".to_owned(), "7".to_owned())]);
+    fs::write(folder.path("redis"), format!("redis://:{CANARY}@cache:6379\n")).unwrap();
+    let file = folder.text("karat.toml");
+    let text = format!(
+        "environment = \"staging\"\n[server]\nallowed_hosts = [\"a.example.org\", \"b.example.org\"]\n\
+         listen = \"127.0.0.1:9000\"\n[database]\nconnections = 5\nwait = 3\n[redis]\nurl = {{ file = \"redis\" }}\n\
+         [access]\nproviders = [\"google=id:{CANARY}\"]\n"
+    );
+    fs::write(&file, text).unwrap();
+    let words = ["config", "show", "--origin", "--config", &file, "--listen", "127.0.0.1:9001", "--format", "json"];
+    let settings = folder.run(&words).await.ok();
+    assert!(!settings.contains(CANARY), "{settings}");
+    let settings: Vec<Value> = serde_json::from_str(&settings).unwrap();
+    let one = |key: &str| settings.iter().find(|setting| setting["setting"] == key).unwrap();
+    for (key, value, origin) in [
+        ("server.listen", json!("127.0.0.1:9001"), "command line".to_owned()),
+        ("database.connections", json!("7"), "environment KARAT__DATABASE__CONNECTIONS".to_owned()),
+        ("database.wait", json!("3"), format!("{file}:7")),
+        ("server.allowed_hosts", json!("a.example.org, b.example.org"), format!("{file}:3")),
+        ("environment", json!("staging"), format!("{file}:1")),
+        ("redis.url", json!("(hidden)"), format!("{file}:9")),
+        ("access.providers", json!("(hidden)"), format!("{file}:11")),
+        ("database.idle", json!("600"), "default".to_owned()),
+        ("database.url", Value::Null, "default".to_owned()),
+    ] {
+        let setting = one(key);
+        assert_eq!((&setting["value"], &setting["origin"]), (&value, &json!(origin)), "{setting}");
+    }
+    let help = run(&["up", "--config", &file, "--help"]).await.ok();
+    assert!(!help.contains(CANARY) && help.contains("127.0.0.1:9000"), "{help}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_problem_of_a_file_of_settings_is_named_with_its_line() {
+    let folder = Folder::new();
+    let file = folder.text("karat.toml");
+    fs::write(&file, "[server]\nlisten = \"nowhere\"\nport = 1\n[mail]\nurl = { env = \"NOT_THERE\" }\n").unwrap();
+    let said = folder.run(&["up", "--config", &file]).await;
+    assert_eq!((said.code, said.out.as_str()), (78, ""), "{said:?}");
+    for line in [2, 3, 5] {
+        assert!(said.err.contains(&format!("{file}:{line}: ")), "line {line}: {}", said.err);
+    }
+    let said = folder.run(&["up", "--config", &folder.text("none.toml")]).await;
+    assert!(said.code == 78 && said.err.contains("none.toml"), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn production_names_everything_that_is_not_fit_for_it_and_does_not_start() {
+    let folder = Folder::new();
+    let file = folder.text("karat.toml");
+    fs::write(&file, format!("[access]\nproviders = [\"google=id:{CANARY}\"]\n")).unwrap();
+    let said = folder
+        .run(&[
+            "up",
+            "--demo",
+            "--without-limits",
+            "--config",
+            &file,
+            "--environment",
+            "production",
+            "--public-url",
+            "http://karat.example.org",
+            "--allowed-origins",
+            "http://app.example.org",
+            "--database",
+            "postgres://karat:changeme@127.0.0.1:1/karat",
+        ])
+        .await;
+    assert_eq!((said.code, said.out.as_str()), (78, ""), "{said:?}");
+    for expected in [
+        "`database.url` is on the command line",
+        "the password in `database.url` is one that everybody knows",
+        &format!("`access.providers` is a secret in plain text at {file}:2"),
+        "`server.public_url` must begin with `https://`",
+        "`mail.url` is not set",
+        "`http://app.example.org`",
+        "`--without-limits`",
+        "`--demo`",
+    ] {
+        assert!(said.err.contains(expected), "{expected}: {}", said.err);
+    }
+    assert!(!said.err.contains(CANARY) && !said.err.contains("changeme"), "{}", said.err);
+    assert!(!folder.path("data").exists(), "nothing was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_makes_every_connection_tls_and_commands_still_find_the_instance() {
+    let folder = Folder::new();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, key) = (folder.text("chain.pem"), folder.text("key.pem"));
+    fs::write(&certificate, made.cert.pem()).unwrap();
+    fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let words = ["up", "--listen", "127.0.0.1:0", "--tls-certificate", &certificate];
+    let said = folder.run(&words).await;
+    assert!(said.code == 78 && said.err.contains("server.tls_key"), "{said:?}");
+    let mut karat = folder.start("karat", &[&words[..], &["--tls-key", &key]].concat());
+    let plain = karat.url().await;
+    let port = plain.rsplit(':').next().unwrap();
+    let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let client = reqwest::Client::builder().add_root_certificate(root).build().unwrap();
+    let answer = client.get(format!("https://localhost:{port}/livez")).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers().contains_key("strict-transport-security"));
+    assert!(client.get(format!("{plain}/livez")).send().await.is_err(), "nothing is answered in the open");
+    // It goes through the running instance, at the address that it left.
+    folder.run(&["replay", "start", "etl_runs", "--all"]).await.ok();
+    karat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fit_for_production_starts_with_its_documents_closed_and_addresses_confirmed() {
+    let folder = Folder::new();
+    let file = folder.text("karat.toml");
+    let text = "environment = \"production\"\n[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://karat.example.org\"\n\
+                [mail]\nurl = \"smtps://mail.invalid\"\nfrom = \"Karat <karat@example.org>\"\n";
+    fs::write(&file, text).unwrap();
+    let mut karat = folder.start("karat", &["up", "--config", &file]);
+    let url = karat.url().await;
+    for path in ["/docs", "/openapi.json"] {
+        let status = http().get(format!("{url}{path}")).send().await.unwrap().status();
+        assert_eq!(status, 401, "{path}");
+    }
+    let account = json!({"username": "ada", "email": "ada@example.org", "password": crate::process::PASSWORD});
+    let answer = http().post(format!("{url}/api/v1/auth/register")).json(&account).send().await.unwrap();
+    assert_eq!(answer.status(), 202, "an address is confirmed first");
+    karat.stop().await;
+}
