@@ -156,7 +156,13 @@ pub struct InstanceArgs {
     #[arg(long, env = "KARAT__KAFKA__BROKERS")]
     pub kafka: Option<String>,
     /// A setting for the Kafka client, NAME=VALUE; may be repeated.
-    #[arg(long = "kafka-property", value_name = "NAME=VALUE", env = "KARAT__KAFKA__PROPERTIES", value_delimiter = ';')]
+    #[arg(
+        long = "kafka-property",
+        value_name = "NAME=VALUE",
+        env = "KARAT__KAFKA__PROPERTIES",
+        hide_env_values = true,
+        value_delimiter = ';'
+    )]
     pub kafka_properties: Vec<String>,
     /// Location of the lake when it is not `lake` in the data folder: a folder, or s3://BUCKET/PREFIX, whose server and
     /// key are in AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.

@@ -46,6 +46,10 @@ impl Failure {
         self
     }
 
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     #[allow(clippy::print_stderr)]
     pub fn print(&self) {
         eprintln!("karat: {}", self.message);

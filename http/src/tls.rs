@@ -1,7 +1,7 @@
 //! [`Tls`]: TLS 1.3 with a certificate from files, which are read again when they change.
 //!
 //! A renewed certificate is offered to new connections within half a minute, without a restart. A pair that cannot be read, or
-//! whose key is another one's, leaves the last good one in place, and is said in the log once.
+//! whose key is another one's, leaves the last good one in place, and is said in the log.
 
 use std::{
     fmt, io,
@@ -105,7 +105,7 @@ impl Tls {
     /// Takes the files when they changed; whether they did.
     ///
     /// # Errors
-    /// They changed and cannot be used. They are not tried again until they change once more.
+    /// They are gone, or changed and cannot be used, which is not tried again until they change once more.
     pub fn read_again(&self) -> io::Result<bool> {
         let now = (written(&self.certificate)?, written(&self.key)?);
         if std::mem::replace(&mut *self.written.write(), now) == now {

@@ -28,10 +28,30 @@ pub struct AccessArgs {
     )]
     pub email_verification: Option<bool>,
     /// Nobody registers by themselves.
-    #[arg(long, env = "KARAT__ACCESS__REGISTRATION_CLOSED")]
+    #[arg(
+        long,
+        env = "KARAT__ACCESS__REGISTRATION_CLOSED",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value_t = false,
+        hide_default_value = true,
+        action = clap::ArgAction::Set
+    )]
     pub registration_closed: bool,
     /// Passwords of 15 characters of any kind (NIST SP 800-63B-4) instead of 8 of four kinds.
-    #[arg(long, env = "KARAT__ACCESS__LONG_PASSWORDS")]
+    #[arg(
+        long,
+        env = "KARAT__ACCESS__LONG_PASSWORDS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value_t = false,
+        hide_default_value = true,
+        action = clap::ArgAction::Set
+    )]
     pub long_passwords: bool,
     /// The mail server, smtp:// or smtps://, or @FILE; mail goes into `outbox` of the data folder when absent.
     #[arg(long, env = "KARAT__MAIL__URL", hide_env_values = true, value_name = "URL")]
@@ -78,7 +98,17 @@ pub struct AccessArgs {
     #[arg(long, env = "KARAT__ACCESS__EXP_LEVEL", value_name = "POINTS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub exp_level: u32,
     /// TLS ends in front of this process: answers tell browsers to stay with it.
-    #[arg(long, env = "KARAT__SERVER__BEHIND_TLS")]
+    #[arg(
+        long,
+        env = "KARAT__SERVER__BEHIND_TLS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value_t = false,
+        hide_default_value = true,
+        action = clap::ArgAction::Set
+    )]
     pub behind_tls: bool,
     #[command(flatten)]
     pub redis: RedisArgs,
@@ -150,8 +180,11 @@ impl AccessArgs {
     }
 }
 
-/// The value, or what the file holds that it names.
+/// The value, or what the file holds that it names. `@@` stands for an `@` with which the value itself begins.
 pub fn secret(text: &str) -> Result<String> {
+    if let Some(rest) = text.strip_prefix("@@") {
+        return Ok(format!("@{rest}"));
+    }
     let Some(file) = text.strip_prefix('@') else { return Ok(text.to_owned()) };
     let read = std::fs::read_to_string(file).map_err(|error| Failure::configuration(format!("`{file}`: {error}")))?;
     Ok(read.trim().to_owned())

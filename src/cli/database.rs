@@ -111,7 +111,7 @@ impl DatabaseArgs {
                 return Err(Failure::configuration(what));
             }
             (Some(url), false) => secret(url)?,
-            (None, true) => self.from_parts()?,
+            (None, true) => self.joined_parts()?,
         };
         text.parse().map(Some).map_err(Failure::configuration)
     }
@@ -124,7 +124,7 @@ impl DatabaseArgs {
         settings.max_lifetime = Duration::from_secs(self.lifetime.max(1));
     }
 
-    fn from_parts(&self) -> Result<String> {
+    fn joined_parts(&self) -> Result<String> {
         let missing =
             |name: &str| Failure::configuration(format!("`database.{name}` is missing: the address is given in parts"));
         let scheme = match self.engine.ok_or_else(|| missing("engine"))? {
@@ -217,8 +217,10 @@ impl Parts<'_> {
         let is_host = self.host.starts_with('[') || !self.host.contains(':');
         url.set_host(Some(self.host).filter(|_| is_host)).ok().filter(|()| is_host)?;
         url.set_port(self.port).ok()?;
-        url.set_username(self.user.unwrap_or_default()).ok()?;
-        url.set_password(self.password).ok()?;
+        // The standard leaves a percent sign as it is, and whoever reads the address would decode what follows.
+        let escaped = |text: &str| text.replace('%', "%25");
+        url.set_username(&escaped(self.user.unwrap_or_default())).ok()?;
+        url.set_password(self.password.map(escaped).as_deref()).ok()?;
         url.path_segments_mut().ok()?.push(self.path);
         Some(url.into())
     }

@@ -41,8 +41,8 @@ pub fn run(command: &ConfigCommand, settings: &Settings) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The value, unless it is a secret.
+/// The value, or the values, unless they are secrets.
 fn shown(setting: &Setting) -> Option<String> {
-    let value = setting.value.clone()?;
-    Some(if setting.is_secret { "(hidden)".to_owned() } else { value })
+    let is_set = !setting.values.is_empty();
+    is_set.then(|| if setting.is_secret { "(hidden)".to_owned() } else { setting.values.join(", ") })
 }

@@ -9,13 +9,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Command, error::ContextKind};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{PREFIX, key_of};
+use super::key_of;
 
 /// Read when it is in the working folder and nothing else is named.
 const USUAL: &str = "karat.toml";
@@ -145,7 +145,8 @@ impl<'t> Reader<'t> {
             let what = self.unknown(&key);
             return self.problems.push((line, what));
         };
-        let read = values(value.get_ref(), self.path).and_then(|(values, is_plain)| {
+        let is_secret = option.is_hide_env_values_set();
+        let read = values(value.get_ref(), self.path, is_secret).and_then(|(values, is_plain)| {
             check(option, &values)?;
             Ok(Entry { line, values, is_plain })
         });
@@ -177,34 +178,49 @@ fn reference<'a>(table: &'a DeTable<'_>) -> Option<(&'a str, &'a str)> {
     Some((key, value.get_ref().as_str()?)).filter(|_| is_alone && matches!(key, "env" | "file"))
 }
 
-/// The values, and whether they are written in the file itself.
-fn values(value: &DeValue<'_>, path: &Path) -> Result<(Vec<String>, bool), String> {
-    match value {
+/// The values, and whether any is written in the file itself.
+fn values(value: &DeValue<'_>, path: &Path, is_secret: bool) -> Result<(Vec<String>, bool), String> {
+    let DeValue::Array(list) = value else {
+        let (value, is_plain) = one(value, path, is_secret)?;
+        return Ok((vec![value], is_plain));
+    };
+    let mut values = Vec::new();
+    let mut is_plain = false;
+    for value in list.iter() {
+        let (value, is_written) = one(value.get_ref(), path, is_secret)?;
+        values.push(value);
+        is_plain |= is_written;
+    }
+    Ok((values, is_plain))
+}
+
+fn one(value: &DeValue<'_>, path: &Path, is_secret: bool) -> Result<(String, bool), String> {
+    let found = match value {
         DeValue::Table(table) => match reference(table) {
-            Some(("env", name)) => {
-                let found = std::env::var(name).map_err(|_| format!("the environment has no `{name}`"))?;
-                Ok((vec![found], false))
-            }
+            Some(("env", name)) => std::env::var(name).map_err(|_| format!("the environment has no `{name}`"))?,
             Some((_, file)) => {
                 let file = path.parent().unwrap_or_else(|| Path::new("")).join(file);
                 let found = std::fs::read_to_string(&file).map_err(|error| format!("`{}`: {error}", file.display()))?;
-                Ok((vec![found.trim_end().to_owned()], false))
+                found.trim_end().to_owned()
             }
-            None => Err("expected a value, or `{ env = \"NAME\" }`, or `{ file = \"PATH\" }`".to_owned()),
+            None => return Err("expected a value, or `{ env = \"NAME\" }`, or `{ file = \"PATH\" }`".to_owned()),
         },
-        DeValue::Array(list) => {
-            let texts: Option<Vec<String>> = list.iter().map(|value| text(value.get_ref())).collect();
-            Ok((texts.ok_or("expected a list of texts or numbers")?, true))
+        other => {
+            let written = text(other).ok_or("expected a text, a number, true or false, or a list of these")?;
+            return Ok((written, true));
         }
-        other => Ok((vec![text(other).ok_or("expected a text, a number, true or false")?], true)),
-    }
+    };
+    // What was found is the secret itself, and not the name of a file.
+    let is_like_a_name = is_secret && found.starts_with('@');
+    Ok((if is_like_a_name { format!("@{found}") } else { found }, false))
 }
 
 fn text(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.clone().into_owned()),
-        DeValue::Integer(number) => Some(number.as_str().to_owned()),
-        DeValue::Float(number) => Some(number.as_str().to_owned()),
+        // With the prefix of another base, which no option takes.
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
         DeValue::Boolean(flag) => Some(flag.to_string()),
         _ => None,
     }
@@ -223,9 +239,13 @@ fn check(option: &Arg, values: &[String]) -> Result<(), String> {
     let words = values.iter().map(|value| format!("--{}={value}", option.get_long().unwrap_or(id)));
     let alone = Command::new("karat").no_binary_name(true).disable_help_flag(true).arg(option.clone());
     alone.try_get_matches_from(words).map(drop).map_err(|error| {
-        let said = error.to_string();
-        let first = said.lines().next().unwrap_or_default();
-        first.trim_start_matches("error: ").to_owned()
+        let possible =
+            error.context().find_map(|(kind, value)| (kind == ContextKind::ValidValue).then(|| value.to_string()));
+        // Not what clap says, which has the value.
+        possible.map_or_else(
+            || "the value is not one that this setting takes".to_owned(),
+            |possible| format!("expected one of {possible}"),
+        )
     })
 }
 
@@ -233,7 +253,7 @@ fn check(option: &Arg, values: &[String]) -> Result<(), String> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::*;
+    use super::{super::PREFIX, *};
     use crate::cli::Cli;
 
     fn read_text(text: &str) -> Result<ConfigFile, String> {
@@ -261,8 +281,10 @@ mod tests {
         let matches = command.get_matches_from(["karat", "up"]);
         let up = matches.subcommand_matches("up").unwrap();
         assert_eq!(up.get_one::<u32>("database_connections"), Some(&10));
-        assert!(up.get_flag("long_passwords"));
+        assert_eq!(up.get_one::<bool>("long_passwords"), Some(&true));
         assert_eq!(up.get_many::<String>("allowed_hosts").unwrap().count(), 2);
+        let off = file.under(Cli::command()).get_matches_from(["karat", "up", "--long-passwords=false"]);
+        assert_eq!(off.subcommand_matches("up").unwrap().get_one::<bool>("long_passwords"), Some(&false));
     }
 
     #[test]
@@ -277,6 +299,7 @@ mod tests {
         for expected in ["`enviroment` is no setting", "[server] has ", "server.listen", "KARAT_TEST_IS_NOT_SET"] {
             assert!(problems.contains(expected), "{expected}: {problems}");
         }
+        assert!(!problems.contains("canary"), "{problems}");
     }
 
     #[test]

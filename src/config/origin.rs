@@ -40,8 +40,8 @@ impl fmt::Display for Origin {
 pub struct Setting {
     /// `section.key`.
     pub key: String,
-    /// None where nothing is set and there is no default.
-    pub value: Option<String>,
+    /// Nothing where nothing is set and there is no default.
+    pub values: Vec<String>,
     pub origin: Origin,
     pub is_secret: bool,
 }
@@ -74,8 +74,8 @@ fn settings(command: &Command, matches: &ArgMatches, file: &ConfigFile) -> Vec<S
     let options = command.get_arguments().filter_map(|option| {
         let variable = option.get_env()?.to_str()?;
         let (id, key) = (option.get_id().as_str(), key_of(variable)?);
-        let values = matches.get_raw(id);
-        let value = values.map(|values| values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(", "));
+        let raw = matches.get_raw(id).into_iter().flatten();
+        let values = raw.map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty()).collect();
         let origin = match matches.value_source(id) {
             Some(ValueSource::CommandLine) => Origin::CommandLine,
             Some(ValueSource::EnvVariable) => Origin::Environment(variable.to_owned()),
@@ -85,8 +85,7 @@ fn settings(command: &Command, matches: &ArgMatches, file: &ConfigFile) -> Vec<S
                 is_plain: entry.is_plain,
             }),
         };
-        let value = value.filter(|value| !value.is_empty());
-        Some(Setting { key, value, origin, is_secret: option.is_hide_env_values_set() })
+        Some(Setting { key, values, origin, is_secret: option.is_hide_env_values_set() })
     });
     options.collect()
 }

@@ -33,8 +33,8 @@ pub fn require_fit(arguments: &ServeArgs, is_demo: bool, settings: &Settings) ->
     if arguments.instance.environment != Environment::Production {
         return Ok(());
     }
-    let mut problems = of_secrets(settings)?;
-    problems.extend(of_the_server(arguments)?);
+    let mut problems = of_secrets(settings);
+    problems.extend(of_the_server(arguments));
     if is_demo {
         problems.push("`--demo` makes an account whose password it prints".to_owned());
     }
@@ -46,7 +46,7 @@ pub fn require_fit(arguments: &ServeArgs, is_demo: bool, settings: &Settings) ->
 /// # Errors
 /// Every problem.
 pub fn require_fit_without_server(arguments: &InstanceArgs, settings: &Settings) -> Result<()> {
-    if arguments.environment == Environment::Production { refuse(of_secrets(settings)?) } else { Ok(()) }
+    if arguments.environment == Environment::Production { refuse(of_secrets(settings)) } else { Ok(()) }
 }
 
 fn refuse(problems: Vec<String>) -> Result<()> {
@@ -59,40 +59,55 @@ fn refuse(problems: Vec<String>) -> Result<()> {
 }
 
 /// Secrets where others can read them, and those that everybody knows.
-fn of_secrets(settings: &Settings) -> Result<Vec<String>> {
+fn of_secrets(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
-    for Setting { key, value, origin, .. } in settings.iter().filter(|setting| setting.is_secret) {
-        let Some(value) = value else { continue };
+    for Setting { key, values, origin, .. } in settings.iter().filter(|setting| setting.is_secret) {
+        let is_shown = values.iter().any(|value| holds_secret(key, value));
         match origin {
-            _ if !holds_secret(value) => {}
-            Origin::CommandLine => problems.push(format!(
+            Origin::CommandLine if is_shown => problems.push(format!(
                 "`{key}` is on the command line, where every user of the machine can read it: put it into the environment \
                  or into a file, which `@FILE` names"
             )),
-            Origin::File { is_plain: true, .. } => problems.push(format!(
+            Origin::File { is_plain: true, .. } if is_shown => problems.push(format!(
                 "`{key}` is a secret in plain text at {origin}: write `{{ env = \"NAME\" }}` or `{{ file = \"PATH\" }}` instead"
             )),
             _ => {}
         }
-        if is_known(&secret(value)?) {
-            problems.push(format!("the password in `{key}` is one that everybody knows: choose another one"));
+        for value in values {
+            match secret(value) {
+                Ok(value) if is_known(&value) => {
+                    problems.push(format!("the password in `{key}` is one that everybody knows: choose another one"));
+                }
+                Ok(_) => {}
+                Err(failure) => problems.push(format!("`{key}`: {}", failure.message())),
+            }
         }
     }
-    Ok(problems)
+    problems
 }
 
-/// Whether a value is more than the name of a file, and than an address without a password.
-fn holds_secret(value: &str) -> bool {
+/// Whether a value is more than the name of a file, than an address without a password, and than a property of the Kafka client
+/// that is none.
+fn holds_secret(key: &str, value: &str) -> bool {
+    if value.starts_with('@') && !value.starts_with("@@") {
+        return false;
+    }
+    if key == "kafka.properties" {
+        let name = value.split('=').next().unwrap_or_default();
+        return ["password", "secret", "jaas", "key.pem"].iter().any(|part| name.contains(part));
+    }
     let is_open = |url: Url| url.password().is_none() && !url.query().is_some_and(|query| query.contains("password"));
-    !value.starts_with('@') && !Url::parse(value).is_ok_and(is_open)
+    !(key.ends_with(".url") && Url::parse(value).is_ok_and(is_open))
 }
 
+/// Whether the password of an address, or what stands last behind a colon or an equals sign, is a known one.
 fn is_known(value: &str) -> bool {
-    let password = Url::parse(value).ok().and_then(|url| url.password().map(str::to_lowercase));
-    KNOWN_PASSWORDS.contains(&password.unwrap_or_else(|| value.to_lowercase()).as_str())
+    let of_address = Url::parse(value).ok().and_then(|url| url.password().map(str::to_owned));
+    let last = || value.rsplit([':', '=']).next().unwrap_or_default().to_owned();
+    KNOWN_PASSWORDS.contains(&of_address.unwrap_or_else(last).to_lowercase().as_str())
 }
 
-fn of_the_server(arguments: &ServeArgs) -> Result<Vec<String>> {
+fn of_the_server(arguments: &ServeArgs) -> Vec<String> {
     let access = &arguments.access;
     let mut problems = Vec::new();
     match access.public_url.as_deref().map(Url::parse) {
@@ -105,20 +120,23 @@ fn of_the_server(arguments: &ServeArgs) -> Result<Vec<String>> {
                 .to_owned(),
         ),
     }
-    match access.smtp.as_deref().map(secret).transpose()? {
+    match access.smtp.as_deref().map(secret) {
         None => problems.push("`mail.url` is not set: mail, with its secrets, would go into a folder".to_owned()),
-        Some(url) if is_open_mail(&url) => problems.push(
+        Some(Ok(url)) if is_open_mail(&url) => problems.push(
             "`mail.url` is `smtp://` to another machine, which carries links with secrets openly: use `smtps://`, or add \
              `?tls=required`"
                 .to_owned(),
         ),
         Some(_) => {}
     }
-    problems.extend(open_origins(&access.origins()?, &access.allowed_origins));
+    match access.origins() {
+        Ok(origins) => problems.extend(open_origins(&origins, &access.allowed_origins)),
+        Err(_) => problems.push("`server.allowed_origins` has an entry that is no origin; `*` is none".to_owned()),
+    }
     if arguments.without_limits {
         problems.push("`--without-limits` lifts the limits on log-in and registration".to_owned());
     }
-    Ok(problems)
+    problems
 }
 
 fn open_origins(origins: &Origins, text: &str) -> Vec<String> {
@@ -148,14 +166,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_told_from_addresses_and_names_of_files() {
-        for open in ["@/run/secrets/x", "postgres://karat@db/karat", "redis://redis:6379", "smtp://mail:25"] {
-            assert!(!holds_secret(open), "{open}");
+    fn secrets_are_told_from_addresses_names_of_files_and_other_properties() {
+        for (key, open) in [
+            ("database.url", "@/run/secrets/x"),
+            ("database.url", "postgres://karat@db/karat"),
+            ("redis.url", "redis://redis:6379"),
+            ("mail.url", "smtp://mail:25"),
+            ("kafka.properties", "sasl.mechanism=PLAIN"),
+        ] {
+            assert!(!holds_secret(key, open), "{key} {open}");
         }
-        for held in ["postgres://karat:x@db/karat", "google=id:secret", "https://AC1:token@api.example.org", "abc"] {
-            assert!(holds_secret(held), "{held}");
+        for (key, held) in [
+            ("database.url", "postgres://karat:x@db/karat"),
+            ("access.providers", "google=id:secret"),
+            ("sms.url", "https://AC1:token@api.example.org"),
+            ("database.password", "abc"),
+            ("database.password", "hunter2:x"),
+            ("database.password", "@@at first"),
+            ("kafka.properties", "sasl.password=x"),
+        ] {
+            assert!(holds_secret(key, held), "{key} {held}");
         }
-        assert!(is_known("postgres://karat:ChangeMe@db/karat") && is_known("admin"));
+        for known in ["postgres://karat:ChangeMe@db/karat", "admin", "google=id:changeme", "sasl.password=admin"] {
+            assert!(is_known(known), "{known}");
+        }
         assert!(!is_known("postgres://karat:Rather-Long-41-Phrase@db/karat"));
     }
 

@@ -29,7 +29,7 @@ impl MetricsServer {
             Failure::configuration(format!("`server.metrics_listen`: cannot listen on `{address}`: {error}"))
         })?;
         let mut registry = Registry::with_prefix("karat");
-        registry.register("build", "The version that runs.", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register_collector(Box::new(Hashing(access)));
         Ok(Self { listener, registry })
     }
@@ -56,17 +56,17 @@ impl Collector for Hashing {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let load = self.0.hash_load();
         let gauges = [
-            ("password_hashes_running", "Password hashes that are computed now.", load.running),
-            ("password_hashes_parallel", "The most password hashes that run at a time.", load.parallel),
-            ("password_hashes_waiting", "Requests that wait for their password hash.", load.waiting),
+            ("password_hashes_running", "Password hashes that are computed now", load.running),
+            ("password_hashes_parallel", "The most password hashes that run at a time", load.parallel),
+            ("password_hashes_waiting", "Requests that wait for their password hash", load.waiting),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         let counters = [
-            ("password_hashes", "Password hashes computed.", load.done),
-            ("password_hashes_refused", "Requests refused because too many waited for a password hash.", load.refused),
+            ("password_hashes", "Password hashes computed", load.done),
+            ("password_hashes_refused", "Requests refused because too many waited for a password hash", load.refused),
         ];
         for (name, help, value) in counters {
             let counter = ConstCounter::new(value);

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
 };
@@ -246,12 +247,14 @@ impl Karat {
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM, and the exit code.
+    /// SIGTERM, and the exit code. A process that has not come to its first line yet, on a busy machine, is ended by the signal
+    /// itself.
     pub async fn stop(mut self) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let status: ExitStatus = until("the process stops", async || self.child.try_wait().unwrap()).await;
-        assert_eq!(status.code(), Some(0), "{}", self.err());
+        let is_unborn = status.signal() == Some(15) && self.err().is_empty();
+        assert!(status.success() || is_unborn, "{status}\n{}", self.err());
     }
 }
 

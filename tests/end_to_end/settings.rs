@@ -20,7 +20,7 @@ async fn each_setting_is_shown_with_where_it_came_from_and_secrets_are_hidden() 
     let text = format!(
         "environment = \"staging\"\n[server]\nallowed_hosts = [\"a.example.org\", \"b.example.org\"]\n\
          listen = \"127.0.0.1:9000\"\n[database]\nconnections = 5\nwait = 3\n[redis]\nurl = {{ file = \"redis\" }}\n\
-         [access]\nproviders = [\"google=id:{CANARY}\"]\n"
+         [access]\nproviders = [\"google=id:{CANARY}\"]\n[kafka]\nproperties = [\"sasl.password={CANARY}\"]\n"
     );
     fs::write(&file, text).unwrap();
     let words = ["config", "show", "--origin", "--config", &file, "--listen", "127.0.0.1:9001", "--format", "json"];
@@ -36,6 +36,7 @@ async fn each_setting_is_shown_with_where_it_came_from_and_secrets_are_hidden() 
         ("environment", json!("staging"), format!("{file}:1")),
         ("redis.url", json!("(hidden)"), format!("{file}:9")),
         ("access.providers", json!("(hidden)"), format!("{file}:11")),
+        ("kafka.properties", json!("(hidden)"), format!("{file}:13")),
         ("database.idle", json!("600"), "default".to_owned()),
         ("database.url", Value::Null, "default".to_owned()),
     ] {
@@ -78,6 +79,8 @@ async fn production_names_everything_that_is_not_fit_for_it_and_does_not_start()
             "http://karat.example.org",
             "--allowed-origins",
             "http://app.example.org",
+            "--kafka-property",
+            "sasl.password=canary-4711",
             "--database",
             "postgres://karat:changeme@127.0.0.1:1/karat",
         ])
@@ -85,6 +88,7 @@ async fn production_names_everything_that_is_not_fit_for_it_and_does_not_start()
     assert_eq!((said.code, said.out.as_str()), (78, ""), "{said:?}");
     for expected in [
         "`database.url` is on the command line",
+        "`kafka.properties` is on the command line",
         "the password in `database.url` is one that everybody knows",
         &format!("`access.providers` is a secret in plain text at {file}:2"),
         "`server.public_url` must begin with `https://`",
@@ -112,6 +116,8 @@ async fn a_certificate_makes_every_connection_tls_and_commands_still_find_the_in
     let mut karat = folder.start("karat", &[&words[..], &["--tls-key", &key]].concat());
     let plain = karat.url().await;
     let port = plain.rsplit(':').next().unwrap();
+    // Names the cryptography of this process, which the client below takes.
+    drop(http());
     let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
     let client = reqwest::Client::builder().add_root_certificate(root).build().unwrap();
     let answer = client.get(format!("https://localhost:{port}/livez")).send().await.unwrap();
@@ -130,7 +136,13 @@ async fn what_is_fit_for_production_starts_with_its_documents_closed_and_address
     let text = "environment = \"production\"\n[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://karat.example.org\"\n\
                 [mail]\nurl = \"smtps://mail.invalid\"\nfrom = \"Karat <karat@example.org>\"\n";
     fs::write(&file, text).unwrap();
-    let mut karat = folder.start("karat", &["up", "--config", &file]);
+    let secrets = ["one", "two"].map(|name| {
+        fs::write(folder.path(name), format!("{name}=id:{CANARY}@https://{name}.example.org")).unwrap();
+        format!("@{}", folder.text(name))
+    });
+    let variables = [("KARAT__ACCESS__PROVIDERS", secrets.join(";"))];
+    let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut karat = folder.start_with("karat", &["up", "--config", &file], &variables);
     let url = karat.url().await;
     for path in ["/docs", "/openapi.json"] {
         let status = http().get(format!("{url}{path}")).send().await.unwrap().status();

@@ -144,8 +144,8 @@ mod tests {
     }
 
     fn signed(mint: &TokenMint, claims: &Value) -> String {
-        let header = Header { kid: Some(mint.keys.kid.clone()), ..Header::new(Algorithm::RS256) };
-        encode(&header, claims, &mint.keys.signing).unwrap()
+        let header = Header { kid: Some(mint.keys().kid.clone()), ..Header::new(Algorithm::RS256) };
+        encode(&header, claims, &mint.keys().signing).unwrap()
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
         let mint = mint();
         let claims = claims_with(|_| {});
         let body = URL_SAFE_NO_PAD.encode(claims.to_string());
-        let kid = &mint.keys.kid;
+        let kid = &mint.keys().kid.clone();
         for alg in ["none", "None", "HS256", "RS384", "PS256", "EdDSA"] {
             let header = URL_SAFE_NO_PAD.encode(json!({"alg": alg, "kid": kid}).to_string());
             for signature in ["", "AAAA"] {
@@ -174,7 +174,7 @@ mod tests {
             }
         }
         // What everybody may read as an HMAC secret: the public key in each form that it has.
-        let published = mint.keys.jwks();
+        let published = mint.keys().jwks();
         let n = published["keys"][0]["n"].as_str().unwrap();
         let modulus = URL_SAFE_NO_PAD.decode(n).unwrap();
         let (der, pem) = public_key(&mint);
@@ -190,7 +190,7 @@ mod tests {
 
     /// The public key as X.509 has it.
     fn public_key(mint: &TokenMint) -> (Vec<u8>, String) {
-        let pair = KeyPair::from_der(mint.keys.signing.as_bytes()).unwrap();
+        let pair = KeyPair::from_der(mint.keys().signing.as_bytes()).unwrap();
         let der = AsDer::<PublicKeyX509Der>::as_der(pair.public_key()).unwrap();
         let der: &[u8] = der.as_ref();
         let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der));
@@ -202,9 +202,9 @@ mod tests {
         let mint = mint();
         let claims = claims_with(|_| {});
         let refuse = |change: fn(&mut Header)| {
-            let mut header = Header { kid: Some(mint.keys.kid.clone()), ..Header::new(Algorithm::RS256) };
+            let mut header = Header { kid: Some(mint.keys().kid.clone()), ..Header::new(Algorithm::RS256) };
             change(&mut header);
-            let token = encode(&header, &claims, &mint.keys.signing).unwrap();
+            let token = encode(&header, &claims, &mint.keys().signing).unwrap();
             assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid));
         };
         refuse(|h| h.kid = None);
@@ -215,16 +215,16 @@ mod tests {
 
         // A key of their own under our key's name, beside the signature that it made.
         let folder = tempfile::tempdir().unwrap();
-        let theirs = SigningKeys::load_or_create(folder.path()).unwrap().signing;
+        let theirs = SigningKeys::load_or_create(folder.path(), Duration::ZERO).unwrap().signing;
         let jwk = Jwk::from_encoding_key(&theirs, Algorithm::RS256).unwrap();
         for jwk in [Some(jwk), None] {
-            let header = Header { kid: Some(mint.keys.kid.clone()), jwk, ..Header::new(Algorithm::RS256) };
+            let header = Header { kid: Some(mint.keys().kid.clone()), jwk, ..Header::new(Algorithm::RS256) };
             let token = encode(&header, &claims, &theirs).unwrap();
             assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid));
         }
-        let own = Jwk::from_encoding_key(&mint.keys.signing, Algorithm::RS256).unwrap();
-        let header = Header { kid: Some(mint.keys.kid.clone()), jwk: Some(own), ..Header::new(Algorithm::RS256) };
-        let token = encode(&header, &claims, &mint.keys.signing).unwrap();
+        let own = Jwk::from_encoding_key(&mint.keys().signing, Algorithm::RS256).unwrap();
+        let header = Header { kid: Some(mint.keys().kid.clone()), jwk: Some(own), ..Header::new(Algorithm::RS256) };
+        let token = encode(&header, &claims, &mint.keys().signing).unwrap();
         assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid), "even ours");
     }
 

@@ -24,6 +24,10 @@ use uuid::Uuid;
 use crate::AccessError;
 use crate::time::{as_us, now_us};
 
+/// Other processes notice within seconds that another key signs, by clocks that differ a little: the last token of a key is
+/// that much younger.
+const MARGIN: Duration = Duration::from_secs(60);
+
 pub(crate) struct SigningKeys {
     pub kid: String,
     pub signing: EncodingKey,
@@ -63,7 +67,7 @@ impl SigningKeys {
     pub(crate) fn changed(&self, folder: &Path, activation: Duration) -> Result<Option<Self>, AccessError> {
         let files = key_files(folder)?;
         let signer = signer(&files, activation).and_then(|file| kid_of(file));
-        if files.is_empty() || files == self.files && signer == Some(self.kid.as_str()) {
+        if files == self.files && signer == Some(self.kid.as_str()) {
             return Ok(None);
         }
         Self::from_files(files, activation).map(Some)
@@ -105,8 +109,9 @@ pub(crate) fn rotate(folder: &Path, activation: Duration, token_life: Duration) 
     let _lock = lock(folder)?;
     let files = key_files(folder)?;
     let mut removed = Vec::new();
+    let noticed = activation.min(MARGIN);
     for pair in files.windows(2) {
-        if age(&pair[1]).is_some_and(|age| age >= activation + token_life) {
+        if age(&pair[1]).is_some_and(|age| age >= activation + token_life + noticed) {
             fs::remove_file(&pair[0]).map_err(|error| keys_error(&pair[0], &error.to_string()))?;
             removed.extend(kid_of(&pair[0]).map(str::to_owned));
         }

@@ -42,12 +42,12 @@ async fn security_26_each_way_to_end_a_session_or_an_account_holds_at_once_and_e
             "log-out" => access.logout(&caller, &origin).await,
             "log-out everywhere" => access.logout_all(&caller, &origin).await.map(drop),
             "the list of sessions" => access.end_session(session, owner.id, &owner, &origin).await,
-            "another password" => access.change_password(&owner, secret(PASSWORD), secret(NEW), &origin).await,
+            "another password" => access.change_password(&owner, Some(secret(PASSWORD)), secret(NEW), &origin).await,
             "a password by the shell" => access.reset_password(owner.id, secret(NEW), Actor::Shell, &origin).await,
             "an admin" => access.end_sessions_of(&admin, owner.id, &origin).await.map(drop),
             "disabled" => access.set_active_of(&admin, owner.id, false, &origin).await.map(drop),
-            "deleted" => access.delete_own_account(&owner, secret(PASSWORD), &origin).await,
-            _ => access.delete_user(&admin, owner.id, &origin).await,
+            "deleted" => access.delete_own_account(&owner, Some(secret(PASSWORD)), &origin).await.map(drop),
+            _ => access.delete_user(&admin, owner.id, &origin).await.map(drop),
         };
         done.unwrap();
 

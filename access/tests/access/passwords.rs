@@ -38,7 +38,7 @@ async fn security_05_common_passwords_and_names_are_refused_wherever_one_is_chos
     let token = secret(&instance.mailed_token("Reset your password", "m.lopez@example.org").await);
     for (password, rule) in bad {
         let new = || secret(password);
-        must_break("changing", rule, access.change_password(&caller, secret(PASSWORD), new(), &origin).await);
+        must_break("changing", rule, access.change_password(&caller, Some(secret(PASSWORD)), new(), &origin).await);
         must_break("resetting", rule, access.confirm_password_reset(&token, new(), &origin).await);
         let by_shell = access.reset_password(caller.id, new(), Actor::Shell, &origin).await;
         must_break("resetting for another", rule, by_shell);

@@ -22,7 +22,7 @@ async fn security_32_codes_of_another_time_or_form_are_refused() {
     let pair = instance.register("maria_77").await;
     let caller = who(&instance.access, &pair).await.unwrap();
     let (access, origin) = (&instance.access, Origin::default());
-    let enrolment = access.enroll_totp(&caller, secret(PASSWORD), &origin).await.unwrap();
+    let enrolment = access.enroll_totp(&caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     let base32 = enrolment.secret.expose_secret();
     let right = code(base32, 0);
     let in_arabic_digits = right.chars().map(|digit| char::from_u32(0x660 + digit.to_digit(10).unwrap()).unwrap());
@@ -61,7 +61,7 @@ async fn security_35_two_codes_of_one_kind_are_one_factor() {
     let (access, origin) = (&instance.access, Origin::default());
     access.request_phone_code(PHONE, &origin).await.unwrap();
     let to_link = service.code_for(PHONE, 1).await;
-    access.link_phone(&enrolled.caller, PHONE, &to_link, secret(PASSWORD), &origin).await.unwrap();
+    access.link_phone(&enrolled.caller, PHONE, &to_link, Some(secret(PASSWORD)), &origin).await.unwrap();
 
     access.request_phone_code(PHONE, &origin).await.unwrap();
     let first = service.code_for(PHONE, 2).await;
@@ -105,8 +105,8 @@ async fn security_37_new_recovery_codes_void_the_old_ones() {
     let instance = Instance::start().await;
     let enrolled = enroll(&instance, "maria_77").await;
     let (access, caller, origin) = (&instance.access, &enrolled.caller, Origin::default());
-    access.remove_totp(caller, secret(PASSWORD), &origin).await.unwrap();
-    let enrolment = access.enroll_totp(caller, secret(PASSWORD), &origin).await.unwrap();
+    access.remove_totp(caller, Some(secret(PASSWORD)), &origin).await.unwrap();
+    let enrolment = access.enroll_totp(caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     let first_code = code(enrolment.secret.expose_secret(), 0);
     let new = access.confirm_totp(caller, &first_code, &origin).await.unwrap();
     let at_second_step = ticket(&instance, "maria_77").await;
