@@ -29,7 +29,7 @@ async fn security_26_each_way_to_end_a_session_or_an_account_holds_at_once_and_e
         let first = instance.register(&name).await;
         let held = instance.login(&name, PASSWORD).await.unwrap();
         let (owner, caller) = (who(access, &first).await.unwrap(), who(access, &held).await.unwrap());
-        let scopes = Scopes::parse(&["read"]).unwrap();
+        let scopes = Scopes::parse(["read"]).unwrap();
         let key = NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None };
         let key = access.create_api_key(key, Actor::Shell, &origin).await.unwrap().secret;
         // Both processes know the credentials from now on.
