@@ -51,8 +51,10 @@ test-services: ## Starts real services, runs on them what can run on them, stops
 	$(CARGO) test --workspace --locked --test http --test access; \
 	echo "testing the accounts on PostgreSQL" >&2; \
 	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --test access; \
+	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --lib -- auth::tests::; \
 	echo "testing the accounts on MariaDB" >&2; \
-	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --test access
+	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --test access; \
+	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --lib -- auth::tests::
 
 check-demo: ## Runs the demo, verifies its tables, compares them and the summaries with delta-rs, Polars and DuckDB
 	$(CARGO) build --workspace --bin karat --locked

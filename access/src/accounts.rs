@@ -82,7 +82,7 @@ impl Access {
         }
         let user = self.add_user(row, account.password, event).await?;
         self.send_verification(&user).await?;
-        Ok(Registration::Tokens(Box::new(self.start_session(user, Action::Login, origin).await?)))
+        Ok(Registration::Tokens(Box::new(self.start_session(user, Action::Login, None, origin).await?)))
     }
 
     /// Hashes and writes once in any case, and tells only the owner of the address what became of it.
@@ -117,7 +117,8 @@ impl Access {
         Ok(Registration::VerificationSent)
     }
 
-    /// Creates an account on behalf of `actor`. It is not logged in.
+    /// Creates an account on behalf of `actor`. It is not logged in. Its address counts as confirmed when somebody gives it at
+    /// the command line, who owns the data; else a link is sent to it where addresses are confirmed.
     ///
     /// # Errors
     /// As [`Access::register`], but for closed registration.
@@ -134,12 +135,16 @@ impl Access {
             full_name,
             role: new.role,
             phone: None,
-            is_verified: false,
+            is_verified: actor == Actor::Shell && new.email.is_some(),
             at: now_us(),
         };
         let event =
             AuditEvent::success(actor, Action::UserCreate, id, origin).with_details(json!({"role": new.role.name()}));
-        self.add_user(row, new.password, event).await
+        let user = self.add_user(row, new.password, event).await?;
+        if self.inner.settings.email_verification && user.email.is_some() && !user.is_verified {
+            self.send_verification(&user).await?;
+        }
+        Ok(user)
     }
 
     /// Gives a user a role. It holds at once here, within five seconds in other processes, without a new log-in.

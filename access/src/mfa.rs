@@ -139,19 +139,21 @@ impl Access {
         }
         self.inner.store.clear_attempts(&name).await?;
         let user = self.find_user(id).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
-        self.start_session(user, Action::LoginMfa, origin).await
+        self.start_session(user, Action::LoginMfa, None, origin).await
     }
 
-    /// Tokens for a user who proved one factor, or a ticket when there is a second one.
+    /// Tokens for a user who proved one factor, or a ticket when there is a second one. `password` is the hash of the one
+    /// that was given, when one was.
     pub(crate) async fn finish_login(
         &self,
         user: User,
         action: Action,
+        password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<LoginOutcome, AccessError> {
         let factor = self.inner.store.find_factor(user.id).await?;
         if !factor.is_some_and(|factor| factor.is_confirmed) {
-            return Ok(LoginOutcome::Tokens(Box::new(self.start_session(user, action, origin).await?)));
+            return Ok(LoginOutcome::Tokens(Box::new(self.start_session(user, action, password, origin).await?)));
         }
         // A ticket each: of two log-ins at a time neither ends the other.
         let ticket = self.issue_token(MFA, user.id, &random_hex::<16>()?, TICKET_LIFE).await?;

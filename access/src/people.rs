@@ -80,7 +80,7 @@ impl Access {
         Ok(user)
     }
 
-    /// Changes another profile. A new address is not verified.
+    /// Changes another profile. A new address is not verified, and a link is sent to it.
     ///
     /// # Errors
     /// As [`Access::update_own_account`], and [`AccessError::Forbidden`].
@@ -98,6 +98,9 @@ impl Access {
         let user = self.inner.store.update_user(id, &parsed, &event).await?;
         if before.email != user.email {
             self.notify(&before, "The e-mail address of your account was changed by an admin.");
+            if user.email.is_some() {
+                self.send_verification(&user).await?;
+            }
         }
         Ok(user)
     }

@@ -44,7 +44,7 @@ impl Access {
             Some(_) => return Err(AccessError::CodeRefused),
             None => self.register_phone(&phone, origin).await?,
         };
-        self.finish_login(user, Action::Login, origin).await
+        self.finish_login(user, Action::Login, None, origin).await
     }
 
     /// Adds a number to the caller's account, by a code and the password, where the account has one.

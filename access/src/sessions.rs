@@ -53,10 +53,11 @@ impl Access {
         match user {
             Some(user) if verdict.matches && user.is_active && self.is_admitted(&user) => {
                 self.inner.store.clear_attempts(&attempt).await?;
-                if let (true, Some(old)) = (verdict.is_outdated, hash) {
-                    self.rehash(user.id, &old, password).await?;
-                }
-                self.finish_login(user, Action::Login, origin).await
+                let proof = match hash {
+                    Some(old) if verdict.is_outdated => Some(self.rehash(user.id, &old, password).await?),
+                    hash => hash,
+                };
+                self.finish_login(user, Action::Login, proof, origin).await
             }
             user => {
                 let target = user.map(|user| user.id);
@@ -124,6 +125,7 @@ impl Access {
         &self,
         user: User,
         action: Action,
+        password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<TokenPair, AccessError> {
         let (id, token, at) = (Uuid::now_v7(), random_hex::<32>()?, now_us());
@@ -134,6 +136,7 @@ impl Access {
             at,
             expires_at: at + as_us(self.inner.settings.session_ttl),
             origin: origin.clone(),
+            password,
         };
         let event = AuditEvent::success(Actor::User(user.id), action, user.id, origin);
         self.inner.store.create_session(&row, &event).await?;
@@ -158,8 +161,10 @@ impl Access {
         })
     }
 
-    async fn rehash(&self, id: Uuid, old: &SecretString, password: SecretString) -> Result<(), AccessError> {
+    /// Answers the new hash.
+    async fn rehash(&self, id: Uuid, old: &SecretString, password: SecretString) -> Result<SecretString, AccessError> {
         let new = self.inner.hasher.hash(password).await?;
-        self.inner.store.replace_password_hash(id, old.expose_secret(), &new).await
+        self.inner.store.replace_password_hash(id, old.expose_secret(), &new).await?;
+        Ok(new.into())
     }
 }

@@ -13,10 +13,13 @@
 //!
 //! That gold equals a recomputation is for `verify` to say: [`Verdict::differs`] takes what it found.
 //!
+//! [`databases`] makes a database for each test of the accounts, on a server when one is named.
+//!
 //! [`Proxy`] is a door in front of a broker through which answers get lost, [`s3::Door`] one in front of an S3 server.
 //!
 //! *Identity* is the pair of `source` and `id` of an event; an *event* here is an identity with a payload.
 
+pub mod databases;
 mod ledger;
 mod log;
 mod proxy;

@@ -7,6 +7,7 @@
 
 mod bad_input;
 #[cfg(debug_assertions)]
+mod canary;
 mod chaos;
 mod chaos_on_kafka;
 mod client;

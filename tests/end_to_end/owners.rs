@@ -126,10 +126,20 @@ async fn an_order_is_executed_by_the_owner_of_the_pipeline_whoever_takes_it() {
     fleet.end().await;
 }
 
-/// Where a process aborts, around what the broker is told; passings are counted from its start.
+/// Where a process aborts, in the order of an event's life, and in maintenance; passings are counted from its start.
 #[cfg(debug_assertions)]
-const POINTS: [&str; 5] =
-    ["commit.after@bronze:2", "bronze.committed:2", "bronze.told:2", "step.committed:2", "step.published:2"];
+const POINTS: [&str; 10] = [
+    "file.after@bronze:2",
+    "commit.after@bronze:2",
+    "bronze.committed:2",
+    "bronze.told:2",
+    "step.computed:2",
+    "commit.after@/gold/:9",
+    "step.committed:2",
+    "step.published:2",
+    "step.applied:2",
+    "clean.files@gold",
+];
 
 #[cfg(debug_assertions)]
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +147,8 @@ async fn a_process_that_dies_at_any_point_and_a_door_that_is_killed_lose_and_dou
     let Some(broker) = broker() else { return };
     let mut fleet = Fleet::new(&broker, &broker).await;
     for spot in POINTS {
-        fleet.start_with(0, &[("KARAT_CRASH_AT", spot)]);
+        // Maintenance runs every two seconds.
+        fleet.start_with(0, &[("KARAT_CRASH_AT", spot), ("KARAT__LAKE__KEEP_VERSIONS", "12")]);
         let load = fleet.load();
         let dying = fleet.transforms.remove(&0).unwrap();
         dying.ended().await;

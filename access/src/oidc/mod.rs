@@ -142,11 +142,11 @@ impl Access {
                 let user = self.find_user(identity.user).await?.filter(|user| user.is_active);
                 let user = user.ok_or(AccessError::CodeRefused)?;
                 self.inner.store.touch_identity(identity.id).await?;
-                Ok(CallbackOutcome::Login(Box::new(self.finish_login(user, Action::OauthLogin, origin).await?)))
+                Ok(CallbackOutcome::Login(Box::new(self.finish_login(user, Action::OauthLogin, None, origin).await?)))
             }
             (None, None) => {
                 let user = self.register_person(&flow.provider, person, origin).await?;
-                Ok(CallbackOutcome::Login(Box::new(self.finish_login(user, Action::OauthLogin, origin).await?)))
+                Ok(CallbackOutcome::Login(Box::new(self.finish_login(user, Action::OauthLogin, None, origin).await?)))
             }
         }
     }

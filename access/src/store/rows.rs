@@ -180,6 +180,8 @@ pub(crate) struct NewSessionRow {
     pub at: i64,
     pub expires_at: i64,
     pub origin: Origin,
+    /// The hash of the password that was given, when one was.
+    pub password: Option<SecretString>,
 }
 
 pub(crate) struct RotationRequest {

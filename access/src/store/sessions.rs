@@ -1,19 +1,36 @@
 //! Sessions and their refresh tokens.
 
+use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::engine::{Row, Tx, args};
-use super::users::find_in;
+use super::users::{find_in, lock};
 use super::{ChangeKind, NewSessionRow, Rotation, RotationRequest, Session, Store, User};
+use crate::codes::MFA;
 use crate::time::now_us;
 use crate::{AccessError, Action, Actor, AuditEvent, Origin};
 
 const HOUR_US: i64 = 3_600_000_000;
 
 impl Store {
-    /// Starts a session with its first refresh token.
+    /// Starts a session with its first refresh token. The account must still be what it was when its password was checked,
+    /// which takes a while: a new password in between ends every session, and this would be one more.
+    ///
+    /// [`AccessError::InvalidCredentials`] when it is not.
     pub(crate) async fn create_session(&self, row: &NewSessionRow, event: &AuditEvent) -> Result<(), AccessError> {
         let mut tx = self.database.write().await?;
+        let user = match lock(&mut tx, row.user).await {
+            Err(AccessError::NotFound { .. }) => return Err(AccessError::InvalidCredentials),
+            user => user?,
+        };
+        let sql = "SELECT id FROM users WHERE id = ? AND password_hash = ?";
+        let is_changed = match &row.password {
+            Some(hash) => tx.rows(sql, args![row.user, hash.expose_secret()]).await?.is_empty(),
+            None => false,
+        };
+        if is_changed || !user.is_active {
+            return Err(AccessError::InvalidCredentials);
+        }
         let sql = "INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at, ip, user_agent) \
                    VALUES (?, ?, ?, ?, ?, ?, ?)";
         let (ip, agent) = (row.origin.ip_text(), row.origin.user_agent.clone());
@@ -122,7 +139,8 @@ fn session(row: &Row) -> Result<Session, AccessError> {
     })
 }
 
-/// Revokes every live session of a user but one, and announces each; the caller commits.
+/// Revokes every live session of a user but one, and announces each; the caller commits. Log-ins that wait for their second
+/// step end too: what they had proved was proved to the old state.
 pub(super) async fn revoke_live(
     tx: &mut Tx,
     user: Uuid,
@@ -136,6 +154,8 @@ pub(super) async fn revoke_live(
     for session in &live {
         revoke_one(tx, *session, user, reason).await?;
     }
+    let sql = "UPDATE one_time_codes SET used_at = ? WHERE user_id = ? AND purpose = ? AND used_at IS NULL";
+    tx.execute(sql, args![now_us(), user, MFA]).await?;
     Ok(live)
 }
 

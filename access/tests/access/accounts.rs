@@ -110,7 +110,7 @@ async fn a_reset_password_ends_all_sessions() {
 #[tokio::test]
 async fn security_81_secrets_stand_nowhere_in_the_database_files() {
     use secrecy::ExposeSecret;
-    if crate::support::server().is_some() {
+    if karat_oracle::databases::server().is_some() {
         return; // Its files are the server's.
     }
     let instance = Instance::start().await;

@@ -33,7 +33,7 @@ async fn rows_come_newest_first_in_pages_and_by_filter() {
 #[tokio::test]
 async fn security_82_the_audit_log_refuses_changes_and_an_edit_a_gap_or_a_cut_is_found() {
     let mut refused = vec!["UPDATE audit_log SET action = 'x'", "DELETE FROM audit_log"];
-    if crate::support::server().is_some_and(|server| server.starts_with("postgres")) {
+    if karat_oracle::databases::server().is_some_and(|server| server.starts_with("postgres")) {
         refused.push("TRUNCATE audit_log");
     }
     for sql in refused {
@@ -74,7 +74,7 @@ async fn rows_written_by_many_at_once_make_one_chain() {
 
 async fn drop_triggers(instance: &Instance) {
     for name in ["audit_log_is_never_updated", "audit_log_is_never_deleted"] {
-        let on_table = crate::support::server().is_some_and(|server| server.starts_with("postgres"));
+        let on_table = karat_oracle::databases::server().is_some_and(|server| server.starts_with("postgres"));
         let sql = format!("DROP TRIGGER {name}{}", if on_table { " ON audit_log" } else { "" });
         tamper(&instance.folder, Box::leak(sql.into_boxed_str())).await.unwrap();
     }

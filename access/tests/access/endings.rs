@@ -1,7 +1,8 @@
 //! What ends a session or an account, and that it is the end for every credential, in every process.
 
-use crate::support::{Instance, PASSWORD, secret, who, who_by_key};
-use karat_access::{Actor, NewApiKey, Origin, Role, Scopes};
+use crate::factors::{code, enroll, second_step, ticket};
+use crate::support::{Instance, PASSWORD, secret, settings, tamper, who, who_by_key};
+use karat_access::{Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, Origin, Role, Scopes};
 
 const NEW: &str = "other-Green-8-cars";
 
@@ -59,5 +60,47 @@ async fn security_26_each_way_to_end_a_session_or_an_account_holds_at_once_and_e
         other.catch_up().await.unwrap();
         assert!(who(&other, &held).await.is_err(), "{way}");
         assert_eq!(who_by_key(&other, &key).await.is_err(), is_whole_account, "{way}");
+    }
+}
+
+#[tokio::test]
+async fn security_26_a_log_in_under_way_does_not_outlive_a_new_password() {
+    let mut instance = Instance::start().await;
+    // Slow enough to do something while a password is checked.
+    let hashing = HashSettings { memory_kib: 19 * 1024, passes: 40, ..HashSettings::default() };
+    instance.access = Access::open(AccessSettings { hashing, ..settings(&instance.folder) }).await.unwrap();
+    let pair = instance.register("maria_77").await;
+    let access = instance.access.clone();
+    let before = access.hash_load().done;
+    let under_way = tokio::spawn(async move { access.login("maria_77", secret(PASSWORD), &Origin::default()).await });
+    while instance.access.hash_load().running == 0 {
+        assert_eq!(instance.access.hash_load().done, before, "it was checked too fast to be caught");
+        tokio::task::yield_now().await;
+    }
+    tamper(&instance.folder, "UPDATE users SET password_hash = 'another' WHERE username_key = 'maria_77'")
+        .await
+        .unwrap();
+    let refused = under_way.await.unwrap();
+    assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "{refused:?}");
+    let caller = who(&instance.access, &pair).await.unwrap();
+    assert_eq!(instance.access.list_sessions(caller.id).await.unwrap().len(), 1, "only that of the registration");
+}
+
+#[tokio::test]
+async fn security_26_and_34_a_second_step_under_way_ends_with_every_session() {
+    let instance = Instance::start().await;
+    let enrolled = enroll(&instance, "maria_77").await;
+    let (access, origin) = (&instance.access, Origin::default());
+    for way in ["another password", "log-out everywhere"] {
+        let ticket = ticket(&instance, "maria_77").await;
+        match way {
+            "another password" => {
+                access.reset_password(enrolled.caller.id, secret(PASSWORD), Actor::Shell, &origin).await
+            }
+            _ => access.logout_all(&enrolled.caller, &origin).await.map(drop),
+        }
+        .unwrap();
+        let refused = second_step(&instance, &ticket, &code(&enrolled.secret, 1)).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{way}: {refused:?}");
     }
 }

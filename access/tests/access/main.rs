@@ -22,3 +22,4 @@ mod second_step;
 mod sessions;
 mod sms;
 mod support;
+mod timing;

@@ -7,6 +7,7 @@ use karat_access::{Access, AccessError, AccessSettings, Caller, Credential, Hash
 use karat_access::{
     Actor, DatabaseAddress, DatabaseSettings, LoginOutcome, NewUser, Registration, Role, TokenPair, User,
 };
+use karat_oracle::databases;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ pub struct Instance {
 impl Instance {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        create_database(&folder).await;
+        databases::create(folder.path()).await.unwrap();
         let access = Access::open(settings(&folder)).await.unwrap();
         Self { folder, access, seen: Default::default() }
     }
@@ -104,19 +105,12 @@ pub fn settings(folder: &tempfile::TempDir) -> AccessSettings {
     let public_url = "https://karat.example.org".to_owned();
     let mut settings =
         AccessSettings { public_url, hashing, upkeep_interval, ..AccessSettings::in_folder(folder.path()) };
-    if let Some(server) = server() {
-        let mut url: url::Url = server.parse().unwrap();
-        url.set_path(&database_name(folder));
-        let address: DatabaseAddress = url.as_str().parse().unwrap();
+    if let Some(address) = databases::address_of(folder.path()) {
+        let address: DatabaseAddress = address.parse().unwrap();
         settings.database = DatabaseSettings { max_connections: 4, ..DatabaseSettings::at(address) };
         settings.database.acquire_timeout = Duration::from_secs(60);
     }
     settings
-}
-
-/// The server to run on; SQLite without one.
-pub fn server() -> Option<String> {
-    ["KARAT_TEST_POSTGRES", "KARAT_TEST_MYSQL"].into_iter().find_map(|name| std::env::var(name).ok())
 }
 
 /// A statement on the test's own database, past the accounts: what somebody with access to the server could do.
@@ -133,26 +127,6 @@ pub async fn tamper(folder: &tempfile::TempDir, sql: &'static str) -> Result<(),
         DatabaseAddress::MySql(url) => {
             sqlx::MySqlConnection::connect(url.expose_secret()).await?.execute(sql).await.map(drop)
         }
-    }
-}
-
-fn database_name(folder: &tempfile::TempDir) -> String {
-    let name = folder.path().file_name().unwrap().to_string_lossy().into_owned();
-    format!("karat_{}_{}", std::process::id(), hex::encode(name))
-}
-
-async fn create_database(folder: &tempfile::TempDir) {
-    use sqlx::{AssertSqlSafe, Connection, Executor};
-    let Some(server) = server() else { return };
-    let sql = format!("CREATE DATABASE {}", database_name(folder));
-    if server.starts_with("postgres") {
-        // The template is locked while it is copied; whoever comes then is refused, not made to wait.
-        let mut connection = sqlx::PgConnection::connect(&server).await.unwrap();
-        connection.execute("SELECT pg_advisory_lock(77)").await.unwrap();
-        connection.execute(AssertSqlSafe(sql)).await.unwrap();
-    } else {
-        let mut connection = sqlx::MySqlConnection::connect(&server).await.unwrap();
-        connection.execute(AssertSqlSafe(sql)).await.unwrap();
     }
 }
 

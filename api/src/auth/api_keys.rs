@@ -12,6 +12,9 @@ use uuid::Uuid;
 use super::AuthTag;
 use super::views::{ApiKeyView, IssuedKeyView, NewApiKeyRequest};
 
+/// Ten years: who wants more leaves the end out.
+const MOST_DAYS: u32 = 3_650;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 error_answers! {
@@ -58,8 +61,8 @@ impl ApiKeyApi {
         caller.require(Permission::ManageOwnKeys)?;
         let JsonBody(body) = body;
         let scopes = Scopes::parse(&body.scopes).map_err(ApiError::validation)?;
-        if body.expires_in_days == Some(0) {
-            Err(ApiError::validation(vec!["`expires_in_days`: must be at least 1".to_owned()]))?;
+        if body.expires_in_days.is_some_and(|days| !(1..=MOST_DAYS).contains(&days)) {
+            Err(ApiError::validation(vec![format!("`expires_in_days`: must be from 1 to {MOST_DAYS}")]))?;
         }
         let expires_in = body.expires_in_days.map(|days| DAY.saturating_mul(days));
         let new = NewApiKey { owner: caller.id, name: body.name, scopes, expires_in };

@@ -93,7 +93,9 @@ pub(super) fn take(request: &Request, is_allowed_origin: impl Fn(&str) -> bool) 
 }
 
 fn is_own(request: &Request, origin: &str) -> bool {
+    // HTTP/2 has the host in the address.
     let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     let origin_host = origin.split_once("://").map(|(_, host)| host);
     host.is_some() && origin_host == host
 }

@@ -1,10 +1,15 @@
-//! The account routes as a client sees them.
+//! The account routes as a client sees them, on SQLite or on the server that [`databases`] finds.
 
 mod people;
 mod security;
 
-use karat_access::{Access, AccessSettings, Actor, HashSettings, NewUser, Origin, Role};
+use std::time::Duration;
+
+use karat_access::{
+    Access, AccessSettings, Actor, DatabaseAddress, DatabaseSettings, HashSettings, NewUser, Origin, Role,
+};
 use karat_http::harden;
+use karat_oracle::databases;
 use poem::http::Method;
 use poem::{Endpoint, EndpointExt, IntoResponse, Request, Response, Route};
 use poem_openapi::OpenApiService;
@@ -39,7 +44,13 @@ impl App {
     async fn start_on(settings: AuthSettings, change: impl FnOnce(AccessSettings) -> AccessSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
-        let access_settings = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
+        let mut access_settings = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
+        databases::create(folder.path()).await.unwrap();
+        if let Some(address) = databases::address_of(folder.path()) {
+            let address: DatabaseAddress = address.parse().unwrap();
+            access_settings.database = DatabaseSettings { max_connections: 4, ..DatabaseSettings::at(address) };
+            access_settings.database.acquire_timeout = Duration::from_secs(60);
+        }
         let access = Access::open(change(access_settings)).await.unwrap();
         let service = OpenApiService::new(auth_apis(&access, &settings, &Experience::default()), "test", "1");
         let routes = Route::new().at("/.well-known/jwks.json", jwks(&access)).nest("/api/v1", service);

@@ -57,7 +57,7 @@ pub struct NewApiKeyRequest {
     pub name: String,
     /// `publish:<event type>`, `publish:<prefix>.*`, `publish:*`, `publish_for_others`, `read`.
     pub scopes: Vec<String>,
-    /// Its life in days; without it the key does not expire.
+    /// Its life in days, 1 to 3650; without it the key does not expire.
     pub expires_in_days: Option<u32>,
 }
 

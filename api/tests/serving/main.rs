@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cached;
 mod door;
 mod epochs;
 mod experience;

@@ -52,6 +52,27 @@ async fn security_30_the_cookie_of_a_browser_needs_its_guard() {
     assert_eq!(send(&[("x-csrf-token", guard), ("origin", "https://karat.example.org")]).await, 200);
 }
 
+#[tokio::test]
+async fn security_30_a_refresh_over_http2_has_its_host_in_the_address() {
+    let app = App::start().await;
+    app.register("maria_77").await;
+    let body = json!({"username": "maria_77", "password": PASSWORD, "use_cookie": true});
+    let login = app.post("/api/v1/auth/login", body).await;
+    let (cookie, guard) = (refresh_cookie(&login.headers), login.text("/data/csrf_token").to_owned());
+    let refresh = async |origin: &str| {
+        let request = Request::builder().method(Method::POST);
+        let request = request.uri_str("https://karat.example.org/api/v1/auth/refresh").header("origin", origin);
+        let request = request.header("cookie", cookie.split(';').next().unwrap()).header("x-csrf-token", &guard);
+        app.send(request.content_type("application/json").body("{}")).await.status
+    };
+    for foreign in
+        ["https://evil.example.org", "https://sub.karat.example.org", "null", "https://karat.example.org.evil.org"]
+    {
+        assert_eq!(refresh(foreign).await, 403, "{foreign}");
+    }
+    assert_eq!(refresh("https://karat.example.org").await, 200);
+}
+
 /// The cookie of the refresh token in an answer.
 fn refresh_cookie(headers: &poem::http::HeaderMap) -> String {
     let mut cookies = headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
