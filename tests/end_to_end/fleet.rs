@@ -139,7 +139,9 @@ impl Fleet {
     }
 
     pub async fn stop(&mut self, number: usize) {
-        self.transforms.remove(&number).unwrap().stop().await;
+        let karat = self.transforms.remove(&number).unwrap();
+        karat.has_begun().await;
+        karat.stop().await;
     }
 
     /// The processes that believe to own the pipeline.
