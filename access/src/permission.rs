@@ -172,6 +172,26 @@ mod tests {
     }
 
     #[test]
+    fn the_printed_matrix_is_the_code() {
+        let page = include_str!("../../docs/ACCOUNTS.md");
+        let table = page.lines().skip_while(|line| *line != "## Roles").skip_while(|line| !line.starts_with('|'));
+        let table: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
+        let cells = |line: &str| -> Vec<String> {
+            let inner = line.trim_matches('|').split('|');
+            inner.map(|cell| cell.trim().to_owned()).collect()
+        };
+        let [head, _, rows @ ..] = table.as_slice() else { panic!("no table under `## Roles`") };
+        assert_eq!(cells(head)[2..], Role::ALL.map(|role| role.name().to_owned()));
+        let printed: Vec<Vec<String>> = rows.iter().map(|row| cells(row)).collect();
+        let names: Vec<&str> = printed.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(names, Permission::ALL.map(|permission| format!("`{permission}`")), "each permission, in order");
+        for (permission, row) in Permission::ALL.into_iter().zip(&printed) {
+            let answers = Role::ALL.map(|role| if role.permits(permission) { "yes" } else { "" });
+            assert_eq!(row[2..], answers, "{permission}");
+        }
+    }
+
+    #[test]
     fn role_names_read_back_as_the_same_role() {
         for role in Role::ALL {
             assert_eq!(role.name().parse(), Ok(role));
