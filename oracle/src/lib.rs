@@ -13,7 +13,7 @@
 //!
 //! That gold equals a recomputation is for `verify` to say: [`Verdict::differs`] takes what it found.
 //!
-//! [`databases`] makes a database for each test of the accounts, on a server when one is named.
+//! [`databases`] makes a database for each test of the accounts, on a server when one is named; [`Redis`] is a server for limits.
 //!
 //! [`Proxy`] is a door in front of a broker through which answers get lost, [`s3::Door`] one in front of an S3 server.
 //!
@@ -23,6 +23,7 @@ pub mod databases;
 mod ledger;
 mod log;
 mod proxy;
+mod redis;
 pub mod s3;
 mod tables;
 mod verdict;
@@ -31,6 +32,7 @@ pub use self::{
     ledger::{Ledger, Outcome},
     log::LogCopy,
     proxy::{Proxy, Weather},
+    redis::Redis,
     tables::{Error, Watched},
     verdict::Verdict,
 };

@@ -1,8 +1,9 @@
 //! Quotas, in this process and shared through Redis; CORS, host names.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use karat_http::{HardenSettings, LimitSettings, Limits, Quota, RouteRule, SharedCounts, harden_with};
+use karat_oracle::Redis;
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, EndpointExt, IntoResponse, Request, Response, Route, endpoint};
 
@@ -108,6 +109,61 @@ async fn without_redis_each_process_counts_alone_and_goes_on() {
     let app = app(Limits::new(settings("login"), Some(shared)));
     for expected in [200, 200, 429] {
         assert_eq!(send(&app, Method::POST, "/api/v1/auth/login").await.status().as_u16(), expected);
+    }
+}
+
+/// The status of a log-in, and what is left of its quota.
+async fn left(app: &impl Endpoint<Output = Response>) -> (u16, String) {
+    let answer = send(app, Method::POST, "/api/v1/auth/login").await;
+    let left = header(&answer, "ratelimit").split(';').nth(1).unwrap_or_default().to_owned();
+    (answer.status().as_u16(), left)
+}
+
+/// What is left once a log-in is allowed.
+async fn left_when_allowed(app: &impl Endpoint<Output = Response>) -> String {
+    let start = Instant::now();
+    loop {
+        let (status, left) = left(app).await;
+        if status == 200 {
+            return left;
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "the limits are not shared again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn limits_go_on_when_redis_dies_and_are_shared_again_when_it_is_back() {
+    let Some(mut redis) = Redis::start().await.unwrap() else {
+        eprintln!("skipped: redis-server is not installed");
+        return;
+    };
+    let process = || {
+        let shared = SharedCounts::new(&redis.url().into()).unwrap().with_patience(Duration::from_secs(10));
+        // No window ends while this runs: then a count that begins anew is another count.
+        let mut settings = settings("login");
+        settings.rules[0].quota.window = Duration::from_secs(60 * 60);
+        app(Limits::new(settings, Some(shared)))
+    };
+    let processes = [process(), process()];
+    let [first, second] = &processes;
+    assert_eq!(left(first).await, (200, "r=1".to_owned()));
+    assert_eq!(left(second).await, (200, "r=0".to_owned()));
+    assert_eq!(left(first).await.0, 429);
+
+    redis.kill().unwrap();
+    for app in &processes {
+        for expected in [(200, "r=1"), (200, "r=0"), (429, "r=0")] {
+            assert_eq!(left(app).await, (expected.0, expected.1.to_owned()), "each counts alone");
+        }
+    }
+
+    redis.start_again().await.unwrap();
+    // The counts of each are used up: who is allowed is counted in Redis again.
+    assert_eq!(left_when_allowed(first).await, "r=1");
+    assert_eq!(left_when_allowed(second).await, "r=0");
+    for app in &processes {
+        assert_eq!(left(app).await, (429, "r=0".to_owned()));
     }
 }
 
