@@ -149,6 +149,10 @@ pub struct InstanceArgs {
     /// Folder of the embedded log, the lake, the accounts and the state.
     #[arg(long, default_value = "./data", env = "KARAT__DATA_DIR")]
     pub data_dir: PathBuf,
+    /// Folder of the signing keys and the instance's other secrets when it is not `keys` in the data folder: processes that
+    /// share an accounts database share it.
+    #[arg(long, value_name = "DIR", env = "KARAT__KEYS_DIR")]
+    pub keys_dir: Option<PathBuf>,
     /// The pipelines; the built-in ones when absent.
     #[arg(long, env = "KARAT__PIPELINES")]
     pub pipelines: Option<PathBuf>,
@@ -186,6 +190,7 @@ impl InstanceArgs {
         let data_dir = Some(path(&self.data_dir)).filter(|folder| folder != "./data");
         let options = [
             ("--data-dir", data_dir),
+            ("--keys-dir", self.keys_dir.as_ref().map(path)),
             ("--pipelines", self.pipelines.as_ref().map(path)),
             ("--kafka", self.kafka.clone()),
             ("--lake", self.lake.clone()),

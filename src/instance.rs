@@ -100,9 +100,14 @@ impl Instance {
         created.map_err(|error| Failure::configuration(format!("data folder `{}`: {error}", self.data.display())))
     }
 
+    /// The folder of the signing keys and the instance's other secrets.
+    pub fn keys(&self) -> PathBuf {
+        self.arguments.keys_dir.clone().unwrap_or_else(|| self.data.join("keys"))
+    }
+
     /// Where the accounts are and how they work here.
     pub fn access(&self) -> Result<AccessSettings> {
-        let mut settings = AccessSettings::in_folder(&self.data);
+        let mut settings = AccessSettings { keys_dir: self.keys(), ..AccessSettings::in_folder(&self.data) };
         if let Some(address) = self.arguments.database.address()? {
             settings.database = DatabaseSettings::at(address);
         }

@@ -181,7 +181,7 @@ impl Server {
         let access = Access::open(accounts).await?;
         let metrics =
             arguments.metrics_listen.map(|address| MetricsServer::new(address, access.clone())).transpose()?;
-        let secret = secret::load_or_create(&instance.data)?;
+        let secret = secret::load_or_create(&instance.keys())?;
         let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
         let poke = Arc::new(Notify::new());

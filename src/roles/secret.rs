@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -14,16 +14,15 @@ use crate::failure::{Failure, Result};
 /// As many as the hash behind the signatures has: shorter ones are what is guessed first.
 const MIN_BYTES: usize = 32;
 
-/// Reads `keys/instance.secret` of the data folder, and makes it at the first start.
+/// Reads `instance.secret` of the folder of keys, and makes it at the first start.
 ///
 /// One that is too short is refused and not replaced: it was cut or typed in, and a new one would make every receipt
 /// and cursor void without a word.
-pub fn load_or_create(data: &Path) -> Result<SecretBox<[u8]>> {
-    let folder = data.join("keys");
-    fs::create_dir_all(&folder)?;
+pub fn load_or_create(folder: &Path) -> Result<SecretBox<[u8]>> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let path = folder.join("instance.secret");
     let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => create(&folder, &path)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => create(folder, &path)?,
         bytes => bytes.map_err(|error| Failure::configuration(format!("cannot read `{}`: {error}", path.display())))?,
     };
     if bytes.len() < MIN_BYTES {
@@ -61,21 +60,21 @@ mod tests {
     #[test]
     fn the_first_start_makes_a_secret_and_later_ones_keep_it() {
         let data = tempfile::tempdir().unwrap();
-        let first = load_or_create(data.path()).unwrap();
-        let second = load_or_create(data.path()).unwrap();
+        let keys = data.path().join("keys");
+        let first = load_or_create(&keys).unwrap();
+        let second = load_or_create(&keys).unwrap();
         assert_eq!(first.expose_secret().len(), MIN_BYTES);
         assert_eq!(first.expose_secret(), second.expose_secret());
-        assert_eq!(fs::read_dir(data.path().join("keys")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(keys).unwrap().count(), 1);
     }
 
     #[test]
     fn security_09_a_short_secret_is_refused_and_left_as_it_is() {
-        let data = tempfile::tempdir().unwrap();
-        let path = data.path().join("keys/instance.secret");
-        fs::create_dir(data.path().join("keys")).unwrap();
+        let keys = tempfile::tempdir().unwrap();
+        let path = keys.path().join("instance.secret");
         for short in ["", "changeme", &"x".repeat(MIN_BYTES - 1)] {
             fs::write(&path, short).unwrap();
-            assert!(load_or_create(data.path()).is_err(), "{short:?}");
+            assert!(load_or_create(keys.path()).is_err(), "{short:?}");
             assert_eq!(fs::read_to_string(&path).unwrap(), short);
         }
     }

@@ -39,6 +39,10 @@ impl Client {
         &self.url
     }
 
+    pub fn credential(&self) -> &str {
+        &self.credential
+    }
+
     pub fn request(&self, path: &str) -> RequestBuilder {
         self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.credential)
     }

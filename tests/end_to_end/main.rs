@@ -23,6 +23,7 @@ mod flood;
 mod fsck;
 mod judged;
 mod kafka;
+mod limits;
 mod load;
 mod lost_answers;
 mod matrix;
