@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use reqwest::{RequestBuilder, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::wait::until;
@@ -44,11 +44,15 @@ impl Client {
     }
 
     pub fn request(&self, path: &str) -> RequestBuilder {
-        self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.credential)
+        self.call(Method::GET, path)
     }
 
     pub fn post(&self, path: &str) -> RequestBuilder {
-        self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.credential)
+        self.call(Method::POST, path)
+    }
+
+    pub fn call(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.credential)
     }
 
     /// The `data` of a 200 answer.

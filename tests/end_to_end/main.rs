@@ -5,6 +5,7 @@
 // Helpers of tests are tests: what fails there fails the case.
 #![allow(clippy::unwrap_used)]
 
+mod accounts;
 mod bad_input;
 #[cfg(debug_assertions)]
 mod canary;
