@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::{client::http, process::Folder, wait::until};
+use crate::{client::http, process::Folder};
 
 const LOG_INS: usize = 300;
 
@@ -29,13 +29,7 @@ async fn security_07_300_parallel_log_ins_keep_memory_bounded_and_others_are_ans
     let words = ["up", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--without-limits"];
     let mut karat = folder.start("karat", &words);
     let url = karat.url().await;
-    let metrics = until("the metrics are answered", async || {
-        let err = karat.err();
-        let line = err.lines().find(|line| line.contains("metrics are answered"))?;
-        let address = line.split("address=").nth(1)?.split_whitespace().next()?;
-        Some(format!("http://{address}"))
-    })
-    .await;
+    let metrics = karat.metrics_url().await;
     let parallel = metric(&metrics, "password_hashes_parallel").await;
     let before = karat.memory();
     let client = http();

@@ -1,9 +1,17 @@
 //! Every operation of the OpenAPI document by every kind of caller. An operation that is not listed here fails the
-//! test: whoever adds a route says who may call it.
+//! test: whoever adds a route says who may call it. Beside them: the paths outside the document, ids of others, fields that
+//! nobody may set, and that reading changes nothing.
 
-use std::collections::HashMap;
+mod bodies;
+mod ids;
+mod outside;
+mod reads;
 
+use std::{collections::HashMap, time::Duration};
+
+use karat_access::{Access, AccessSettings, LoginOutcome, Origin};
 use reqwest::{Method, StatusCode};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::process::{Folder, PASSWORD, run};
@@ -116,33 +124,63 @@ impl Caller {
 
 #[tokio::test]
 async fn security_53_every_operation_answers_those_who_may_and_refuses_the_others() {
-    let document: Value = serde_json::from_str(&run(&["openapi"]).await.ok()).unwrap();
     let folder = Folder::new();
     let callers = callers(&folder).await;
     let mut karat = folder.start("up", &["up", "--listen", "127.0.0.1:0", "--without-limits"]);
     let url = karat.url().await;
     let mut tokens = HashMap::new();
     let mut problems = Vec::new();
-    let mut operations = 0;
-    for (path, methods) in document["paths"].as_object().unwrap() {
-        for (method, operation) in methods.as_object().unwrap() {
-            let id = operation["operationId"].as_str().unwrap();
-            let Some((right, body)) = rule(id) else {
-                problems.push(format!("{id}: not listed: say in tests/end_to_end/matrix.rs who may call it"));
-                continue;
-            };
-            operations += 1;
-            for caller in &callers {
-                let (refusal, text) = ask(&url, method, path, &body, caller, id, &mut tokens).await;
-                let may = caller.may(right);
-                if may == refusal {
-                    problems.push(format!("{id} by {}: expected {may}, got {text}", caller.name));
-                }
+    let operations = operations(&document().await);
+    for operation in &operations {
+        let id = operation.id.as_str();
+        let Some((right, body)) = rule(id) else {
+            problems.push(format!("{id}: not listed: say in tests/end_to_end/matrix.rs who may call it"));
+            continue;
+        };
+        for caller in &callers {
+            let (refusal, text) = ask(&url, operation, &body, caller, &mut tokens).await;
+            let may = caller.may(right);
+            if may == refusal {
+                problems.push(format!("{id} by {}: expected {may}, got {text}", caller.name));
             }
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
-    assert!(operations > 50, "{operations}");
+    assert!(operations.len() > 50, "{}", operations.len());
+}
+
+/// One operation of the document.
+struct Operation {
+    id: String,
+    method: Method,
+    /// With the names of its parameters in braces.
+    path: String,
+    /// As the document has it.
+    declared: Value,
+}
+
+async fn document() -> Value {
+    serde_json::from_str(&run(&["openapi"]).await.ok()).unwrap()
+}
+
+fn operations(document: &Value) -> Vec<Operation> {
+    let paths = document["paths"].as_object().unwrap().iter();
+    let operations = paths.flat_map(|(path, methods)| {
+        methods.as_object().unwrap().iter().map(move |(method, declared)| Operation {
+            id: declared["operationId"].as_str().unwrap().to_owned(),
+            method: Method::from_bytes(method.to_uppercase().as_bytes()).unwrap(),
+            path: path.clone(),
+            declared: declared.clone(),
+        })
+    });
+    operations.collect()
+}
+
+/// A path whose parameters name nothing that is there.
+fn filled(path: &str) -> String {
+    let path = path.replace("{id}", "00000000-0000-7000-8000-000000000000");
+    let parameters = ["{run_id}", "{name}", "{provider}", "{source}", "{job}"];
+    parameters.iter().fold(path, |path, parameter| path.replace(parameter, "none"))
 }
 
 async fn callers(folder: &Folder) -> Vec<Caller> {
@@ -156,28 +194,31 @@ async fn callers(folder: &Folder) -> Vec<Caller> {
         let key = folder.run(&["key", "create", "--owner", "the_admin", "--scope", scope]).await.ok();
         callers.push(Caller { name, credential: Some(key), role: "admin", is_session: false, scopes: scope });
     }
-    let made_up = Some("eyJhbGciOiJub25lIn0.e30.".to_owned());
-    callers.push(Caller { name: "token that is none", credential: made_up, role: "", is_session: false, scopes: "" });
+    let made_up = "eyJhbGciOiJub25lIn0.e30.".to_owned();
+    for (name, token) in [("token that is none", made_up), ("expired token", expired_token(folder).await)] {
+        callers.push(Caller { name, credential: Some(token), role: "", is_session: false, scopes: "" });
+    }
     callers
+}
+
+/// A token of the admin that the instance itself has signed, and that has expired.
+async fn expired_token(folder: &Folder) -> String {
+    let settings = AccessSettings::in_folder(&folder.path("data"));
+    let access = Access::open(AccessSettings { access_token_ttl: Duration::ZERO, ..settings }).await.unwrap();
+    let outcome = access.login("the_admin", PASSWORD.into(), &Origin::default()).await.unwrap();
+    let LoginOutcome::Tokens(pair) = outcome else { panic!("no second factor was set up") };
+    pair.access_token.expose_secret().to_owned()
 }
 
 /// Whether it was refused for who asks, and what was answered.
 async fn ask(
     url: &str,
-    method: &str,
-    path: &str,
+    operation: &Operation,
     body: &Value,
     caller: &Caller,
-    id: &str,
     tokens: &mut HashMap<String, String>,
 ) -> (bool, String) {
-    let nobody = "00000000-0000-7000-8000-000000000000";
-    let path = path
-        .replace("{id}", nobody)
-        .replace("{run_id}", "none")
-        .replace("{name}", "none")
-        .replace("{provider}", "none");
-    let path = path.replace("{source}", "none").replace("{job}", "none");
+    let (id, path) = (operation.id.as_str(), filled(&operation.path));
     let credential = match &caller.credential {
         Some(name) if caller.is_session => {
             if !tokens.contains_key(name) {
@@ -191,9 +232,8 @@ async fn ask(
         }
         other => other.clone(),
     };
-    let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
     let client = crate::client::http();
-    let mut request = client.request(method, format!("{url}/api/v1{path}"));
+    let mut request = client.request(operation.method.clone(), format!("{url}/api/v1{path}"));
     if let Some(credential) = credential {
         request = request.bearer_auth(credential);
     }
@@ -210,6 +250,9 @@ async fn ask(
     );
     let code = serde_json::from_str::<Value>(&text).ok().and_then(|body| Some(body["code"].as_str()?.to_owned()));
     let code = code.unwrap_or_default();
+    if caller.name == "expired token" {
+        assert!(!["unauthenticated", "invalid_token"].contains(&code.as_str()), "{id}: {text}");
+    }
     let refusals = ["unauthenticated", "invalid_token", "token_revoked", "token_expired", "forbidden"];
     // Another person's account is not there for those who may not see it.
     let is_hidden = id == "read_user" && code == "not_found" && !["moderator", "admin"].contains(&caller.name);

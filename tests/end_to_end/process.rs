@@ -171,11 +171,20 @@ impl Karat {
 
     /// The address that it listens on.
     pub async fn url(&mut self) -> String {
+        self.announced(" listening ").await
+    }
+
+    /// Where it answers its metrics.
+    pub async fn metrics_url(&mut self) -> String {
+        self.announced("metrics are answered").await
+    }
+
+    async fn announced(&mut self, what: &str) -> String {
         let url = until("the process listens", async || {
             self.assert_alive();
             let err = read(&self.err);
             assert!(!err.contains('\u{1b}'), "escape codes in a file: {err}");
-            let line = err.lines().find(|line| line.contains(" listening "))?;
+            let line = err.lines().find(|line| line.contains(what))?;
             let address = line.split("address=").nth(1)?.split_whitespace().next()?;
             Some(format!("http://{address}"))
         });
