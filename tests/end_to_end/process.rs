@@ -16,6 +16,11 @@ fn binary() -> PathBuf {
     std::env::var_os("KARAT_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_karat").into(), PathBuf::from)
 }
 
+/// Whether that is a release build: figures of others say nothing.
+pub fn is_release() -> bool {
+    binary().components().any(|part| part.as_os_str() == "release")
+}
+
 /// What a command said when it ended.
 #[derive(Debug)]
 pub struct Said {
