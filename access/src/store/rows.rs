@@ -234,9 +234,9 @@ pub(crate) struct KeyOwner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
     pub seq: i64,
-    pub at: i64,
-    pub kind: ChangeKind,
-    pub subject: Uuid,
+    /// What changed. None when a newer version wrote it and this one cannot read it: its place in the feed counts all
+    /// the same, or nothing behind it would ever be heard.
+    pub what: Option<(ChangeKind, Uuid)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
