@@ -13,6 +13,7 @@ pub(crate) mod engine;
 mod factors;
 mod identities;
 mod profiles;
+mod proof;
 mod reset;
 mod rows;
 mod sessions;
@@ -21,6 +22,7 @@ mod users;
 pub(crate) use attempts::AttemptPolicy;
 use engine::Database;
 pub use engine::Schema;
+pub(crate) use proof::Proof;
 pub(crate) use rows::{
     Attempt, Change, ChangeKind, CodeUse, Factor, KeyOwner, NewCodeRow, NewKeyRow, NewSessionRow, NewUserRow, Rotation,
     RotationRequest, StoredKey, StoredLogin, UserChange,

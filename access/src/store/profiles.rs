@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::engine::args;
 use super::identities::{WayIn, keep_a_way_in};
+use super::proof::require_session;
 use super::sessions::revoke_live;
 use super::users::{finish, lock, taken_or_store};
 use super::{Store, User, UserChange};
@@ -96,10 +97,18 @@ impl Store {
         Ok(done)
     }
 
-    /// Sets the verified telephone number.
-    pub(crate) async fn set_phone(&self, id: Uuid, phone: &str, event: &AuditEvent) -> Result<User, AccessError> {
+    /// Sets the verified telephone number, in the name of a session of its owner. [`AccessError::NotAuthenticated`] when
+    /// the session has ended.
+    pub(crate) async fn set_phone(
+        &self,
+        id: Uuid,
+        session: Uuid,
+        phone: &str,
+        event: &AuditEvent,
+    ) -> Result<User, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, id).await?;
+        require_session(&mut tx, id, session).await?;
         let sql = "UPDATE users SET phone = ?, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.try_execute(sql, args![phone, now_us(), id]).await.map_err(taken_or_store)?;
         finish(tx, id, event).await

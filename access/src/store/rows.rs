@@ -5,6 +5,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use uuid::Uuid;
 
+use super::Proof;
 use crate::{Email, Origin, Role, Scopes, Username};
 
 /// An account, without its secrets.
@@ -180,8 +181,8 @@ pub(crate) struct NewSessionRow {
     pub at: i64,
     pub expires_at: i64,
     pub origin: Origin,
-    /// The hash of the password that was given, when one was.
-    pub password: Option<SecretString>,
+    /// What the log-in rests on.
+    pub proof: Proof,
 }
 
 pub(crate) struct RotationRequest {
