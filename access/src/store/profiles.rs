@@ -131,16 +131,18 @@ impl Store {
         Ok((finish(tx, id, event).await?, revoked))
     }
 
-    /// Sets or removes the picture.
+    /// Sets or removes the picture; answers the account and the address that it had before. Each address is answered
+    /// once, also when several are set at the same time.
     pub(crate) async fn set_avatar(
         &self,
         id: Uuid,
         url: Option<&str>,
         event: &AuditEvent,
-    ) -> Result<User, AccessError> {
+    ) -> Result<(User, Option<String>), AccessError> {
         let mut tx = self.database.write().await?;
+        let before = lock(&mut tx, id).await?.avatar_url;
         let sql = "UPDATE users SET avatar_url = ?, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.execute(sql, args![url, now_us(), id]).await?;
-        finish(tx, id, event).await
+        Ok((finish(tx, id, event).await?, before))
     }
 }
