@@ -46,7 +46,7 @@ impl Access {
             self.require_password(caller, "current_password", change.current_password, origin).await?;
         }
         let event = AuditEvent::success(caller.into(), Action::UserUpdate, caller.id, origin);
-        let user = self.inner.store.update_user(caller.id, &parsed, &event).await?;
+        let user = self.inner.store.update_user(caller.id, &parsed, new_email, &event).await?;
         if new_email {
             self.notify(&before, "The e-mail address of your account was changed to another one.");
             self.send_verification(&user).await?;

@@ -17,6 +17,8 @@ mod proof;
 mod reset;
 mod rows;
 mod sessions;
+#[cfg(test)]
+mod testing;
 mod users;
 
 pub(crate) use attempts::AttemptPolicy;

@@ -82,42 +82,9 @@ pub(super) async fn require_session(tx: &mut Tx, user: Uuid, session: Uuid) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::testing::{IDENTITY, USER, change, store};
     use crate::store::{NewCodeRow, NewSessionRow, Store};
-    use crate::{AccessSettings, Action, Actor, AuditEvent, DatabaseSettings, Origin};
-
-    const USER: &str = "01900000-0000-7000-8000-000000000001";
-    const IDENTITY: &str = "01900000-0000-7000-8000-000000000002";
-
-    /// An account with every way in; the database is where the other tests have theirs.
-    async fn store(folder: &tempfile::TempDir) -> Store {
-        karat_oracle::databases::create(folder.path()).await.unwrap();
-        let mut settings = AccessSettings::in_folder(folder.path());
-        if let Some(address) = karat_oracle::databases::address_of(folder.path()) {
-            settings.database =
-                DatabaseSettings { max_connections: 2, ..DatabaseSettings::at(address.parse().unwrap()) };
-        }
-        let store = Store::open(&settings).await.unwrap();
-        change(
-            &store,
-            "INSERT INTO users (id, username, username_key, phone, password_hash, role, created_at, updated_at) \
-             VALUES ('01900000-0000-7000-8000-000000000001', 'maria', 'maria', '+34600123456', 'right', 'user', 1, 1)",
-        )
-        .await;
-        change(
-            &store,
-            "INSERT INTO identities (id, user_id, provider, issuer, subject, created_at, last_used_at) VALUES \
-             ('01900000-0000-7000-8000-000000000002', '01900000-0000-7000-8000-000000000001', 'test', \
-             'https://id.example.org', 'maria', 1, 1)",
-        )
-        .await;
-        store
-    }
-
-    async fn change(store: &Store, sql: &'static str) {
-        let mut tx = store.database.write().await.unwrap();
-        tx.execute(sql, args![]).await.unwrap();
-        tx.commit().await.unwrap();
-    }
+    use crate::{Action, Actor, AuditEvent, Origin};
 
     fn event() -> AuditEvent {
         AuditEvent::success(Actor::System, Action::Login, Uuid::nil(), &Origin::default())

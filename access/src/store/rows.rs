@@ -68,6 +68,14 @@ pub(crate) struct UserChange {
     pub version: i64,
 }
 
+impl UserChange {
+    /// Whether everything stays as it is.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { username, email, nickname, full_name, version: _ } = self;
+        username.is_none() && email.is_none() && nickname.is_none() && full_name.is_none()
+    }
+}
+
 /// A session as its owner sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
