@@ -84,6 +84,19 @@ impl Store {
         keep: Option<Uuid>,
         event: &AuditEvent,
     ) -> Result<Vec<Uuid>, AccessError> {
+        match self.try_set_password(id, hash, keep, event).await {
+            Err(error) if error.is_deadlock() => self.try_set_password(id, hash, keep, event).await,
+            result => result,
+        }
+    }
+
+    async fn try_set_password(
+        &self,
+        id: Uuid,
+        hash: &str,
+        keep: Option<Uuid>,
+        event: &AuditEvent,
+    ) -> Result<Vec<Uuid>, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, id).await?;
         let now = now_us();

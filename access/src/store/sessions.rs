@@ -18,6 +18,13 @@ impl Store {
     ///
     /// [`AccessError::InvalidCredentials`] or [`AccessError::CodeRefused`] when it does not.
     pub(crate) async fn create_session(&self, row: &NewSessionRow, event: &AuditEvent) -> Result<User, AccessError> {
+        match self.try_create_session(row, event).await {
+            Err(error) if error.is_deadlock() => self.try_create_session(row, event).await,
+            result => result,
+        }
+    }
+
+    async fn try_create_session(&self, row: &NewSessionRow, event: &AuditEvent) -> Result<User, AccessError> {
         let mut tx = self.database.write().await?;
         let user = admit(&mut tx, row.user, &row.proof).await?;
         let sql = "INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at, ip, user_agent) \

@@ -110,6 +110,13 @@ impl Store {
     /// Marks an account as deleted, revokes its sessions and keys; a purge removes it later. Answers the account as it
     /// was, with its picture, and the sessions.
     pub(crate) async fn delete_user(&self, id: Uuid, event: &AuditEvent) -> Result<(User, Vec<Uuid>), AccessError> {
+        match self.try_delete_user(id, event).await {
+            Err(error) if error.is_deadlock() => self.try_delete_user(id, event).await,
+            result => result,
+        }
+    }
+
+    async fn try_delete_user(&self, id: Uuid, event: &AuditEvent) -> Result<(User, Vec<Uuid>), AccessError> {
         let mut tx = self.database.write().await?;
         let user = keep_an_admin(&mut tx, id, |_| true).await?;
         let now = now_us();
