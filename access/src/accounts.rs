@@ -5,7 +5,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::password::{MAX_PASSWORD_BYTES, broken_rules};
-use crate::store::{NewUserRow, User, UserFilter};
+use crate::store::{NewUserRow, Proof, User, UserFilter};
 use crate::time::now_us;
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Email, Origin, PasswordRules, Role, TokenPair, Username};
 
@@ -82,7 +82,7 @@ impl Access {
         }
         let user = self.add_user(row, account.password, event).await?;
         self.send_verification(&user).await?;
-        Ok(Registration::Tokens(Box::new(self.start_session(user, Action::Login, None, origin).await?)))
+        Ok(Registration::Tokens(Box::new(self.start_session(user.id, Action::Login, Proof::New, origin).await?)))
     }
 
     /// Hashes and writes once in any case, and tells only the owner of the address what became of it.

@@ -10,7 +10,7 @@ use crate::authenticate::KEY_MARK;
 use crate::secret::{random_hex, sha256_hex};
 use crate::store::NewKeyRow;
 use crate::time::{as_us, now_us};
-use crate::{Access, AccessError, Action, Actor, AuditEvent, Origin, Permission, Scope, Scopes};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Permission, Scope, Scopes};
 
 /// What is needed to make a key.
 #[derive(Debug, Clone)]
@@ -68,6 +68,32 @@ impl Access {
         actor: Actor,
         origin: &Origin,
     ) -> Result<IssuedKey, AccessError> {
+        self.add_api_key(new, actor, None, origin).await
+    }
+
+    /// Makes a key for the caller's own account, whose session must still live when it is made.
+    ///
+    /// # Errors
+    /// As [`Access::create_api_key`]; [`AccessError::NotAuthenticated`] when the session has ended;
+    /// [`AccessError::Forbidden`] for a caller without one, or another owner.
+    pub async fn create_own_api_key(
+        &self,
+        caller: &Caller,
+        new: NewApiKey,
+        origin: &Origin,
+    ) -> Result<IssuedKey, AccessError> {
+        let forbidden = AccessError::Forbidden { permission: Permission::ManageOwnKeys };
+        let session = caller.session().filter(|_| caller.id == new.owner).ok_or(forbidden)?;
+        self.add_api_key(new, caller.into(), Some(session), origin).await
+    }
+
+    async fn add_api_key(
+        &self,
+        new: NewApiKey,
+        actor: Actor,
+        session: Option<Uuid>,
+        origin: &Origin,
+    ) -> Result<IssuedKey, AccessError> {
         let name = new.name.trim().to_owned();
         if !(1..=100).contains(&name.chars().count()) || name.chars().any(char::is_control) {
             let line = "`name`: must be 1 to 100 characters without control characters";
@@ -86,7 +112,7 @@ impl Access {
         let row = NewKeyRow { id, user, name, prefix, key_hash, scopes, at, expires_at };
         let event = AuditEvent::success(actor, Action::ApiKeyCreate, id, origin)
             .with_details(json!({"owner": user, "scopes": row.scopes.to_texts()}));
-        self.inner.store.create_key(&row, &event).await?;
+        self.inner.store.create_key(&row, session, &event).await?;
         let key = ApiKey {
             id,
             owner: user,

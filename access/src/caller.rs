@@ -107,6 +107,11 @@ impl Caller {
             CallerKind::ApiKey { .. } => None,
         }
     }
+
+    /// The session, for what a key cannot do.
+    pub(crate) fn require_session(&self) -> Result<Uuid, AccessError> {
+        self.session().ok_or(AccessError::NotFound { what: "session" })
+    }
 }
 
 fn key_permits(scopes: &Scopes, permission: Permission) -> bool {

@@ -94,13 +94,19 @@ impl RecentChanges {
     }
 
     async fn apply(&self, store: &Store, changes: &[Change]) -> Result<(), AccessError> {
-        for change in changes {
-            match change.kind {
-                ChangeKind::Session => self.session_revoked(change.subject),
-                ChangeKind::ApiKey => self.key_revoked(change.subject),
-                ChangeKind::User => match store.find_user(change.subject).await? {
-                    Some(user) => self.user_changed(&user),
-                    None => self.user_gone(change.subject),
+        for (kind, subject) in changes.iter().filter_map(|change| change.what) {
+            match kind {
+                ChangeKind::Session => self.session_revoked(subject),
+                ChangeKind::ApiKey => self.key_revoked(subject),
+                ChangeKind::User => match store.find_user(subject).await {
+                    Ok(Some(user)) => self.user_changed(&user),
+                    Ok(None) => self.user_gone(subject),
+                    // A role of a newer version, for example: what cannot be judged is let in to nothing.
+                    Err(error @ AccessError::Corrupt { .. }) => {
+                        tracing::error!(%error, user = %subject, "a changed account cannot be read; it is shut out here");
+                        self.user_gone(subject);
+                    }
+                    Err(error) => return Err(error),
                 },
             }
         }

@@ -33,20 +33,9 @@ impl Access {
         address: &str,
         life: Duration,
     ) -> Result<SecretString, AccessError> {
-        let token = random_hex::<32>()?;
-        let at = now_us();
-        let row = NewCodeRow {
-            id: Uuid::now_v7(),
-            purpose,
-            user: Some(user),
-            address: address.to_owned(),
-            code_hash: sha256_hex(&token),
-            tries: 1,
-            at,
-            expires_at: at + as_us(life),
-        };
+        let (token, row) = new_token(purpose, user, address, life)?;
         self.inner.store.create_code(&row).await?;
-        Ok(token.into())
+        Ok(token)
     }
 
     /// A code of six digits, bound to a number and a purpose.
@@ -107,6 +96,28 @@ impl Access {
         let base = self.inner.settings.public_url.trim_end_matches('/');
         format!("{base}/{page}#token={}", token.expose_secret())
     }
+}
+
+/// A long token and the row that it is known by.
+pub(crate) fn new_token(
+    purpose: &'static str,
+    user: Uuid,
+    address: &str,
+    life: Duration,
+) -> Result<(SecretString, NewCodeRow), AccessError> {
+    let token = random_hex::<32>()?;
+    let at = now_us();
+    let row = NewCodeRow {
+        id: Uuid::now_v7(),
+        purpose,
+        user: Some(user),
+        address: address.to_owned(),
+        code_hash: sha256_hex(&token),
+        tries: 1,
+        at,
+        expires_at: at + as_us(life),
+    };
+    Ok((token.into(), row))
 }
 
 /// Six digits could be tried out against a plain hash; bound to their purpose and number, at least not by a table.

@@ -193,6 +193,7 @@ impl AccessError {
             | Self::Unconfigured { .. }
             | Self::RegistrationClosed => ErrorDomain::Caller,
             Self::Busy | Self::Store(sqlx::Error::PoolTimedOut) => ErrorDomain::Load,
+            Self::Store(_) if self.is_deadlock() => ErrorDomain::Load,
             Self::Store(_)
             | Self::Unreachable { .. }
             | Self::Delivery { .. }
@@ -202,5 +203,74 @@ impl AccessError {
             | Self::Hash(_)
             | Self::Task(_) => ErrorDomain::Internal,
         }
+    }
+
+    /// Whether two transactions waited for each other and this one was given up: nothing of it happened.
+    pub(crate) fn is_deadlock(&self) -> bool {
+        let Self::Store(error) = self else { return false };
+        let code = error.as_database_error().and_then(|error| error.code());
+        // PostgreSQL's deadlock, and the serialisation failure of both, which is what MySQL calls a deadlock too.
+        code.is_some_and(|code| matches!(&*code, "40P01" | "40001"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::error::Error;
+    use std::fmt;
+
+    use sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// What a server says with a code.
+    #[derive(Debug)]
+    struct Refusal(&'static str);
+
+    impl fmt::Display for Refusal {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl Error for Refusal {}
+
+    impl DatabaseError for Refusal {
+        fn message(&self) -> &str {
+            self.0
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn as_error(&self) -> &(dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn Error + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn Error + Send + Sync + 'static> {
+            self
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_lost_a_deadlock_is_load_and_not_a_failure() {
+        let refused = |code| AccessError::Store(sqlx::Error::Database(Box::new(Refusal(code))));
+        for code in ["40P01", "40001"] {
+            assert!(refused(code).is_deadlock());
+            assert_eq!(refused(code).domain(), ErrorDomain::Load, "{code}");
+        }
+        assert_eq!(refused("42601").domain(), ErrorDomain::Internal);
+        assert_eq!(AccessError::Store(sqlx::Error::PoolTimedOut).domain(), ErrorDomain::Load);
+        assert!(!AccessError::Store(sqlx::Error::PoolTimedOut).is_deadlock());
     }
 }

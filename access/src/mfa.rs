@@ -9,13 +9,13 @@ use secrecy::{ExposeSecret, SecretString};
 use totp_rs::{Builder, Secret, Totp};
 use uuid::Uuid;
 
-use crate::codes::MFA;
+use crate::codes::{MFA, new_token};
 use crate::secret::{random_bytes, random_hex, sha256_hex};
 use crate::sessions::TokenPair;
-use crate::store::CodeUse;
+use crate::store::Proof;
 use crate::throttle::FACTOR;
 use crate::time::{as_s, now_us};
-use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, User};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
 
 /// How long the second step of a log-in may take.
 const TICKET_LIFE: Duration = Duration::from_secs(5 * 60);
@@ -61,7 +61,7 @@ impl Access {
         let base32 = secret.to_base32();
         let sealed = self.inner.seal.seal(user.id, base32.as_bytes())?;
         let event = AuditEvent::success(caller.into(), Action::MfaEnroll, user.id, origin);
-        if !self.inner.store.enroll_factor(user.id, &sealed, &event).await? {
+        if !self.inner.store.enroll_factor(user.id, caller.require_session()?, &sealed, &event).await? {
             return Err(AccessError::Taken { field: "second factor" });
         }
         let uri = format!("otpauth://totp/Karat:{}?secret={base32}&issuer=Karat", user.username);
@@ -86,7 +86,8 @@ impl Access {
         let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
         let hashes: Vec<_> = codes.iter().map(|code| recovery_hash(caller.id, code)).collect();
         let event = AuditEvent::success(caller.into(), Action::MfaConfirm, caller.id, origin);
-        if !self.inner.store.confirm_factor(caller.id, step, &hashes, &event).await? {
+        let session = caller.require_session()?;
+        if !self.inner.store.confirm_factor(caller.id, session, step, &hashes, &event).await? {
             return Err(AccessError::NotFound { what: "factor to confirm" });
         }
         self.inner.store.clear_attempts(&name).await?;
@@ -134,29 +135,26 @@ impl Access {
             self.audit_refusal(AuditEvent::denied(Action::LoginMfa, Some(id), origin)).await;
             return Err(AccessError::CodeRefused);
         }
-        if self.inner.store.use_token(MFA, &ticket).await? == CodeUse::Refused {
-            return Err(AccessError::CodeRefused);
-        }
+        let pair = self.start_session(id, Action::LoginMfa, Proof::Ticket(ticket), origin).await?;
         self.inner.store.clear_attempts(&name).await?;
-        let user = self.find_user(id).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
-        self.start_session(user, Action::LoginMfa, None, origin).await
+        Ok(pair)
     }
 
-    /// Tokens for a user who proved one factor, or a ticket when there is a second one. `password` is the hash of the one
-    /// that was given, when one was.
+    /// Tokens for a user who proved one factor, or a ticket when there is a second one.
     pub(crate) async fn finish_login(
         &self,
-        user: User,
+        user: Uuid,
         action: Action,
-        password: Option<SecretString>,
+        proof: Proof,
         origin: &Origin,
     ) -> Result<LoginOutcome, AccessError> {
-        let factor = self.inner.store.find_factor(user.id).await?;
+        let factor = self.inner.store.find_factor(user).await?;
         if !factor.is_some_and(|factor| factor.is_confirmed) {
-            return Ok(LoginOutcome::Tokens(Box::new(self.start_session(user, action, password, origin).await?)));
+            return Ok(LoginOutcome::Tokens(Box::new(self.start_session(user, action, proof, origin).await?)));
         }
         // A ticket each: of two log-ins at a time neither ends the other.
-        let ticket = self.issue_token(MFA, user.id, &random_hex::<16>()?, TICKET_LIFE).await?;
+        let (ticket, row) = new_token(MFA, user, &random_hex::<16>()?, TICKET_LIFE)?;
+        self.inner.store.create_ticket(&row, user, &proof).await?;
         Ok(LoginOutcome::MfaRequired { ticket, expires_in: TICKET_LIFE })
     }
 

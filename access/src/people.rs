@@ -50,13 +50,7 @@ impl Access {
     ) -> Result<User, AccessError> {
         caller.require(Permission::DeactivateUsers)?;
         let target = self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
-        let action = if is_active { Action::UserActivate } else { Action::UserDeactivate };
-        let may = caller.id != id && (caller.has(Permission::ManageUsers) || target.role == Role::User);
-        if !may {
-            self.refuse(caller, action, id, origin).await;
-            return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
-        }
-        let event = AuditEvent::success(caller.into(), action, id, origin);
+        let event = self.may_set_active(caller, &target, is_active, origin).await?;
         let (user, revoked) = self.inner.store.set_active(id, is_active, &event).await?;
         self.inner.recent.user_changed(&user);
         self.note_revoked(&revoked);
@@ -80,22 +74,37 @@ impl Access {
         Ok(user)
     }
 
-    /// Changes another profile. A new address is not verified, and a link is sent to it.
+    /// Changes another profile, enables or disables the account, or both: all of it or nothing. A new address is not
+    /// verified, and a link is sent to it. Disabling ends the account's sessions at once.
     ///
     /// # Errors
-    /// As [`Access::update_own_account`], and [`AccessError::Forbidden`].
+    /// As [`Access::update_own_account`]; [`AccessError::Forbidden`]; [`AccessError::LastAdmin`].
     pub async fn update_user_of(
         &self,
         caller: &Caller,
         id: Uuid,
         change: crate::ProfileChange,
+        is_active: Option<bool>,
         origin: &Origin,
     ) -> Result<User, AccessError> {
-        caller.require(Permission::ManageUsers)?;
+        caller.require(Permission::DeactivateUsers)?;
         let before = self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
         let parsed = crate::profile::parse_change(&change)?;
-        let event = AuditEvent::success(caller.into(), Action::UserUpdate, id, origin);
-        let user = self.inner.store.update_user(id, &parsed, &event).await?;
+        let is_active = is_active.filter(|is_active| *is_active != before.is_active);
+        let mut events = Vec::new();
+        if !parsed.is_empty() {
+            caller.require(Permission::ManageUsers)?;
+            events.push(AuditEvent::success(caller.into(), Action::UserUpdate, id, origin));
+        }
+        if let Some(is_active) = is_active {
+            events.push(self.may_set_active(caller, &before, is_active, origin).await?);
+        }
+        if events.is_empty() && before.version == parsed.version {
+            return Ok(before);
+        }
+        let (user, revoked) = self.inner.store.manage_user(id, &parsed, is_active, &events).await?;
+        self.inner.recent.user_changed(&user);
+        self.note_revoked(&revoked);
         if before.email != user.email {
             self.notify(&before, "The e-mail address of your account was changed by an admin.");
             if user.email.is_some() {
@@ -116,6 +125,23 @@ impl Access {
         let revoked = self.inner.store.revoke_sessions_of(id, &event).await?;
         self.note_revoked(&revoked);
         Ok(revoked.len())
+    }
+
+    /// What is to be written when another account is enabled or disabled, if the caller may do so.
+    async fn may_set_active(
+        &self,
+        caller: &Caller,
+        target: &User,
+        is_active: bool,
+        origin: &Origin,
+    ) -> Result<AuditEvent, AccessError> {
+        let action = if is_active { Action::UserActivate } else { Action::UserDeactivate };
+        let may = caller.id != target.id && (caller.has(Permission::ManageUsers) || target.role == Role::User);
+        if !may {
+            self.refuse(caller, action, target.id, origin).await;
+            return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
+        }
+        Ok(AuditEvent::success(caller.into(), action, target.id, origin))
     }
 
     async fn refuse(&self, caller: &Caller, action: Action, target: Uuid, origin: &Origin) {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::codes::{NUMBER_LIFE, PHONE, number_hash};
 use crate::mfa::LoginOutcome;
 use crate::send::Sms;
-use crate::store::{CodeUse, NewUserRow, User};
+use crate::store::{CodeUse, NewUserRow, Proof, User};
 use crate::throttle::{FACTOR, MESSAGE};
 use crate::time::now_us;
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Phone, Role, Username};
@@ -44,7 +44,8 @@ impl Access {
             Some(_) => return Err(AccessError::CodeRefused),
             None => self.register_phone(&phone, origin).await?,
         };
-        self.finish_login(user, Action::Login, None, origin).await
+        let proof = Proof::Phone(phone.as_str().to_owned());
+        self.finish_login(user.id, Action::Login, proof, origin).await
     }
 
     /// Adds a number to the caller's account, by a code and the password, where the account has one.
@@ -64,7 +65,8 @@ impl Access {
         let before = self.require_password(caller, "password", password, origin).await?;
         self.use_phone_code(&phone, code).await?;
         let event = AuditEvent::success(caller.into(), Action::PhoneLink, caller.id, origin);
-        let user = self.inner.store.set_phone(caller.id, phone.as_str(), &event).await?;
+        let session = caller.require_session()?;
+        let user = self.inner.store.set_phone(caller.id, session, phone.as_str(), &event).await?;
         self.notify(&before, "A telephone number was added to your account.");
         Ok(user)
     }

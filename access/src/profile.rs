@@ -46,7 +46,7 @@ impl Access {
             self.require_password(caller, "current_password", change.current_password, origin).await?;
         }
         let event = AuditEvent::success(caller.into(), Action::UserUpdate, caller.id, origin);
-        let user = self.inner.store.update_user(caller.id, &parsed, &event).await?;
+        let user = self.inner.store.update_user(caller.id, &parsed, new_email, &event).await?;
         if new_email {
             self.notify(&before, "The e-mail address of your account was changed to another one.");
             self.send_verification(&user).await?;
@@ -147,11 +147,17 @@ impl Access {
         self.inner.store.list_consents(user).await
     }
 
-    /// Sets or removes the address of the caller's picture.
+    /// Sets or removes the address of the caller's picture; answers the account and the address that was replaced, whose
+    /// picture nobody finds any more.
     ///
     /// # Errors
     /// [`AccessError::NotFound`].
-    pub async fn set_avatar(&self, caller: &Caller, url: Option<&str>, origin: &Origin) -> Result<User, AccessError> {
+    pub async fn set_avatar(
+        &self,
+        caller: &Caller,
+        url: Option<&str>,
+        origin: &Origin,
+    ) -> Result<(User, Option<String>), AccessError> {
         let action = if url.is_some() { Action::AvatarSet } else { Action::AvatarRemove };
         let event = AuditEvent::success(caller.into(), action, caller.id, origin);
         self.inner.store.set_avatar(caller.id, url, &event).await

@@ -216,14 +216,18 @@ async fn keep_up(inner: Weak<Inner>) {
         if is_purge_due {
             purged = tokio::time::Instant::now();
         }
-        let turn = async {
-            inner.catch_up().await?;
-            inner.look_at_keys().await?;
-            inner.write_last_used().await?;
-            if is_purge_due { inner.purge().await } else { Ok(()) }
-        };
-        if let Err(error) = turn.await {
-            tracing::warn!(%error, "upkeep of the accounts database failed; trying again at the next turn");
+        // One that fails does not keep the others from their turn.
+        note_failure("changes of other processes", inner.catch_up().await);
+        note_failure("signing keys", inner.look_at_keys().await);
+        note_failure("last use of API keys", inner.write_last_used().await);
+        if is_purge_due {
+            note_failure("removal of what ended", inner.purge().await);
         }
+    }
+}
+
+fn note_failure(what: &str, result: Result<(), AccessError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, what, "upkeep of the accounts failed; trying again at the next turn");
     }
 }

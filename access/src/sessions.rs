@@ -9,7 +9,7 @@ use crate::accounts::too_long;
 use crate::mfa::LoginOutcome;
 use crate::password::MAX_PASSWORD_BYTES;
 use crate::secret::{random_hex, sha256_hex};
-use crate::store::{NewSessionRow, Rotation, RotationRequest, User};
+use crate::store::{NewSessionRow, Proof, Rotation, RotationRequest, User};
 use crate::throttle::PASSWORD;
 use crate::time::{as_s, as_us, now_us};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
@@ -50,16 +50,13 @@ impl Access {
         // Counted before it is checked: parallel guesses cannot pass together.
         self.begin_attempt(&attempt, PASSWORD).await?;
         let verdict = self.verify_counted(&attempt, password.clone(), hash.clone()).await?;
-        match user {
-            Some(user) if verdict.matches && user.is_active && self.is_admitted(&user) => {
+        match (user, hash) {
+            (Some(user), Some(hash)) if verdict.matches && user.is_active && self.is_admitted(&user) => {
                 self.inner.store.clear_attempts(&attempt).await?;
-                let proof = match hash {
-                    Some(old) if verdict.is_outdated => Some(self.rehash(user.id, &old, password).await?),
-                    hash => hash,
-                };
-                self.finish_login(user, Action::Login, proof, origin).await
+                let hash = if verdict.is_outdated { self.rehash(user.id, &hash, password).await? } else { hash };
+                self.finish_login(user.id, Action::Login, Proof::Password(hash), origin).await
             }
-            user => {
+            (user, _) => {
                 let target = user.map(|user| user.id);
                 self.audit_refusal(AuditEvent::denied(Action::Login, target, origin)).await;
                 Err(AccessError::InvalidCredentials)
@@ -123,23 +120,23 @@ impl Access {
 
     pub(crate) async fn start_session(
         &self,
-        user: User,
+        user: Uuid,
         action: Action,
-        password: Option<SecretString>,
+        proof: Proof,
         origin: &Origin,
     ) -> Result<TokenPair, AccessError> {
         let (id, token, at) = (Uuid::now_v7(), random_hex::<32>()?, now_us());
         let row = NewSessionRow {
             id,
-            user: user.id,
+            user,
             token_hash: sha256_hex(&token),
             at,
             expires_at: at + as_us(self.inner.settings.session_ttl),
             origin: origin.clone(),
-            password,
+            proof,
         };
-        let event = AuditEvent::success(Actor::User(user.id), action, user.id, origin);
-        self.inner.store.create_session(&row, &event).await?;
+        let event = AuditEvent::success(Actor::User(user), action, user, origin);
+        let user = self.inner.store.create_session(&row, &event).await?;
         self.pair(user, id, row.expires_at, token)
     }
 

@@ -25,7 +25,7 @@ use crate::fields::is_plain;
 use crate::mfa::LoginOutcome;
 use crate::phone::new_row;
 use crate::secret::{random_hex, sha256, sha256_hex};
-use crate::store::{CodeUse, Identity, NewCodeRow, NewUserRow, User};
+use crate::store::{CodeUse, Identity, NewCodeRow, NewUserRow, Proof};
 use crate::time::{as_us, now_us};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin};
 use provider::Person;
@@ -139,14 +139,12 @@ impl Access {
             (Some(_), Some(_)) => Ok(CallbackOutcome::Linked),
             (Some(link), None) => self.link_person(link, &flow.provider, person, origin).await,
             (None, Some(identity)) => {
-                let user = self.find_user(identity.user).await?.filter(|user| user.is_active);
-                let user = user.ok_or(AccessError::CodeRefused)?;
                 self.inner.store.touch_identity(identity.id).await?;
-                Ok(CallbackOutcome::Login(Box::new(self.finish_login(user, Action::OauthLogin, None, origin).await?)))
+                self.enter(identity, origin).await
             }
             (None, None) => {
-                let user = self.register_person(&flow.provider, person, origin).await?;
-                Ok(CallbackOutcome::Login(Box::new(self.finish_login(user, Action::OauthLogin, None, origin).await?)))
+                let identity = self.register_person(&flow.provider, person, origin).await?;
+                self.enter(identity, origin).await
             }
         }
     }
@@ -224,6 +222,12 @@ impl Access {
         format!("{}/api/v1/auth/oauth/{provider}/callback", self.inner.settings.public_url.trim_end_matches('/'))
     }
 
+    async fn enter(&self, identity: Identity, origin: &Origin) -> Result<CallbackOutcome, AccessError> {
+        let proof = Proof::Identity(identity.id);
+        let outcome = self.finish_login(identity.user, Action::OauthLogin, proof, origin).await?;
+        Ok(CallbackOutcome::Login(Box::new(outcome)))
+    }
+
     async fn link_person(
         &self,
         link: Link,
@@ -242,7 +246,7 @@ impl Access {
 
     /// An account for a person who has none. One with the same address is not joined, whoever confirmed what: its
     /// owner logs in and links.
-    async fn register_person(&self, provider: &str, person: Person, origin: &Origin) -> Result<User, AccessError> {
+    async fn register_person(&self, provider: &str, person: Person, origin: &Origin) -> Result<Identity, AccessError> {
         if !self.inner.settings.registration_open {
             return Err(AccessError::RegistrationClosed);
         }
@@ -252,7 +256,8 @@ impl Access {
         let identity = identity(row.id, provider, &person);
         let event = AuditEvent::success(Actor::User(row.id), Action::Register, row.id, origin)
             .with_details(serde_json::json!({"provider": provider}));
-        self.inner.store.create_user_with_identity(&row, &identity, &event).await
+        self.inner.store.create_user_with_identity(&row, &identity, &event).await?;
+        Ok(identity)
     }
 }
 

@@ -2,14 +2,19 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lettre::message::{Mailbox, header::ContentType};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
-use super::Mail;
+use super::{Carrier, Mail};
 use crate::AccessError;
+
+/// For one message, from the connection to the last answer. Some servers hold their greeting back for seconds, to shake
+/// off programs that do not wait for it. The library itself bounds the connecting only.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How e-mail leaves.
 #[derive(Debug, Clone)]
@@ -33,10 +38,15 @@ pub(super) enum Mailer {
 pub(super) struct Server {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
+    timeout: Duration,
 }
 
 impl Mailer {
     pub(super) fn new(settings: &MailSettings) -> Result<Self, AccessError> {
+        Self::within(TIMEOUT, settings)
+    }
+
+    fn within(timeout: Duration, settings: &MailSettings) -> Result<Self, AccessError> {
         match settings {
             MailSettings::Outbox(folder) => Ok(Self::Outbox(folder.clone())),
             MailSettings::Smtp { url, from } => {
@@ -44,16 +54,21 @@ impl Mailer {
                 let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret())
                     .map_err(|_| failed("the server's address is no `smtp://` or `smtps://` URL"))?;
                 let from = from.parse().map_err(|_| failed("the sender is no `Name <address>`"))?;
-                Ok(Self::Smtp(Box::new(Server { transport: transport.build(), from })))
+                Ok(Self::Smtp(Box::new(Server { transport: transport.build(), from, timeout })))
             }
         }
     }
+}
 
-    pub(super) async fn send(&self, mail: &Mail) -> Result<(), AccessError> {
+impl Carrier for Mailer {
+    type Message = Mail;
+
+    async fn send(&self, mail: &Mail) -> Result<(), AccessError> {
         match self {
             Self::Smtp(server) => {
                 let message = build(server.from.clone(), mail)?;
-                server.transport.send(message).await.map(drop).map_err(failed)
+                let sent = tokio::time::timeout(server.timeout, server.transport.send(message)).await;
+                sent.map_err(|_| failed("the server does not answer"))?.map(drop).map_err(failed)
             }
             Self::Outbox(folder) => {
                 let from =
@@ -81,4 +96,21 @@ fn build(from: Mailbox, mail: &Mail) -> Result<Message, AccessError> {
 
 fn failed(reason: impl fmt::Display) -> AccessError {
     AccessError::Delivery { what: "e-mail", reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mail_server_that_says_nothing_is_given_up() {
+        // The system takes the connection, and nobody ever writes to it.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("smtp://{}", silent.local_addr().unwrap()).into();
+        let settings = MailSettings::Smtp { url, from: "Karat <karat@example.org>".to_owned() };
+        let mailer = Mailer::within(Duration::from_millis(50), &settings).unwrap();
+        let mail = Mail { to: "maria@example.org".to_owned(), subject: "A test", text: "Hello".to_owned().into() };
+        let refused = mailer.send(&mail).await;
+        assert!(matches!(&refused, Err(AccessError::Delivery { .. })), "{refused:?}");
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
+use super::{Carrier, Sms};
 use crate::AccessError;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,8 +47,13 @@ impl Texter {
         };
         Ok(Self { settings: settings.clone(), client })
     }
+}
 
-    pub(super) async fn send(&self, to: &str, text: &str) -> Result<(), AccessError> {
+impl Carrier for Texter {
+    type Message = Sms;
+
+    async fn send(&self, sms: &Sms) -> Result<(), AccessError> {
+        let (to, text) = (sms.to.as_str(), sms.text.expose_secret());
         match (&self.settings, &self.client) {
             (SmsSettings::Http { base_url, account, token, from }, Some(client)) => {
                 let url = format!("{}/2010-04-01/Accounts/{account}/Messages.json", base_url.trim_end_matches('/'));

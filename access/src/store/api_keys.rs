@@ -5,15 +5,26 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::engine::{Row, args};
-use super::users::role;
+use super::proof::require_session;
+use super::users::{lock, role};
 use super::{ChangeKind, KeyOwner, NewKeyRow, Store, StoredKey};
 use crate::time::now_us;
 use crate::{AccessError, ApiKey, AuditEvent, Scopes};
 
 impl Store {
-    /// Adds an API key.
-    pub(crate) async fn create_key(&self, row: &NewKeyRow, event: &AuditEvent) -> Result<(), AccessError> {
+    /// Adds an API key, in the name of a session of its owner when there is one. [`AccessError::NotAuthenticated`] when
+    /// the session has ended.
+    pub(crate) async fn create_key(
+        &self,
+        row: &NewKeyRow,
+        session: Option<Uuid>,
+        event: &AuditEvent,
+    ) -> Result<(), AccessError> {
         let mut tx = self.database.write().await?;
+        lock(&mut tx, row.user).await?;
+        if let Some(session) = session {
+            require_session(&mut tx, row.user, session).await?;
+        }
         let sql = "INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, created_at, expires_at) \
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         let scopes = row.scopes.to_texts().join(" ");

@@ -41,7 +41,7 @@ impl Store {
     pub(crate) async fn begin_attempt(&self, name: &str, policy: AttemptPolicy) -> Result<Attempt, AccessError> {
         // Of two first attempts one finds the other's row at its second look.
         match self.try_attempt(name, policy).await {
-            Err(AccessError::Store(error)) if is_contention(&error) => self.try_attempt(name, policy).await,
+            Err(error) if error.is_deadlock() || is_second(&error) => self.try_attempt(name, policy).await,
             result => result,
         }
     }
@@ -88,11 +88,10 @@ impl Store {
     }
 }
 
-/// A row that another request added first, or two transactions that waited for each other: the next try settles it.
-fn is_contention(error: &sqlx::Error) -> bool {
-    let Some(error) = error.as_database_error() else { return false };
-    // 40P01 and 40001 are PostgreSQL's and MySQL's deadlock and serialisation failures.
-    error.is_unique_violation() || error.code().is_some_and(|code| matches!(&*code, "40P01" | "40001"))
+/// Another request added the row first: the next try finds it.
+fn is_second(error: &AccessError) -> bool {
+    let AccessError::Store(error) = error else { return false };
+    error.as_database_error().is_some_and(|error| error.is_unique_violation())
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use uuid::Uuid;
 
-use super::engine::args;
-use super::{CodeUse, NewCodeRow, Store};
+use super::engine::{Tx, args};
+use super::proof::admit;
+use super::{CodeUse, NewCodeRow, Proof, Store};
 use crate::AccessError;
 use crate::time::now_us;
 
@@ -14,11 +15,16 @@ impl Store {
         let mut tx = self.database.write().await?;
         let sql = "UPDATE one_time_codes SET used_at = ? WHERE purpose = ? AND address = ? AND used_at IS NULL";
         tx.execute(sql, args![row.at, row.purpose, &row.address]).await?;
-        let sql = "INSERT INTO one_time_codes (id, purpose, user_id, address, code_hash, tries_left, created_at, \
-                   expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-        let values =
-            args![row.id, row.purpose, row.user, &row.address, &row.code_hash, row.tries, row.at, row.expires_at];
-        tx.execute(sql, values).await?;
+        insert(&mut tx, row).await?;
+        tx.commit().await
+    }
+
+    /// Adds the ticket of a second step, if what the first one rested on still holds; [`AccessError::InvalidCredentials`]
+    /// or [`AccessError::CodeRefused`] when it does not.
+    pub(crate) async fn create_ticket(&self, row: &NewCodeRow, user: Uuid, proof: &Proof) -> Result<(), AccessError> {
+        let mut tx = self.database.write().await?;
+        admit(&mut tx, user, proof).await?;
+        insert(&mut tx, row).await?;
         tx.commit().await
     }
 
@@ -73,4 +79,12 @@ impl Store {
         let row = self.database.row(sql, args![token_hash, purpose, now_us()]).await?;
         Ok(row.map(|row| row.id_or_null("user_id")).transpose()?.flatten())
     }
+}
+
+async fn insert(tx: &mut Tx, row: &NewCodeRow) -> Result<(), AccessError> {
+    let sql = "INSERT INTO one_time_codes (id, purpose, user_id, address, code_hash, tries_left, created_at, \
+               expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let values = args![row.id, row.purpose, row.user, &row.address, &row.code_hash, row.tries, row.at, row.expires_at];
+    tx.execute(sql, values).await?;
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::engine::{Tx, args};
+use super::proof::require_session;
 use super::users::lock;
 use super::{Factor, Store};
 use crate::time::now_us;
@@ -20,15 +21,18 @@ impl Store {
         .transpose()
     }
 
-    /// Begins to set up a factor in place of one that was never confirmed; false when there is a confirmed one.
+    /// Begins to set up a factor in place of one that was never confirmed, in the name of a session of its owner; false
+    /// when there is a confirmed one. [`AccessError::NotAuthenticated`] when the session has ended.
     pub(crate) async fn enroll_factor(
         &self,
         user: Uuid,
+        session: Uuid,
         secret: &str,
         event: &AuditEvent,
     ) -> Result<bool, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, user).await?;
+        require_session(&mut tx, user, session).await?;
         tx.execute("DELETE FROM mfa_factors WHERE user_id = ? AND confirmed_at IS NULL", args![user]).await?;
         let sql = "SELECT id FROM mfa_factors WHERE user_id = ?";
         if !tx.rows(sql, args![user]).await?.is_empty() {
@@ -41,17 +45,19 @@ impl Store {
         Ok(true)
     }
 
-    /// Confirms the factor with the step of a right code and puts recovery codes in place; false when there is
-    /// nothing to confirm.
+    /// Confirms the factor with the step of a right code and puts recovery codes in place, in the name of a session of
+    /// its owner; false when there is nothing to confirm. [`AccessError::NotAuthenticated`] when the session has ended.
     pub(crate) async fn confirm_factor(
         &self,
         user: Uuid,
+        session: Uuid,
         step: i64,
         codes: &[String],
         event: &AuditEvent,
     ) -> Result<bool, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, user).await?;
+        require_session(&mut tx, user, session).await?;
         let sql = "UPDATE mfa_factors SET confirmed_at = ?, last_step = ? WHERE user_id = ? AND confirmed_at IS NULL";
         if tx.execute(sql, args![now_us(), step, user]).await? == 0 {
             return Ok(false);

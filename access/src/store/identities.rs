@@ -3,9 +3,10 @@
 use uuid::Uuid;
 
 use super::engine::{Row, Tx, args};
+use super::proof::is_live;
 use super::sessions::revoke_live;
 use super::users::{insert, lock};
-use super::{Identity, NewUserRow, Store, User};
+use super::{Identity, NewUserRow, Store};
 use crate::fields::is_plain;
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent};
@@ -43,8 +44,7 @@ impl Store {
         let mut tx = self.database.write().await?;
         // Whoever ends all sessions of the user holds this lock too, so it happens either before or after.
         lock(&mut tx, new.user).await?;
-        let sql = "SELECT id FROM sessions WHERE id = ? AND user_id = ? AND revoked_at IS NULL AND expires_at > ?";
-        if tx.rows(sql, args![session, new.user, now_us()]).await?.is_empty() {
+        if !is_live(&mut tx, new.user, session).await? {
             return Err(AccessError::CodeRefused);
         }
         insert_identity(&mut tx, new).await?;
@@ -58,13 +58,12 @@ impl Store {
         row: &NewUserRow,
         new: &Identity,
         event: &AuditEvent,
-    ) -> Result<User, AccessError> {
+    ) -> Result<(), AccessError> {
         let mut tx = self.database.write().await?;
-        let user = insert(&mut tx, row).await?;
+        insert(&mut tx, row).await?;
         insert_identity(&mut tx, new).await?;
         tx.audit(event);
-        tx.commit().await?;
-        Ok(user)
+        tx.commit().await
     }
 
     /// Removes the log-ins of one provider and revokes every session but one; none when there was no log-in, else what

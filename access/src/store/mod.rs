@@ -13,14 +13,18 @@ pub(crate) mod engine;
 mod factors;
 mod identities;
 mod profiles;
+mod proof;
 mod reset;
 mod rows;
 mod sessions;
+#[cfg(test)]
+mod testing;
 mod users;
 
 pub(crate) use attempts::AttemptPolicy;
 use engine::Database;
 pub use engine::Schema;
+pub(crate) use proof::Proof;
 pub(crate) use rows::{
     Attempt, Change, ChangeKind, CodeUse, Factor, KeyOwner, NewCodeRow, NewKeyRow, NewSessionRow, NewUserRow, Rotation,
     RotationRequest, StoredKey, StoredLogin, UserChange,

@@ -1,52 +1,71 @@
-//! What people change about their own accounts: profile, password, verified address, number, picture.
+//! What people, and those who manage them, change about accounts: profile, password, verified address, number, picture.
 
 use uuid::Uuid;
 
-use super::engine::args;
+use super::engine::{Tx, args};
 use super::identities::{WayIn, keep_a_way_in};
+use super::proof::require_session;
 use super::sessions::revoke_live;
-use super::users::{finish, lock, taken_or_store};
-use super::{Store, User, UserChange};
+use super::users::{finish, keep_an_admin, lock, put_state, taken_or_store};
+use super::{ChangeKind, Store, User, UserChange};
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent};
 
 impl Store {
-    /// Changes a profile that is still at the version the change was made to; [`AccessError::Outdated`] otherwise.
+    /// Changes a profile that is still at the version the change was made to; [`AccessError::Outdated`] otherwise, and
+    /// when it would change the address of somebody who proved nothing for that.
     pub(crate) async fn update_user(
         &self,
         id: Uuid,
         change: &UserChange,
+        may_change_address: bool,
         event: &AuditEvent,
     ) -> Result<User, AccessError> {
         let mut tx = self.database.write().await?;
         let before = lock(&mut tx, id).await?;
+        let version = before.version;
+        if version != change.version {
+            return Err(AccessError::Outdated { version });
+        }
+        if change_profile(&mut tx, before, change).await? && !may_change_address {
+            // It was the account's own when it was looked at.
+            return Err(AccessError::Outdated { version });
+        }
+        finish(tx, id, event).await
+    }
+
+    /// Changes the profile of somebody else, enables or disables the account, or both at once: all of it or nothing.
+    /// Answers the account and the sessions that were revoked. [`AccessError::Outdated`] as above;
+    /// [`AccessError::LastAdmin`] when no active admin would be left.
+    pub(crate) async fn manage_user(
+        &self,
+        id: Uuid,
+        change: &UserChange,
+        is_active: Option<bool>,
+        events: &[AuditEvent],
+    ) -> Result<(User, Vec<Uuid>), AccessError> {
+        let mut tx = self.database.write().await?;
+        let before = match is_active {
+            Some(is_active) => keep_an_admin(&mut tx, id, |_| !is_active).await?,
+            None => lock(&mut tx, id).await?,
+        };
         if before.version != change.version {
             return Err(AccessError::Outdated { version: before.version });
         }
-        let username = change.username.as_ref().map_or(before.username, |name| name.as_str().to_owned());
-        let email = change.email.as_ref().map(|email| email.as_str().to_owned()).or(before.email.clone());
-        let is_same =
-            email.as_deref().map(str::to_ascii_lowercase) == before.email.as_deref().map(str::to_ascii_lowercase);
-        let sql = "UPDATE users SET username = ?, username_key = ?, email = ?, email_key = ?, is_verified = ?, \
-                   nickname = ?, full_name = ?, updated_at = ?, version = version + 1 WHERE id = ?";
-        let values = args![
-            &username,
-            username.to_ascii_lowercase(),
-            email.clone(),
-            email.map(|email| email.to_ascii_lowercase()),
-            before.is_verified && is_same,
-            change.nickname.clone().unwrap_or(before.nickname),
-            change.full_name.clone().unwrap_or(before.full_name),
-            now_us(),
-            id,
-        ];
-        tx.try_execute(sql, values).await.map_err(taken_or_store)?;
-        if !is_same {
-            // A link that was sent to the old address must not verify or reset anything any more.
-            let sql = "UPDATE one_time_codes SET used_at = ? WHERE user_id = ? AND used_at IS NULL";
-            tx.execute(sql, args![now_us(), id]).await?;
+        if !change.is_empty() {
+            change_profile(&mut tx, before, change).await?;
         }
-        finish(tx, id, event).await
+        let revoked = match is_active {
+            Some(is_active) => put_state(&mut tx, id, is_active).await?,
+            None => Vec::new(),
+        };
+        let user = lock(&mut tx, id).await?;
+        tx.announce(ChangeKind::User, id);
+        for event in events {
+            tx.audit(event);
+        }
+        tx.commit().await?;
+        Ok((user, revoked))
     }
 
     /// Replaces the hash only if it is still the one that was checked.
@@ -59,6 +78,19 @@ impl Store {
 
     /// Sets a password and revokes every session but one; open codes of the account die. Answers the revoked ones.
     pub(crate) async fn set_password(
+        &self,
+        id: Uuid,
+        hash: &str,
+        keep: Option<Uuid>,
+        event: &AuditEvent,
+    ) -> Result<Vec<Uuid>, AccessError> {
+        match self.try_set_password(id, hash, keep, event).await {
+            Err(error) if error.is_deadlock() => self.try_set_password(id, hash, keep, event).await,
+            result => result,
+        }
+    }
+
+    async fn try_set_password(
         &self,
         id: Uuid,
         hash: &str,
@@ -96,10 +128,18 @@ impl Store {
         Ok(done)
     }
 
-    /// Sets the verified telephone number.
-    pub(crate) async fn set_phone(&self, id: Uuid, phone: &str, event: &AuditEvent) -> Result<User, AccessError> {
+    /// Sets the verified telephone number, in the name of a session of its owner. [`AccessError::NotAuthenticated`] when
+    /// the session has ended.
+    pub(crate) async fn set_phone(
+        &self,
+        id: Uuid,
+        session: Uuid,
+        phone: &str,
+        event: &AuditEvent,
+    ) -> Result<User, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, id).await?;
+        require_session(&mut tx, id, session).await?;
         let sql = "UPDATE users SET phone = ?, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.try_execute(sql, args![phone, now_us(), id]).await.map_err(taken_or_store)?;
         finish(tx, id, event).await
@@ -122,16 +162,72 @@ impl Store {
         Ok((finish(tx, id, event).await?, revoked))
     }
 
-    /// Sets or removes the picture.
+    /// Sets or removes the picture; answers the account and the address that it had before. Each address is answered
+    /// once, also when several are set at the same time.
     pub(crate) async fn set_avatar(
         &self,
         id: Uuid,
         url: Option<&str>,
         event: &AuditEvent,
-    ) -> Result<User, AccessError> {
+    ) -> Result<(User, Option<String>), AccessError> {
         let mut tx = self.database.write().await?;
+        let before = lock(&mut tx, id).await?.avatar_url;
         let sql = "UPDATE users SET avatar_url = ?, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.execute(sql, args![url, now_us(), id]).await?;
-        finish(tx, id, event).await
+        Ok((finish(tx, id, event).await?, before))
+    }
+}
+
+/// Writes a change of a locked user; answers whether the address is another one now.
+async fn change_profile(tx: &mut Tx, before: User, change: &UserChange) -> Result<bool, AccessError> {
+    let id = before.id;
+    let username = change.username.as_ref().map_or(before.username, |name| name.as_str().to_owned());
+    let email = change.email.as_ref().map(|email| email.as_str().to_owned()).or(before.email.clone());
+    let is_same = email.as_deref().map(str::to_ascii_lowercase) == before.email.as_deref().map(str::to_ascii_lowercase);
+    let sql = "UPDATE users SET username = ?, username_key = ?, email = ?, email_key = ?, is_verified = ?, \
+               nickname = ?, full_name = ?, updated_at = ?, version = version + 1 WHERE id = ?";
+    let values = args![
+        &username,
+        username.to_ascii_lowercase(),
+        email.clone(),
+        email.map(|email| email.to_ascii_lowercase()),
+        before.is_verified && is_same,
+        change.nickname.clone().unwrap_or(before.nickname),
+        change.full_name.clone().unwrap_or(before.full_name),
+        now_us(),
+        id,
+    ];
+    tx.try_execute(sql, values).await.map_err(taken_or_store)?;
+    if !is_same {
+        // A link that was sent to the old address must not verify or reset anything any more.
+        let sql = "UPDATE one_time_codes SET used_at = ? WHERE user_id = ? AND used_at IS NULL";
+        tx.execute(sql, args![now_us(), id]).await?;
+    }
+    Ok(!is_same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{USER, change, store};
+    use crate::{Action, Actor, Email, Origin};
+
+    #[tokio::test]
+    async fn security_41_an_address_that_was_the_own_one_a_moment_ago_is_not_put_back_without_the_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let id: Uuid = USER.parse().unwrap();
+        let event = AuditEvent::success(Actor::User(id), Action::UserUpdate, id, &Origin::default());
+        let email = Email::parse("maria@example.org").unwrap();
+        let put_back = |version| UserChange { email: Some(email.clone()), version, ..UserChange::default() };
+        store.update_user(id, &put_back(1), false, &event).await.unwrap();
+        // A change with the password comes between the look at the account and this one.
+        change(&store, "UPDATE users SET email = 'new@example.org', email_key = 'new@example.org'").await;
+        let refused = store.update_user(id, &put_back(2), false, &event).await;
+        assert!(matches!(refused, Err(AccessError::Outdated { .. })), "{refused:?}");
+        let user = store.find_user(id).await.unwrap().unwrap();
+        assert_eq!((user.email.as_deref(), user.version), (Some("new@example.org"), 2));
+        let user = store.update_user(id, &put_back(2), true, &event).await.unwrap();
+        assert_eq!(user.email.as_deref(), Some("maria@example.org"));
     }
 }

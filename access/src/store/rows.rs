@@ -5,6 +5,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 use uuid::Uuid;
 
+use super::Proof;
 use crate::{Email, Origin, Role, Scopes, Username};
 
 /// An account, without its secrets.
@@ -65,6 +66,14 @@ pub(crate) struct UserChange {
     pub full_name: Option<Option<String>>,
     /// The version that the change was made to.
     pub version: i64,
+}
+
+impl UserChange {
+    /// Whether everything stays as it is.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self { username, email, nickname, full_name, version: _ } = self;
+        username.is_none() && email.is_none() && nickname.is_none() && full_name.is_none()
+    }
 }
 
 /// A session as its owner sees it.
@@ -180,8 +189,8 @@ pub(crate) struct NewSessionRow {
     pub at: i64,
     pub expires_at: i64,
     pub origin: Origin,
-    /// The hash of the password that was given, when one was.
-    pub password: Option<SecretString>,
+    /// What the log-in rests on.
+    pub proof: Proof,
 }
 
 pub(crate) struct RotationRequest {
@@ -234,9 +243,9 @@ pub(crate) struct KeyOwner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change {
     pub seq: i64,
-    pub at: i64,
-    pub kind: ChangeKind,
-    pub subject: Uuid,
+    /// What changed. None when a newer version wrote it and this one cannot read it: its place in the feed counts all
+    /// the same, or nothing behind it would ever be heard.
+    pub what: Option<(ChangeKind, Uuid)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

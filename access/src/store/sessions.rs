@@ -1,10 +1,10 @@
 //! Sessions and their refresh tokens.
 
-use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::engine::{Row, Tx, args};
-use super::users::{find_in, lock};
+use super::proof::admit;
+use super::users::find_in;
 use super::{ChangeKind, NewSessionRow, Rotation, RotationRequest, Session, Store, User};
 use crate::codes::MFA;
 use crate::time::now_us;
@@ -13,31 +13,28 @@ use crate::{AccessError, Action, Actor, AuditEvent, Origin};
 const HOUR_US: i64 = 3_600_000_000;
 
 impl Store {
-    /// Starts a session with its first refresh token. The account must still be what it was when its password was checked,
-    /// which takes a while: a new password in between ends every session, and this would be one more.
+    /// Starts a session with its first refresh token, if what the log-in rests on still holds; answers the account as it
+    /// is now.
     ///
-    /// [`AccessError::InvalidCredentials`] when it is not.
-    pub(crate) async fn create_session(&self, row: &NewSessionRow, event: &AuditEvent) -> Result<(), AccessError> {
-        let mut tx = self.database.write().await?;
-        let user = match lock(&mut tx, row.user).await {
-            Err(AccessError::NotFound { .. }) => return Err(AccessError::InvalidCredentials),
-            user => user?,
-        };
-        let sql = "SELECT id FROM users WHERE id = ? AND password_hash = ?";
-        let is_changed = match &row.password {
-            Some(hash) => tx.rows(sql, args![row.user, hash.expose_secret()]).await?.is_empty(),
-            None => false,
-        };
-        if is_changed || !user.is_active {
-            return Err(AccessError::InvalidCredentials);
+    /// [`AccessError::InvalidCredentials`] or [`AccessError::CodeRefused`] when it does not.
+    pub(crate) async fn create_session(&self, row: &NewSessionRow, event: &AuditEvent) -> Result<User, AccessError> {
+        match self.try_create_session(row, event).await {
+            Err(error) if error.is_deadlock() => self.try_create_session(row, event).await,
+            result => result,
         }
+    }
+
+    async fn try_create_session(&self, row: &NewSessionRow, event: &AuditEvent) -> Result<User, AccessError> {
+        let mut tx = self.database.write().await?;
+        let user = admit(&mut tx, row.user, &row.proof).await?;
         let sql = "INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at, ip, user_agent) \
                    VALUES (?, ?, ?, ?, ?, ?, ?)";
         let (ip, agent) = (row.origin.ip_text(), row.origin.user_agent.clone());
         tx.execute(sql, args![row.id, row.user, row.at, row.at, row.expires_at, ip, agent]).await?;
         add_token(&mut tx, row.id, &row.token_hash, row.at).await?;
         tx.audit(event);
-        tx.commit().await
+        tx.commit().await?;
+        Ok(user)
     }
 
     /// Uses a refresh token and puts the next one in its place, or revokes the family when it was used before.
@@ -87,6 +84,8 @@ impl Store {
     /// Revokes every live session of a user; answers them.
     pub(crate) async fn revoke_sessions_of(&self, user: Uuid, event: &AuditEvent) -> Result<Vec<Uuid>, AccessError> {
         let mut tx = self.database.write().await?;
+        // A log-in under way holds this lock too: its session is there before, and ends, or its ticket is gone.
+        tx.row_locked("SELECT id FROM users WHERE id = ?", args![user]).await?;
         let revoked = revoke_live(&mut tx, user, "logout_all", None).await?;
         tx.audit(event);
         tx.commit().await?;

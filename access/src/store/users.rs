@@ -103,15 +103,20 @@ impl Store {
     ) -> Result<(User, Vec<Uuid>), AccessError> {
         let mut tx = self.database.write().await?;
         keep_an_admin(&mut tx, id, |_| !is_active).await?;
-        let sql = "UPDATE users SET is_active = ?, updated_at = ?, version = version + 1 WHERE id = ?";
-        tx.execute(sql, args![is_active, now_us(), id]).await?;
-        let revoked = if is_active { Vec::new() } else { revoke_live(&mut tx, id, "deactivated", None).await? };
+        let revoked = put_state(&mut tx, id, is_active).await?;
         Ok((finish(tx, id, event).await?, revoked))
     }
 
     /// Marks an account as deleted, revokes its sessions and keys; a purge removes it later. Answers the account as it
     /// was, with its picture, and the sessions.
     pub(crate) async fn delete_user(&self, id: Uuid, event: &AuditEvent) -> Result<(User, Vec<Uuid>), AccessError> {
+        match self.try_delete_user(id, event).await {
+            Err(error) if error.is_deadlock() => self.try_delete_user(id, event).await,
+            result => result,
+        }
+    }
+
+    async fn try_delete_user(&self, id: Uuid, event: &AuditEvent) -> Result<(User, Vec<Uuid>), AccessError> {
         let mut tx = self.database.write().await?;
         let user = keep_an_admin(&mut tx, id, |_| true).await?;
         let now = now_us();
@@ -190,7 +195,11 @@ pub(super) async fn finish(mut tx: Tx, id: Uuid, event: &AuditEvent) -> Result<U
 
 /// Refuses a change after which no active admin would be left; answers the user, locked. The admins are locked in one
 /// order before anybody is changed, so that two of them cannot demote each other at the same time.
-async fn keep_an_admin(tx: &mut Tx, id: Uuid, takes_it: impl Fn(&User) -> bool) -> Result<User, AccessError> {
+pub(super) async fn keep_an_admin(
+    tx: &mut Tx,
+    id: Uuid,
+    takes_it: impl Fn(&User) -> bool,
+) -> Result<User, AccessError> {
     let sql = "SELECT id FROM users WHERE role = 'admin' AND is_active = 1 AND deleted_at IS NULL ORDER BY id";
     let admins = tx.rows_locked(sql, args![]).await?;
     let admins = admins.iter().map(|row| row.id("id")).collect::<Result<Vec<_>, _>>()?;
@@ -199,6 +208,13 @@ async fn keep_an_admin(tx: &mut Tx, id: Uuid, takes_it: impl Fn(&User) -> bool) 
         return Err(AccessError::LastAdmin);
     }
     Ok(user)
+}
+
+/// Enables or disables a locked user; answers the sessions that were revoked.
+pub(super) async fn put_state(tx: &mut Tx, id: Uuid, is_active: bool) -> Result<Vec<Uuid>, AccessError> {
+    let sql = "UPDATE users SET is_active = ?, updated_at = ?, version = version + 1 WHERE id = ?";
+    tx.execute(sql, args![is_active, now_us(), id]).await?;
+    if is_active { Ok(Vec::new()) } else { revoke_live(tx, id, "deactivated", None).await }
 }
 
 pub(super) fn taken_or_store(error: sqlx::Error) -> AccessError {

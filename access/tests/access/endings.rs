@@ -2,7 +2,10 @@
 
 use crate::factors::{code, enroll, second_step, ticket};
 use crate::support::{Instance, PASSWORD, secret, settings, tamper, who, who_by_key};
-use karat_access::{Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, Origin, Role, Scopes};
+use karat_access::{
+    Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, Origin, Role, Scopes, TokenFault,
+};
+use secrecy::ExposeSecret;
 
 const NEW: &str = "other-Green-8-cars";
 
@@ -84,6 +87,37 @@ async fn security_26_a_log_in_under_way_does_not_outlive_a_new_password() {
     assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "{refused:?}");
     let caller = who(&instance.access, &pair).await.unwrap();
     assert_eq!(instance.access.list_sessions(caller.id).await.unwrap().len(), 1, "only that of the registration");
+}
+
+#[tokio::test]
+async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_ended() {
+    let service = crate::sms::Service::start().await;
+    let mut instance = Instance::start().await;
+    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
+    instance.access = Access::open(with_sms).await.unwrap();
+    let (access, origin) = (&instance.access, Origin::default());
+    // The caller of a request that was let in before its session ended.
+    let caller = who(access, &instance.register("maria_77").await).await.unwrap();
+    let password = || Some(secret(PASSWORD));
+    let enrolment = access.enroll_totp(&caller, password(), &origin).await.unwrap();
+    access.request_phone_code("+34600123456", &origin).await.unwrap();
+    let sms = service.code_for("+34600123456", 1).await;
+    access.logout(&caller, &origin).await.unwrap();
+
+    let base32 = enrolment.secret.expose_secret();
+    let confirmed = access.confirm_totp(&caller, &code(base32, 0), &origin).await.map(drop);
+    let enrolled = access.enroll_totp(&caller, password(), &origin).await.map(drop);
+    let linked = access.link_phone(&caller, "+34600123456", &sms, password(), &origin).await.map(drop);
+    let scopes = Scopes::parse(["read"]).unwrap();
+    let new = NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None };
+    let made = access.create_own_api_key(&caller, new, &origin).await.map(drop);
+    for refused in [confirmed, enrolled, linked, made] {
+        let is_revoked = matches!(refused, Err(AccessError::NotAuthenticated(TokenFault::Revoked)));
+        assert!(is_revoked, "{refused:?}");
+    }
+    assert!(access.list_api_keys(Some(caller.id)).await.unwrap().is_empty());
+    // No second factor is asked for, and there is no number.
+    assert_eq!(instance.login("maria_77", PASSWORD).await.unwrap().user.phone, None);
 }
 
 #[tokio::test]

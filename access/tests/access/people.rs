@@ -1,6 +1,6 @@
 //! Other people's accounts, attempts, deletion, consent.
 
-use crate::support::{Instance, PASSWORD, secret, settings, who};
+use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, CallerKind, Origin, ProfileChange, Role, User,
     UserFilter,
@@ -62,6 +62,45 @@ async fn security_57_two_admins_who_end_each_other_leave_one() {
         tokio::join!(instance.access.set_active_of(&ca, b.id, false, &origin), other.delete_user(&cb, a.id, &origin),);
     let failures = [first.map(drop), second.map(drop)].into_iter().filter_map(Result::err).collect::<Vec<_>>();
     assert!(matches!(failures[..], [AccessError::LastAdmin]), "{failures:?}");
+}
+
+#[tokio::test]
+async fn security_57_a_change_of_an_account_is_made_whole_or_not_at_all() {
+    let instance = Instance::start().await;
+    let (a, b) = (instance.user("admin_a", Role::Admin).await, instance.user("admin_b", Role::Admin).await);
+    let moderator = instance.user("mod_a", Role::Moderator).await;
+    let (access, origin) = (&instance.access, Origin::default());
+    let disable = async |by: &User, target: &User, version: i64| {
+        let change = ProfileChange { nickname: Some("Mari".to_owned()), version, ..ProfileChange::default() };
+        access.update_user_of(&caller(by), target.id, change, Some(false), &origin).await
+    };
+    let outdated = disable(&a, &b, 7).await;
+    assert!(matches!(outdated, Err(AccessError::Outdated { version: 1 })), "{outdated:?}");
+    // Oneself; somebody whom a moderator may not touch; below, the last admin, by one who is none any more.
+    for (by, target) in [(&a, &a), (&moderator, &b)] {
+        let refused = disable(by, target, 1).await;
+        assert!(matches!(refused, Err(AccessError::Forbidden { .. })), "{refused:?}");
+    }
+    tamper(&instance.folder, "UPDATE users SET is_active = 0 WHERE username_key = 'admin_a'").await.unwrap();
+    let refused = disable(&a, &b, 1).await;
+    assert!(matches!(refused, Err(AccessError::LastAdmin)), "{refused:?}");
+    for user in [&a, &b] {
+        let now = access.find_user(user.id).await.unwrap().unwrap();
+        assert_eq!((now.version, now.nickname), (1, None));
+    }
+    tamper(&instance.folder, "UPDATE users SET is_active = 1 WHERE username_key = 'admin_a'").await.unwrap();
+    let pair = instance.login("admin_b", PASSWORD).await.unwrap();
+    let changed = disable(&a, &b, 1).await.unwrap();
+    assert_eq!((changed.nickname.as_deref(), changed.is_active), (Some("Mari"), false));
+    assert!(who(access, &pair).await.is_err() && instance.refresh(&pair).await.is_err());
+    for action in ["user_update", "user_deactivate"] {
+        let done = AuditFilter {
+            action: Some(action.to_owned()),
+            outcome: Some("success".to_owned()),
+            ..AuditFilter::default()
+        };
+        assert_eq!(access.audit_log(&done, 10).await.unwrap().len(), 1, "{action}");
+    }
 }
 
 #[tokio::test]

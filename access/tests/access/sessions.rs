@@ -1,6 +1,6 @@
 //! Refresh-token families, log-out, revocation.
 
-use crate::support::{Instance, PASSWORD, secret, settings, who};
+use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
 use karat_access::{Access, AccessError, AccessSettings, Origin, TokenFault};
 
 fn is_revoked<T>(result: Result<T, AccessError>) -> bool {
@@ -86,6 +86,33 @@ async fn other_processes_hear_of_a_revocation_by_themselves() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), heard).await.unwrap();
+}
+
+#[tokio::test]
+async fn security_26_a_row_of_a_newer_version_does_not_keep_a_process_from_hearing_what_comes_after_it() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    let (pair, stranger) = (instance.register("maria_77").await, instance.register("pedro_12").await);
+    for process in [&instance.access, &other] {
+        assert!(who(process, &pair).await.is_ok() && who(process, &stranger).await.is_ok());
+    }
+    let rows = "INSERT INTO access_changes (at, kind, subject_id) VALUES (1, 'of_tomorrow', 'x'), (1, 'session', 'x')";
+    tamper(&instance.folder, rows).await.unwrap();
+    // A role that this version does not know, and the news of it.
+    tamper(&instance.folder, "UPDATE users SET role = 'of_tomorrow' WHERE username_key = 'pedro_12'").await.unwrap();
+    let news = "INSERT INTO access_changes (at, kind, subject_id) SELECT 1, 'user', id FROM users \
+                WHERE username_key = 'pedro_12'";
+    tamper(&instance.folder, news).await.unwrap();
+    let caller = who(&instance.access, &pair).await.unwrap();
+    instance.access.logout(&caller, &Origin::default()).await.unwrap();
+
+    other.catch_up().await.unwrap();
+    assert!(is_revoked(who(&other, &pair).await));
+    assert!(is_revoked(who(&other, &stranger).await), "who cannot be judged is let in to nothing");
+    // Nor does it keep one from starting.
+    tamper(&instance.folder, "UPDATE access_changes SET at = 9223372036854775807").await.unwrap();
+    let third = instance.second_process().await;
+    assert!(is_revoked(who(&third, &pair).await) && is_revoked(who(&third, &stranger).await));
 }
 
 #[tokio::test]

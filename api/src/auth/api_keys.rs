@@ -66,7 +66,7 @@ impl ApiKeyApi {
         }
         let expires_in = body.expires_in_days.map(|days| DAY.saturating_mul(days));
         let new = NewApiKey { owner: caller.id, name: body.name, scopes, expires_in };
-        let issued = self.access.create_api_key(new, Actor::from(&*caller.0), &origin(request)).await?;
+        let issued = self.access.create_own_api_key(&caller, new, &origin(request)).await?;
         Ok(created(issued.into(), "the key is shown this once: store it now"))
     }
 

@@ -84,28 +84,15 @@ impl PeopleApi {
     ) -> Result<Answer<UserView>, ApiError> {
         caller.require(Permission::DeactivateUsers)?;
         let id = known_id(id)?;
-        let origin = origin(request);
-        let before = self.find(id).await?;
-        if before.version != body.version {
-            Err(karat_access::AccessError::Outdated { version: before.version })?;
-        }
-        let mut user = before;
-        if body.username.is_some() || body.email.is_some() || body.nickname.is_some() || body.full_name.is_some() {
-            let change = ProfileChange {
-                username: body.username,
-                email: body.email,
-                nickname: body.nickname,
-                full_name: body.full_name,
-                current_password: None,
-                version: body.version,
-            };
-            user = self.access.update_user_of(caller, id, change, &origin).await?;
-        }
-        if let Some(is_active) = body.is_active
-            && is_active != user.is_active
-        {
-            user = self.access.set_active_of(caller, id, is_active, &origin).await?;
-        }
+        let change = ProfileChange {
+            username: body.username,
+            email: body.email,
+            nickname: body.nickname,
+            full_name: body.full_name,
+            current_password: None,
+            version: body.version,
+        };
+        let user = self.access.update_user_of(caller, id, change, body.is_active, &origin(request)).await?;
         Ok(ok(user.into(), "the account was changed"))
     }
 

@@ -19,7 +19,6 @@ use poem_openapi::param::Path;
 use poem_openapi::payload::{Binary, Response};
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, OpenApi};
-use uuid::Uuid;
 
 pub(super) use self::pictures::Pictures;
 use super::AuthTag;
@@ -62,11 +61,6 @@ impl AvatarApi {
     pub(super) fn new(access: Access, pictures: Pictures) -> Self {
         Self { access, pictures, room: Arc::new(tokio::sync::Semaphore::new(2)) }
     }
-
-    async fn old_url(&self, user: Uuid) -> Result<Option<String>, ApiError> {
-        let user = self.access.find_user(user).await?;
-        Ok(user.ok_or_else(|| ApiError::not_found("the account was deleted"))?.avatar_url)
-    }
 }
 
 #[OpenApi(tag = "AuthTag::Accounts")]
@@ -97,10 +91,9 @@ impl AvatarApi {
         let (picture, extension) = tokio::task::spawn_blocking(move || picture::rewrite(&bytes, &declared))
             .await
             .map_err(ApiError::internal)??;
-        let before = self.old_url(caller.id).await?;
         let url = self.pictures.add(picture, extension).await?;
         match self.access.set_avatar(&caller, Some(&url), &origin(request)).await {
-            Ok(user) => {
+            Ok((user, before)) => {
                 self.pictures.remove(before.as_deref()).await?;
                 Ok(ok(user.into(), "the picture was set"))
             }
@@ -116,8 +109,7 @@ impl AvatarApi {
     #[oai(path = "/users/avatar", method = "delete", operation_id = "delete_avatar")]
     async fn delete(&self, request: &Request, caller: Authenticated) -> Result<Answer<UserView>, DeleteAvatarError> {
         caller.require(Permission::ManageOwnAccount)?;
-        let before = self.old_url(caller.id).await?;
-        let user = self.access.set_avatar(&caller, None, &origin(request)).await?;
+        let (user, before) = self.access.set_avatar(&caller, None, &origin(request)).await?;
         self.pictures.remove(before.as_deref()).await?;
         Ok(ok(user.into(), "the picture was removed"))
     }

@@ -258,6 +258,19 @@ async fn security_60_the_picture_of_a_deleted_account_is_gone() {
 }
 
 #[tokio::test]
+async fn security_60_of_pictures_that_are_set_at_once_one_stays() {
+    let pictures = tempfile::tempdir().unwrap();
+    let avatars = Some(crate::auth::AvatarSettings { folder: pictures.path().to_owned(), scanner: None });
+    let app = App::start_with(AuthSettings { avatars, ..AuthSettings::without_limits() }).await;
+    let tokens = app.register("maria_77").await;
+    futures::future::join_all((0..8).map(|_| set_picture(&app, tokens.access_token()))).await;
+    let kept: Vec<_> = std::fs::read_dir(pictures.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let me = app.me(tokens.access_token()).await;
+    let named = me.text("/data/avatar_url").rsplit('/').next().unwrap().to_owned();
+    assert_eq!(kept, [std::ffi::OsString::from(named)]);
+}
+
+#[tokio::test]
 async fn security_80_methods_that_no_route_has_are_refused() {
     let app = App::start().await;
     for method in [Method::TRACE, Method::CONNECT, Method::from_bytes(b"BREW").unwrap()] {

@@ -1,0 +1,36 @@
+//! A store for the tests of this folder, past the accounts.
+
+use super::Store;
+use super::engine::args;
+use crate::{AccessSettings, DatabaseSettings};
+
+/// The account.
+pub(super) const USER: &str = "01900000-0000-7000-8000-000000000001";
+/// Its log-in at another provider.
+pub(super) const IDENTITY: &str = "01900000-0000-7000-8000-000000000002";
+
+/// One account with every way in; the database is where the tests of the accounts have theirs.
+pub(super) async fn store(folder: &tempfile::TempDir) -> Store {
+    karat_oracle::databases::create(folder.path()).await.unwrap();
+    let mut settings = AccessSettings::in_folder(folder.path());
+    if let Some(address) = karat_oracle::databases::address_of(folder.path()) {
+        settings.database = DatabaseSettings { max_connections: 2, ..DatabaseSettings::at(address.parse().unwrap()) };
+    }
+    let store = Store::open(&settings).await.unwrap();
+    let account = "INSERT INTO users (id, username, username_key, email, email_key, phone, password_hash, role, \
+                   created_at, updated_at) VALUES ('01900000-0000-7000-8000-000000000001', 'maria', 'maria', \
+                   'maria@example.org', 'maria@example.org', '+34600123456', 'right', 'user', 1, 1)";
+    change(&store, account).await;
+    let identity = "INSERT INTO identities (id, user_id, provider, issuer, subject, created_at, last_used_at) VALUES \
+                    ('01900000-0000-7000-8000-000000000002', '01900000-0000-7000-8000-000000000001', 'test', \
+                    'https://id.example.org', 'maria', 1, 1)";
+    change(&store, identity).await;
+    store
+}
+
+/// What another process does.
+pub(super) async fn change(store: &Store, sql: &'static str) {
+    let mut tx = store.database.write().await.unwrap();
+    tx.execute(sql, args![]).await.unwrap();
+    tx.commit().await.unwrap();
+}
