@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::secret::{random_digits, random_hex, sha256_hex};
+use crate::secret::{random_digits, random_hex, sha256, sha256_hex};
 use crate::send::Mail;
 use crate::store::{NewCodeRow, User};
 use crate::time::{as_us, now_us};
@@ -38,16 +38,21 @@ impl Access {
         Ok(token)
     }
 
-    /// A code of six digits, bound to a number and a purpose.
-    pub(crate) async fn issue_number(&self, purpose: &'static str, address: &str) -> Result<String, AccessError> {
+    /// A code of six digits, bound to a purpose, a number and the request for it; older ones for the number die.
+    pub(crate) async fn issue_number(
+        &self,
+        purpose: &'static str,
+        address: &str,
+        request: &str,
+    ) -> Result<String, AccessError> {
         let code = random_digits(6)?;
         let at = now_us();
         let row = NewCodeRow {
-            id: Uuid::now_v7(),
+            id: row_of_request(request),
             purpose,
             user: None,
             address: address.to_owned(),
-            code_hash: number_hash(purpose, address, &code),
+            code_hash: number_hash(purpose, address, request, &code),
             tries: NUMBER_TRIES,
             at,
             expires_at: at + as_us(NUMBER_LIFE),
@@ -120,8 +125,16 @@ pub(crate) fn new_token(
     Ok((token.into(), row))
 }
 
-/// Six digits could be tried out against a plain hash; bound to their purpose and number, at least not by a table.
-/// What protects them is that they live for minutes and die after five tries.
-pub(crate) fn number_hash(purpose: &str, address: &str, code: &str) -> String {
-    sha256_hex(&json!([purpose, address, code]).to_string())
+/// The row of the code that a request asked for. The request itself is kept nowhere: whoever reads the database knows
+/// the row and cannot ask for it.
+pub(crate) fn row_of_request(request: &str) -> Uuid {
+    let mut bytes = [0_u8; 16];
+    bytes.copy_from_slice(&sha256(request)[..16]);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
+
+/// Six digits could be tried out against a plain hash. With the request, which only who asked for the code knows, they
+/// cannot; and they live for minutes and die after five tries.
+pub(crate) fn number_hash(purpose: &str, address: &str, request: &str, code: &str) -> String {
+    sha256_hex(&json!([purpose, address, request, code]).to_string())
 }

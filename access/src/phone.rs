@@ -3,8 +3,9 @@
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::codes::{NUMBER_LIFE, PHONE, number_hash};
+use crate::codes::{NUMBER_LIFE, PHONE, number_hash, row_of_request};
 use crate::mfa::LoginOutcome;
+use crate::secret::random_hex;
 use crate::send::Sms;
 use crate::store::{CodeUse, NewUserRow, Proof, User};
 use crate::throttle::{FACTOR, MESSAGE};
@@ -12,33 +13,41 @@ use crate::time::now_us;
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Phone, Role, Username};
 
 impl Access {
-    /// Sends a code of six digits to a number. The answer is the same whether an account has it.
+    /// Sends a code of six digits to a number, and answers the id of the request. The code works with that id alone, so
+    /// what others try spends none of its tries. The answer is the same whether an account has the number.
     ///
     /// # Errors
     /// [`AccessError::Invalid`]; [`AccessError::TooManyAttempts`] after five in an hour; [`AccessError::Unconfigured`].
-    pub async fn request_phone_code(&self, phone: &str, origin: &Origin) -> Result<(), AccessError> {
+    pub async fn request_phone_code(&self, phone: &str, origin: &Origin) -> Result<String, AccessError> {
         if !self.inner.post.has_sms() {
             return Err(AccessError::Unconfigured { what: "sending SMS" });
         }
         let phone = parse(phone)?;
         self.begin_attempt(&format!("sms:{}", phone.as_str()), MESSAGE).await?;
-        let code = self.issue_number(PHONE, phone.as_str()).await?;
+        let request = random_hex::<16>()?;
+        let code = self.issue_number(PHONE, phone.as_str(), &request).await?;
         let minutes = NUMBER_LIFE.as_secs() / 60;
         let text = format!("{code} is your Karat code. It works for {minutes} minutes. Tell it to nobody.");
         self.inner.post.sms(Sms { to: phone.as_str().to_owned(), text: text.into() });
         let mut event = AuditEvent::denied(Action::PhoneCodeRequest, None, origin);
         event.outcome = crate::Outcome::Success;
         self.audit_refusal(event).await;
-        Ok(())
+        Ok(request)
     }
 
-    /// Logs in by a code. A number that no account has gets a new one, where registration is open.
+    /// Logs in by a code and the id of the request for it. A number that no account has gets a new one, where registration is open.
     ///
     /// # Errors
     /// [`AccessError::CodeRefused`]; [`AccessError::RegistrationClosed`].
-    pub async fn login_by_phone(&self, phone: &str, code: &str, origin: &Origin) -> Result<LoginOutcome, AccessError> {
+    pub async fn login_by_phone(
+        &self,
+        phone: &str,
+        request: &str,
+        code: &str,
+        origin: &Origin,
+    ) -> Result<LoginOutcome, AccessError> {
         let phone = parse(phone)?;
-        self.use_phone_code(&phone, code).await?;
+        self.use_phone_code(&phone, request, code).await?;
         let user = match self.inner.store.find_user_by_phone(phone.as_str()).await? {
             Some(user) if user.is_active => user,
             Some(_) => return Err(AccessError::CodeRefused),
@@ -48,7 +57,8 @@ impl Access {
         self.finish_login(user.id, Action::Login, proof, origin).await
     }
 
-    /// Adds a number to the caller's account, by a code and the password, where the account has one.
+    /// Adds a number to the caller's account, by a code, the id of the request for it, and the password, where the
+    /// account has one.
     ///
     /// # Errors
     /// [`AccessError::CodeRefused`]; [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`];
@@ -57,13 +67,14 @@ impl Access {
         &self,
         caller: &Caller,
         phone: &str,
+        request: &str,
         code: &str,
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<User, AccessError> {
         let phone = parse(phone)?;
         let before = self.require_password(caller, "password", password, origin).await?;
-        self.use_phone_code(&phone, code).await?;
+        self.use_phone_code(&phone, request, code).await?;
         let event = AuditEvent::success(caller.into(), Action::PhoneLink, caller.id, origin);
         let session = caller.require_session()?;
         let user = self.inner.store.set_phone(caller.id, session, phone.as_str(), &event).await?;
@@ -94,11 +105,13 @@ impl Access {
         Ok(user)
     }
 
-    async fn use_phone_code(&self, phone: &Phone, code: &str) -> Result<(), AccessError> {
-        let name = format!("phone:{}", phone.as_str());
+    async fn use_phone_code(&self, phone: &Phone, request: &str, code: &str) -> Result<(), AccessError> {
+        let row = row_of_request(request);
+        // By the request too: guesses of somebody who did not ask for the code make nobody else wait.
+        let name = format!("phone:{}:{row}", phone.as_str());
         self.begin_attempt(&name, FACTOR).await?;
-        let hash = number_hash(PHONE, phone.as_str(), code.trim());
-        match self.inner.store.use_code(PHONE, phone.as_str(), &hash).await? {
+        let hash = number_hash(PHONE, phone.as_str(), request, code.trim());
+        match self.inner.store.use_code(PHONE, phone.as_str(), row, &hash).await? {
             CodeUse::Accepted { .. } => self.inner.store.clear_attempts(&name).await,
             CodeUse::Refused => Err(AccessError::CodeRefused),
         }

@@ -39,7 +39,7 @@ const OPERATE: Right = Roles(&["operator", "admin"]);
 fn rule(operation: &str) -> Option<(Right, Value)> {
     let none = Value::Null;
     let password = || json!({"password": "wrong"});
-    let code = || json!({"phone": "+34600123456", "code": "000000"});
+    let code = || json!({"phone": "+34600123456", "request_id": "x", "code": "000000"});
     Some(match operation {
         "read_daily_summary"
         | "read_weekly_summary"
@@ -80,7 +80,10 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         "delete_own_user" | "enroll_totp" | "remove_totp" | "unlink_phone" | "oauth_unlink" => (Session, password()),
         "confirm_totp" => (Session, json!({"code": "000000"})),
         "change_password" => (Session, json!({"current_password": "wrong", "new_password": "x"})),
-        "link_phone" => (Session, json!({"phone": "+34600123456", "code": "000000", "password": "wrong"})),
+        "link_phone" => {
+            let body = json!({"phone": "+34600123456", "request_id": "x", "code": "000000", "password": "wrong"});
+            (Session, body)
+        }
         "oauth_link" => (Session, json!({"provider": "none", "password": "wrong"})),
         "grant_consent" => (Session, json!({"version": ""})),
         "create_api_key" => (Session, json!({"name": "", "scopes": ["read"]})),

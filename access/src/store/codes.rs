@@ -28,20 +28,22 @@ impl Store {
         tx.commit().await
     }
 
-    /// Presents a short code for an address: a wrong one costs a try, which stays spent.
+    /// Presents a short code for an address, in its row: a wrong one costs a try, which stays spent. Another row costs
+    /// nothing, whatever is open for the address.
     pub(crate) async fn use_code(
         &self,
         purpose: &'static str,
         address: &str,
+        id: Uuid,
         code_hash: &str,
     ) -> Result<CodeUse, AccessError> {
         let mut tx = self.database.write().await?;
-        let sql = "SELECT id, user_id, code_hash, tries_left FROM one_time_codes \
-                   WHERE purpose = ? AND address = ? AND used_at IS NULL AND expires_at > ? ORDER BY created_at DESC";
-        let Some(row) = tx.row_locked(sql, args![purpose, address, now_us()]).await? else {
+        let sql = "SELECT user_id, code_hash, tries_left FROM one_time_codes \
+                   WHERE id = ? AND purpose = ? AND address = ? AND used_at IS NULL AND expires_at > ?";
+        let Some(row) = tx.row_locked(sql, args![id, purpose, address, now_us()]).await? else {
             return Ok(CodeUse::Refused);
         };
-        let (id, tries_left) = (row.id("id")?, row.int("tries_left")?);
+        let tries_left = row.int("tries_left")?;
         let is_right = verify_slices_are_equal(row.text("code_hash")?.as_bytes(), code_hash.as_bytes()).is_ok();
         if is_right && tries_left > 0 {
             let user = row.id_or_null("user_id")?;

@@ -100,14 +100,14 @@ async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_e
     let caller = who(access, &instance.register("maria_77").await).await.unwrap();
     let password = || Some(secret(PASSWORD));
     let enrolment = access.enroll_totp(&caller, password(), &origin).await.unwrap();
-    access.request_phone_code("+34600123456", &origin).await.unwrap();
+    let request = access.request_phone_code("+34600123456", &origin).await.unwrap();
     let sms = service.code_for("+34600123456", 1).await;
     access.logout(&caller, &origin).await.unwrap();
 
     let base32 = enrolment.secret.expose_secret();
     let confirmed = access.confirm_totp(&caller, &code(base32, 0), &origin).await.map(drop);
     let enrolled = access.enroll_totp(&caller, password(), &origin).await.map(drop);
-    let linked = access.link_phone(&caller, "+34600123456", &sms, password(), &origin).await.map(drop);
+    let linked = access.link_phone(&caller, "+34600123456", &request, &sms, password(), &origin).await.map(drop);
     let scopes = Scopes::parse(["read"]).unwrap();
     let new = NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None };
     let made = access.create_own_api_key(&caller, new, &origin).await.map(drop);

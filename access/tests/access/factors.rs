@@ -138,26 +138,27 @@ async fn security_36_a_code_for_a_number_dies_after_five_tries_and_when_another_
     let (access, origin) = (&instance.access, Origin::default());
     let phone = "+34 600-123-456";
 
-    access.request_phone_code(phone, &origin).await.unwrap();
+    let before = access.request_phone_code(phone, &origin).await.unwrap();
     let first = service.code_for("+34600123456", 1).await;
-    access.request_phone_code(phone, &origin).await.unwrap();
+    let request = access.request_phone_code(phone, &origin).await.unwrap();
     let second = service.code_for("+34600123456", 2).await;
-    if first != second {
-        assert!(matches!(access.login_by_phone(phone, &first, &origin).await, Err(AccessError::CodeRefused)));
+    for code in [&first, &second] {
+        let refused = access.login_by_phone(phone, &before, code, &origin).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
     }
-    let LoginOutcome::Tokens(pair) = access.login_by_phone(phone, &second, &origin).await.unwrap() else {
+    let LoginOutcome::Tokens(pair) = access.login_by_phone(phone, &request, &second, &origin).await.unwrap() else {
         panic!("a new account has no second factor");
     };
     assert_eq!(pair.user.phone.as_deref(), Some("+34600123456"));
-    assert!(access.login_by_phone(phone, &second, &origin).await.is_err(), "it was used");
+    assert!(access.login_by_phone(phone, &request, &second, &origin).await.is_err(), "it was used");
 
-    access.request_phone_code(phone, &origin).await.unwrap();
+    let request = access.request_phone_code(phone, &origin).await.unwrap();
     let third = service.code_for("+34600123456", 3).await;
     let wrong = if third == "000000" { "000001" } else { "000000" };
     for _ in 0..5 {
-        assert!(access.login_by_phone(phone, wrong, &origin).await.is_err());
+        assert!(access.login_by_phone(phone, &request, wrong, &origin).await.is_err());
     }
-    assert!(access.login_by_phone(phone, &third, &origin).await.is_err(), "five tries were spent");
+    assert!(access.login_by_phone(phone, &request, &third, &origin).await.is_err(), "five tries were spent");
 }
 
 #[tokio::test]
@@ -182,12 +183,7 @@ async fn security_51_the_last_way_in_cannot_be_removed() {
     let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
     instance.access = Access::open(with_sms).await.unwrap();
     let origin = Origin::default();
-    instance.access.request_phone_code("+34600123456", &origin).await.unwrap();
-    let code = service.code_for("+34600123456", 1).await;
-    let LoginOutcome::Tokens(pair) = instance.access.login_by_phone("+34600123456", &code, &origin).await.unwrap()
-    else {
-        panic!("a new account has no second factor");
-    };
+    let pair = log_in_by_phone(&instance, &service, 1).await;
     let caller = who(&instance.access, &pair).await.unwrap();
     let refused = instance.access.unlink_phone(&caller, None, &origin).await;
     assert!(matches!(refused, Err(AccessError::LastWayIn)));
@@ -196,9 +192,9 @@ async fn security_51_the_last_way_in_cannot_be_removed() {
 /// Logs in by a code to a number; a new number gets an account without a password.
 async fn log_in_by_phone(instance: &Instance, service: &crate::sms::Service, count: usize) -> TokenPair {
     let origin = Origin::default();
-    instance.access.request_phone_code("+34600123456", &origin).await.unwrap();
+    let request = instance.access.request_phone_code("+34600123456", &origin).await.unwrap();
     let code = service.code_for("+34600123456", count).await;
-    match instance.access.login_by_phone("+34600123456", &code, &origin).await.unwrap() {
+    match instance.access.login_by_phone("+34600123456", &request, &code, &origin).await.unwrap() {
         LoginOutcome::Tokens(pair) => *pair,
         LoginOutcome::MfaRequired { .. } => panic!("no second factor was set up"),
     }

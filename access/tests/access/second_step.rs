@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 const PHONE: &str = "+34600123456";
 
 /// With a service for text messages.
-async fn with_messages() -> (Instance, crate::sms::Service) {
+pub async fn with_messages() -> (Instance, crate::sms::Service) {
     let service = crate::sms::Service::start().await;
     let mut instance = Instance::start().await;
     let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
@@ -59,13 +59,15 @@ async fn security_35_two_codes_of_one_kind_are_one_factor() {
     let (instance, service) = with_messages().await;
     let enrolled = enroll(&instance, "maria_77").await;
     let (access, origin) = (&instance.access, Origin::default());
-    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let request = access.request_phone_code(PHONE, &origin).await.unwrap();
     let to_link = service.code_for(PHONE, 1).await;
-    access.link_phone(&enrolled.caller, PHONE, &to_link, Some(secret(PASSWORD)), &origin).await.unwrap();
+    let password = Some(secret(PASSWORD));
+    access.link_phone(&enrolled.caller, PHONE, &request, &to_link, password, &origin).await.unwrap();
 
-    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let request = access.request_phone_code(PHONE, &origin).await.unwrap();
     let first = service.code_for(PHONE, 2).await;
-    let LoginOutcome::MfaRequired { ticket, .. } = access.login_by_phone(PHONE, &first, &origin).await.unwrap() else {
+    let step = access.login_by_phone(PHONE, &request, &first, &origin).await.unwrap();
+    let LoginOutcome::MfaRequired { ticket, .. } = step else {
         panic!("the telephone is one factor, and the account has a second");
     };
     access.request_phone_code(PHONE, &origin).await.unwrap();
@@ -84,20 +86,47 @@ async fn security_35_two_codes_of_one_kind_are_one_factor() {
 async fn security_36_a_code_is_for_its_number_and_for_ten_minutes() {
     let (instance, service) = with_messages().await;
     let (access, origin, other) = (&instance.access, Origin::default(), "+34600999999");
-    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let for_phone = access.request_phone_code(PHONE, &origin).await.unwrap();
     let of_phone = service.code_for(PHONE, 1).await;
-    access.request_phone_code(other, &origin).await.unwrap();
+    let for_other = access.request_phone_code(other, &origin).await.unwrap();
     let of_other = service.code_for(other, 2).await;
     assert!(of_phone.len() == 6 && of_phone.bytes().all(|byte| byte.is_ascii_digit()), "{of_phone}");
     if of_phone != of_other {
-        let refused = access.login_by_phone(PHONE, &of_other, &origin).await;
+        let refused = access.login_by_phone(PHONE, &for_phone, &of_other, &origin).await;
         assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
     }
-    assert!(access.login_by_phone(other, &of_other, &origin).await.is_ok());
+    let refused = access.login_by_phone(PHONE, &for_other, &of_other, &origin).await;
+    assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    assert!(access.login_by_phone(other, &for_other, &of_other, &origin).await.is_ok());
     let later = "UPDATE one_time_codes SET expires_at = expires_at - 600000000 WHERE used_at IS NULL";
     tamper(&instance.folder, later).await.unwrap();
-    let refused = access.login_by_phone(PHONE, &of_phone, &origin).await;
+    let refused = access.login_by_phone(PHONE, &for_phone, &of_phone, &origin).await;
     assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+}
+
+#[tokio::test]
+async fn security_36_a_strangers_guesses_do_not_spend_the_owners_code() {
+    let (instance, service) = with_messages().await;
+    let (access, origin) = (&instance.access, Origin::default());
+    let of_owner = access.request_phone_code(PHONE, &origin).await.unwrap();
+    let right = service.code_for(PHONE, 1).await;
+    let of_stranger = access.request_phone_code("+34600999999", &origin).await.unwrap();
+    for id in [&of_owner, &of_stranger] {
+        assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+    }
+    assert_ne!(of_owner, of_stranger);
+    // Not even the right code works without the id that its owner was answered.
+    for n in 0..20 {
+        let refused = access.login_by_phone(PHONE, &format!("{n:032x}"), &right, &origin).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    }
+    for _ in 0..5 {
+        let refused = access.login_by_phone(PHONE, &of_stranger, &right, &origin).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    }
+    let refused = access.login_by_phone(PHONE, &of_stranger, &right, &origin).await;
+    assert!(matches!(refused, Err(AccessError::TooManyAttempts { .. })), "{refused:?}");
+    access.login_by_phone(PHONE, &of_owner, &right, &origin).await.unwrap();
 }
 
 #[tokio::test]
@@ -123,9 +152,9 @@ async fn security_37_new_recovery_codes_void_the_old_ones() {
 async fn security_10_an_account_without_a_password_answers_like_one_with_another() {
     let (instance, service) = with_messages().await;
     let (access, origin) = (&instance.access, Origin::default());
-    access.request_phone_code(PHONE, &origin).await.unwrap();
+    let request = access.request_phone_code(PHONE, &origin).await.unwrap();
     let code = service.code_for(PHONE, 1).await;
-    let LoginOutcome::Tokens(pair) = access.login_by_phone(PHONE, &code, &origin).await.unwrap() else {
+    let LoginOutcome::Tokens(pair) = access.login_by_phone(PHONE, &request, &code, &origin).await.unwrap() else {
         panic!("a new account has no second factor");
     };
     for password in ["", PASSWORD, "no account has this password", &code] {

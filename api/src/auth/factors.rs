@@ -54,12 +54,21 @@ pub struct PhoneRequest {
     pub phone: String,
 }
 
+/// A request for a code.
+#[derive(Debug, Object)]
+pub struct PhoneRequestView {
+    /// To be sent with the code, which works with it alone.
+    pub request_id: String,
+}
+
 /// A telephone number and the code that was sent to it.
 #[derive(Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PhoneCodeRequest {
     /// International, such as `+34600123456`.
     pub phone: String,
+    /// As it was answered when the code was asked for.
+    pub request_id: String,
     /// Six digits.
     pub code: String,
 }
@@ -70,6 +79,8 @@ pub struct PhoneCodeRequest {
 pub struct LinkPhoneRequest {
     /// International, such as `+34600123456`.
     pub phone: String,
+    /// As it was answered when the code was asked for.
+    pub request_id: String,
     /// Six digits.
     pub code: String,
     /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
@@ -185,10 +196,16 @@ impl FactorApi {
     }
 
     /// Ask for a code to a telephone
+    ///
+    /// The answer is the same whether an account has the number.
     #[oai(path = "/auth/phone/request", method = "post", operation_id = "request_phone_code")]
-    async fn request_code(&self, request: &Request, body: JsonBody<PhoneRequest>) -> Result<Answer<bool>, PhoneError> {
-        self.access.request_phone_code(&body.0.phone, &origin(request)).await?;
-        Ok(ok(true, "a code is on its way"))
+    async fn request_code(
+        &self,
+        request: &Request,
+        body: JsonBody<PhoneRequest>,
+    ) -> Result<Answer<PhoneRequestView>, PhoneError> {
+        let request_id = self.access.request_phone_code(&body.0.phone, &origin(request)).await?;
+        Ok(ok(PhoneRequestView { request_id }, "a code is on its way"))
     }
 
     /// Log in by the code
@@ -200,7 +217,7 @@ impl FactorApi {
         request: &Request,
         body: JsonBody<PhoneCodeRequest>,
     ) -> Result<Answer<LoginView>, PhoneError> {
-        let outcome = self.access.login_by_phone(&body.phone, &body.code, &origin(request)).await?;
+        let outcome = self.access.login_by_phone(&body.phone, &body.request_id, &body.code, &origin(request)).await?;
         Ok(ok(outcome.into(), "the code was right"))
     }
 
@@ -214,8 +231,9 @@ impl FactorApi {
     ) -> Result<Answer<UserView>, FactorError> {
         caller.require(Permission::ManageOwnAccount)?;
         let JsonBody(body) = body;
-        let password = body.password.map(Into::into);
-        let user = self.access.link_phone(&caller, &body.phone, &body.code, password, &origin(request)).await?;
+        let (password, origin) = (body.password.map(Into::into), origin(request));
+        let user =
+            self.access.link_phone(&caller, &body.phone, &body.request_id, &body.code, password, &origin).await?;
         Ok(ok(user.into(), "the number was added"))
     }
 
