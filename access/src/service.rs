@@ -59,13 +59,15 @@ impl Access {
     pub async fn open(settings: AccessSettings) -> Result<Self, AccessError> {
         let store = Store::open(&settings).await?;
         let (folder, activation) = (settings.keys_dir.clone(), settings.key_activation);
-        let keys = tokio::task::spawn_blocking(move || {
-            Ok::<_, AccessError>((SigningKeys::load_or_create(&folder, activation)?, Seal::load_or_create(&folder)?))
+        let providers = settings.providers.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let keys = SigningKeys::load_or_create(&folder, activation)?;
+            Ok::<_, AccessError>((keys, Seal::load_or_create(&folder)?, Providers::new(&providers)?))
         });
-        let (keys, seal) = keys.await??;
+        let (keys, seal, providers) = read.await??;
         let inner = Arc::new(Inner {
             seal,
-            providers: Providers::new(&settings.providers)?,
+            providers,
             post: Post::new(&settings.mail, &settings.sms)?,
             hasher: Hasher::new(&settings.hashing).await?,
             mint: TokenMint::new(keys, &settings),

@@ -6,7 +6,7 @@
 //! * [`ApiError`] carries two messages: a calm one with a stable code for the client, and an internal one that only
 //!   the log sees, under the request id.
 //! * [`Envelope`] is the success form; [`error_answers!`] documents the error answers of an operation.
-//! * [`JsonBody`] and [`read_body`] read request bodies under a limit, also after decompression.
+//! * [`JsonBody`], [`FormBody`] and [`read_body`] read request bodies under a limit, also after decompression.
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis.
 //! * [`metrics`] answers what a process counts, in the text form of Prometheus.
@@ -21,6 +21,7 @@ mod context;
 mod cors;
 mod envelope;
 mod error;
+mod form_body;
 mod harden;
 mod headers;
 mod json_body;
@@ -40,6 +41,7 @@ pub use client_ip::{TrustedProxies, client_ip};
 pub use context::request_id;
 pub use envelope::{Answer, Created, Envelope, created, ok, timestamp};
 pub use error::ApiError;
+pub use form_body::FormBody;
 pub use harden::{AllowedMethods, HardenSettings, harden, harden_with};
 pub use json_body::JsonBody;
 pub use limit::{LimitSettings, Limits, Quota, RouteRule, SharedCounts, Taken};

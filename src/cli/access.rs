@@ -65,8 +65,8 @@ pub struct AccessArgs {
     /// The sender of text messages, in E.164.
     #[arg(long, env = "KARAT__SMS__FROM", value_name = "NUMBER")]
     pub sms_from: Option<String>,
-    /// A provider to log in through, NAME=CLIENT_ID:CLIENT_SECRET or @FILE; google, apple, facebook and github are
-    /// known, any other is NAME=CLIENT_ID:CLIENT_SECRET@ISSUER. May be repeated.
+    /// A provider to log in through, NAME=CLIENT_ID:CLIENT_SECRET or @FILE; google, facebook and github are known, Apple
+    /// is apple=CLIENT_ID:TEAM_ID:KEY_ID:KEY_FILE, any other NAME=CLIENT_ID:CLIENT_SECRET@ISSUER. May be repeated.
     #[arg(long = "provider", env = "KARAT__ACCESS__PROVIDERS", hide_env_values = true, value_delimiter = ';')]
     pub providers: Vec<String>,
     /// Proxies whose X-Forwarded-For is believed: addresses and networks with commas between.
@@ -207,10 +207,14 @@ fn provider(text: &str) -> Result<ProviderSettings> {
     // Not the text itself: it holds a secret.
     let wrong = || {
         Failure::configuration(
-            "--provider must be `NAME=CLIENT_ID:CLIENT_SECRET`, with `@ISSUER` for one that is not known by name",
+            "--provider must be `NAME=CLIENT_ID:CLIENT_SECRET`, with `@ISSUER` for one that is not known by name, or \
+             `apple=CLIENT_ID:TEAM_ID:KEY_ID:KEY_FILE`",
         )
     };
     let (name, rest) = text.split_once('=').ok_or_else(wrong)?;
+    if name == "apple" {
+        return apple(rest).ok_or_else(wrong);
+    }
     let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     let (client, issuer) = match rest.rsplit_once("@http") {
         Some((client, issuer)) => (client, Some(format!("http{issuer}"))),
@@ -227,6 +231,19 @@ fn provider(text: &str) -> Result<ProviderSettings> {
     })
 }
 
+/// Apple has no secret: a key in a file signs for us.
+fn apple(text: &str) -> Option<ProviderSettings> {
+    let parts: Vec<&str> = text.splitn(4, ':').collect();
+    let [client_id, team_id, key_id, file] = parts[..] else { return None };
+    let is_whole = parts.iter().all(|part| !part.is_empty());
+    is_whole.then(|| ProviderSettings {
+        name: "apple".to_owned(),
+        kind: ProviderKind::apple(team_id, key_id, file.into()),
+        client_id: client_id.to_owned(),
+        client_secret: String::new().into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,7 +254,19 @@ mod tests {
         assert_eq!(google.kind, ProviderKind::named("google").unwrap());
         let own = provider("own=id:se@cret@https://id.example.org").unwrap();
         assert_eq!(own.kind, ProviderKind::Oidc { issuer: "https://id.example.org".to_owned() });
-        for bad in ["canary", "own=id:canary", "=id:canary@https://x.org", "a/b=id:canary@https://x.org"] {
+        assert_eq!(provider("facebook=id:secret").unwrap().kind, ProviderKind::named("facebook").unwrap());
+        let apple = provider("apple=org.example.web:TEAM:KEY:/keys/a:b.p8").unwrap();
+        assert_eq!(apple.kind, ProviderKind::apple("TEAM", "KEY", "/keys/a:b.p8".into()));
+        assert_eq!((apple.name.as_str(), apple.client_id.as_str()), ("apple", "org.example.web"));
+        for bad in [
+            "canary",
+            "own=id:canary",
+            "=id:canary@https://x.org",
+            "a/b=id:canary@https://x.org",
+            "apple=id:canary",
+            "apple=id:canary@https://x.org",
+            "apple=id:TEAM:canary:",
+        ] {
             let failure = format!("{:?}", provider(bad).unwrap_err());
             assert!(!failure.contains("canary"), "{failure}");
         }

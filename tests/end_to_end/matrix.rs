@@ -59,7 +59,7 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         "password_strength" => (Anybody, password()),
         "request_phone_code" => (Anybody, json!({"phone": "x"})),
         "login_by_phone" => (Anybody, code()),
-        "oauth_authorize" | "oauth_callback" | "read_avatar" => (Anybody, none),
+        "oauth_authorize" | "oauth_callback" | "oauth_posted_callback" | "read_avatar" => (Anybody, none),
         "read_own_account"
         | "read_own_user"
         | "list_sessions"

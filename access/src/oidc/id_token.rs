@@ -103,7 +103,7 @@ pub(super) fn check(keys: &JwkSet, token: &str, expected: &Expected<'_>) -> Resu
 }
 
 /// MySQL does not see spaces at an end: `abc ` would be the account of `abc`.
-fn is_subject(text: &str) -> bool {
+pub(super) fn is_subject(text: &str) -> bool {
     (1..=255).contains(&text.len()) && text.trim() == text && is_plain(text)
 }
 

@@ -5,6 +5,8 @@
 //! state is in the database too and works once. A person is known by (issuer, subject), never by an address, and an
 //! account that exists is only joined by its owner, logged in.
 
+mod apple;
+mod facebook;
 mod fetch;
 mod id_token;
 mod provider;

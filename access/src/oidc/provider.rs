@@ -1,6 +1,7 @@
 //! The providers of this instance, and what each is asked.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::apple::ClientKey;
+use super::facebook;
 use super::fetch::{Fetch, refused};
 use super::id_token::{self, Expected};
 use crate::AccessError;
@@ -27,7 +30,7 @@ pub struct ProviderSettings {
     pub kind: ProviderKind,
     /// Our name there.
     pub client_id: String,
-    /// Our password there.
+    /// Our password there. Apple has none: it takes what the key of its kind signs.
     pub client_secret: SecretString,
 }
 
@@ -46,21 +49,47 @@ pub enum ProviderKind {
         /// `https://api.github.com`.
         api: String,
     },
+    /// Facebook, which speaks OAuth 2 only where the answer comes back to a server.
+    Facebook {
+        /// `https://www.facebook.com`.
+        site: String,
+        /// `https://graph.facebook.com`.
+        api: String,
+    },
+    /// Apple: OpenID Connect whose password is signed for each exchange, and whose answer is posted.
+    Apple {
+        /// `https://appleid.apple.com`.
+        issuer: String,
+        /// Of the account at Apple.
+        team_id: String,
+        /// Of the key in the file.
+        key_id: String,
+        /// The private key as Apple gives it (`.p8`); only its owner and group may read it.
+        key_file: PathBuf,
+    },
 }
 
 impl ProviderKind {
-    /// The providers that are known by name.
+    /// The providers that are known by name and need nothing but a client and its secret.
     pub fn named(name: &str) -> Option<Self> {
         let oidc = |issuer: &str| Some(Self::Oidc { issuer: issuer.to_owned() });
         match name {
             "google" => oidc("https://accounts.google.com"),
-            "apple" => oidc("https://appleid.apple.com"),
-            "facebook" => oidc("https://www.facebook.com"),
             "github" => {
                 Some(Self::GitHub { site: "https://github.com".to_owned(), api: "https://api.github.com".to_owned() })
             }
+            "facebook" => Some(Self::Facebook {
+                site: "https://www.facebook.com".to_owned(),
+                api: "https://graph.facebook.com".to_owned(),
+            }),
             _ => None,
         }
+    }
+
+    /// Apple, with a key of a team there.
+    pub fn apple(team_id: &str, key_id: &str, key_file: PathBuf) -> Self {
+        let issuer = "https://appleid.apple.com".to_owned();
+        Self::Apple { issuer, team_id: team_id.to_owned(), key_id: key_id.to_owned(), key_file }
     }
 }
 
@@ -77,6 +106,8 @@ pub(crate) struct Providers(HashMap<String, Arc<Provider>>);
 pub(super) struct Provider {
     settings: ProviderSettings,
     fetch: Fetch,
+    /// What signs our password, where there is none to know.
+    key: Option<ClientKey>,
     found: Mutex<Option<Arc<Found>>>,
 }
 
@@ -125,14 +156,37 @@ struct GitHubEmail {
     verified: bool,
 }
 
+impl Discovery {
+    /// Of a provider that says nothing about itself.
+    fn without(issuer: &str, token_endpoint: String) -> Self {
+        Self {
+            issuer: issuer.to_owned(),
+            authorization_endpoint: String::new(),
+            token_endpoint,
+            jwks_uri: String::new(),
+            token_endpoint_auth_methods_supported: vec!["client_secret_post".to_owned()],
+            authorization_response_iss_parameter_supported: false,
+        }
+    }
+}
+
 impl Providers {
+    /// Blocks: a key may be in a file.
     pub(crate) fn new(settings: &[ProviderSettings]) -> Result<Self, AccessError> {
         let provider = |settings: &ProviderSettings| -> Result<_, AccessError> {
             let fetch = match &settings.kind {
-                ProviderKind::Oidc { issuer } => Fetch::new(&[issuer.as_str()])?,
-                ProviderKind::GitHub { site, api } => Fetch::new(&[site.as_str(), api.as_str()])?,
+                ProviderKind::Oidc { issuer } | ProviderKind::Apple { issuer, .. } => Fetch::new(&[issuer.as_str()])?,
+                ProviderKind::GitHub { site, api } | ProviderKind::Facebook { site, api } => {
+                    Fetch::new(&[site.as_str(), api.as_str()])?
+                }
             };
-            let provider = Provider { settings: settings.clone(), fetch, found: Mutex::new(None) };
+            let key = match &settings.kind {
+                ProviderKind::Apple { issuer, team_id, key_id, key_file } => {
+                    Some(ClientKey::read(key_file, team_id, key_id, issuer)?)
+                }
+                _ => None,
+            };
+            let provider = Provider { settings: settings.clone(), fetch, key, found: Mutex::new(None) };
             Ok((settings.name.clone(), Arc::new(provider)))
         };
         Ok(Self(settings.iter().map(provider).collect::<Result<HashMap<_, _>, _>>()?))
@@ -158,10 +212,11 @@ impl Provider {
         challenge: &str,
     ) -> Result<String, AccessError> {
         let (endpoint, scope) = match &self.settings.kind {
-            ProviderKind::Oidc { .. } => {
+            ProviderKind::Oidc { .. } | ProviderKind::Apple { .. } => {
                 (self.found(BELIEVED).await?.about.authorization_endpoint.clone(), "openid email")
             }
             ProviderKind::GitHub { site, .. } => (format!("{site}/login/oauth/authorize"), "read:user user:email"),
+            ProviderKind::Facebook { site, .. } => (format!("{site}/{}/dialog/oauth", facebook::VERSION), "email"),
         };
         let mut url = url::Url::parse(&endpoint).map_err(|_| refused("an address that is none"))?;
         url.query_pairs_mut()
@@ -173,6 +228,10 @@ impl Provider {
             .append_pair("nonce", nonce)
             .append_pair("code_challenge", challenge)
             .append_pair("code_challenge_method", "S256");
+        if matches!(self.settings.kind, ProviderKind::Apple { .. }) {
+            // Apple demands it of whoever asks for an address.
+            url.query_pairs_mut().append_pair("response_mode", "form_post");
+        }
         Ok(url.into())
     }
 
@@ -186,7 +245,7 @@ impl Provider {
         redirect: &str,
     ) -> Result<Person, AccessError> {
         match &self.settings.kind {
-            ProviderKind::Oidc { issuer } => {
+            ProviderKind::Oidc { issuer } | ProviderKind::Apple { issuer, .. } => {
                 let found = self.found(BELIEVED).await?;
                 // RFC 9207: an answer of another provider than the one that was asked.
                 let is_missing = iss.is_none() && found.about.authorization_response_iss_parameter_supported;
@@ -206,14 +265,7 @@ impl Provider {
                 })
             }
             ProviderKind::GitHub { site, api } => {
-                let about = Discovery {
-                    issuer: site.clone(),
-                    authorization_endpoint: String::new(),
-                    token_endpoint: format!("{site}/login/oauth/access_token"),
-                    jwks_uri: String::new(),
-                    token_endpoint_auth_methods_supported: vec!["client_secret_post".to_owned()],
-                    authorization_response_iss_parameter_supported: false,
-                };
+                let about = Discovery::without(site, format!("{site}/login/oauth/access_token"));
                 let tokens = self.exchange(&about.token_endpoint, code, verifier, redirect, &about).await?;
                 let user: GitHubUser = self.fetch.get(&format!("{api}/user"), Some(&tokens.access_token)).await?;
                 let emails: Vec<GitHubEmail> =
@@ -226,6 +278,12 @@ impl Provider {
                     email: email.map(|email| email.email),
                 })
             }
+            ProviderKind::Facebook { site, api } => {
+                let about = Discovery::without(site, format!("{api}/{}/oauth/access_token", facebook::VERSION));
+                let tokens = self.exchange(&about.token_endpoint, code, verifier, redirect, &about).await?;
+                let secret = &self.settings.client_secret;
+                facebook::person(&self.fetch, site, api, &tokens.access_token, secret).await
+            }
         }
     }
 
@@ -237,7 +295,9 @@ impl Provider {
         redirect: &str,
         about: &Discovery,
     ) -> Result<Tokens, AccessError> {
-        let (id, secret) = (self.settings.client_id.as_str(), self.settings.client_secret.expose_secret());
+        let id = self.settings.client_id.as_str();
+        let signed = self.key.as_ref().map(|key| key.password(id)).transpose()?;
+        let secret = signed.as_ref().unwrap_or(&self.settings.client_secret).expose_secret();
         let mut form = vec![
             ("grant_type", "authorization_code"),
             ("code", code.expose_secret()),
@@ -247,6 +307,8 @@ impl Provider {
         let methods = &about.token_endpoint_auth_methods_supported;
         // Basic is what a provider takes that says nothing (OpenID Connect Discovery, 3).
         let basic = methods.is_empty() || methods.iter().any(|method| method == "client_secret_basic");
+        // One that is signed belongs into the form.
+        let basic = basic && signed.is_none();
         if !basic {
             form.extend([("client_id", id), ("client_secret", secret)]);
         }
@@ -262,7 +324,9 @@ impl Provider {
 
     /// What the provider says about itself, at most so old.
     async fn found(&self, at_most: Duration) -> Result<Arc<Found>, AccessError> {
-        let ProviderKind::Oidc { issuer } = &self.settings.kind else { return Err(refused("no discovery")) };
+        let (ProviderKind::Oidc { issuer } | ProviderKind::Apple { issuer, .. }) = &self.settings.kind else {
+            return Err(refused("no discovery"));
+        };
         if let Some(found) = self.found.lock().clone().filter(|found| found.at.elapsed() < at_most) {
             return Ok(found);
         }

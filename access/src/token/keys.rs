@@ -161,6 +161,16 @@ fn key_files(folder: &Path) -> Result<Vec<PathBuf>, AccessError> {
 }
 
 fn read_key(file: &Path) -> Result<(String, String), AccessError> {
+    let pem = read_private(file)?;
+    let kid = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+    Ok((kid, pem))
+}
+
+/// The text of a file that only its owner and group may read. Blocks.
+///
+/// # Errors
+/// [`AccessError::Keys`] naming the file when others may read it too, or it cannot be read.
+pub(crate) fn read_private(file: &Path) -> Result<String, AccessError> {
     let mode = fs::metadata(file).map_err(|e| keys_error(file, &e.to_string()))?.permissions().mode();
     if mode & 0o007 != 0 {
         let mode = mode & 0o777;
@@ -169,9 +179,7 @@ fn read_key(file: &Path) -> Result<(String, String), AccessError> {
             &format!("everybody may read or change it (mode {mode:o}): run `chmod 600` on it"),
         ));
     }
-    let kid = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-    let pem = fs::read_to_string(file).map_err(|e| keys_error(file, &e.to_string()))?;
-    Ok((kid, pem))
+    fs::read_to_string(file).map_err(|e| keys_error(file, &e.to_string()))
 }
 
 /// Writes beside, syncs, then renames: after a crash there is either no key or a whole one.
@@ -211,7 +219,7 @@ fn to_pem(der: &[u8]) -> String {
     pem
 }
 
-fn keys_error(path: &Path, reason: &str) -> AccessError {
+pub(crate) fn keys_error(path: &Path, reason: &str) -> AccessError {
     AccessError::Keys { path: path.to_owned(), reason: reason.to_owned() }
 }
 

@@ -7,4 +7,4 @@ mod keys;
 pub(crate) use claims::Claims;
 pub(crate) use jwt::TokenMint;
 pub use keys::Rotation;
-pub(crate) use keys::{SigningKeys, rotate};
+pub(crate) use keys::{SigningKeys, keys_error, read_private, rotate};

@@ -122,11 +122,14 @@ pub fn public(key: &EncodingKey, name: &str) -> Value {
 fn new_key() -> EncodingKey {
     let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
     let der = AsDer::<Pkcs8V1Der>::as_der(&pair).unwrap();
-    let der: &[u8] = der.as_ref();
+    EncodingKey::from_rsa_pem(to_pem(der.as_ref()).as_bytes()).unwrap()
+}
+
+/// A private key as it is kept in files.
+pub fn to_pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
-    EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap()
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
 }
 
 fn answer(status: &str, body: &str) -> String {

@@ -13,6 +13,7 @@ mod liar;
 mod lies;
 mod lockout;
 mod mail;
+mod named;
 mod oidc;
 mod passwords;
 mod people;

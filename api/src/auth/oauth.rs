@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use karat_access::{Access, Callback, CallbackOutcome, Permission};
-use karat_http::{Answer, ApiError, Authenticated, Envelope, JsonBody, error_answers, ok, origin};
+use karat_http::{Answer, ApiError, Authenticated, Envelope, FormBody, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem::http::header;
 use poem_openapi::param::{Path, Query};
@@ -27,6 +27,8 @@ error_answers! {
     pub LinkOauthError: 400, 401, 403, 404, 413, 415, 422, 429, 503;
     /// Errors of coming back from a provider.
     pub CallbackError: 400, 401, 403, 404, 409, 429, 503;
+    /// Errors of coming back with a form.
+    pub PostedError: 400, 404, 413, 415, 429, 503;
     /// Errors of listing.
     pub IdentitiesError: 401, 403;
     /// Errors of unlinking.
@@ -60,6 +62,27 @@ pub struct IdentityView {
     pub email: Option<String>,
     /// RFC 3339 in UTC.
     pub linked_at: String,
+}
+
+/// What a provider sends with the browser when it posts. It may send more, such as a name: that is not looked at.
+#[derive(Object, Deserialize)]
+pub struct PostedCallback {
+    /// From the provider.
+    pub code: Option<String>,
+    /// From the provider.
+    pub state: Option<String>,
+    /// From the provider: who it is.
+    pub iss: Option<String>,
+    /// From the provider: why it refused.
+    pub error: Option<String>,
+}
+
+/// Sends the browser on.
+#[derive(ApiResponse)]
+pub enum ToCallback {
+    /// To the same address by GET.
+    #[oai(status = 303)]
+    SeeOther(Json<Envelope<bool>>, #[oai(header = "Location")] String),
 }
 
 /// Sends the browser to the provider.
@@ -132,6 +155,28 @@ impl OauthApi {
         };
         Ok(Response::new(answer)
             .header(header::SET_COOKIE, format!("{FLOW}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")))
+    }
+
+    /// Come back from a provider that posts
+    ///
+    /// As Apple does. Nothing is decided here: the browser goes on to the same address by GET.
+    #[oai(path = "/:provider/callback", method = "post", operation_id = "oauth_posted_callback")]
+    async fn posted_callback(
+        &self,
+        /// The provider's name.
+        provider: Path<String>,
+        body: FormBody<PostedCallback>,
+    ) -> Result<ToCallback, PostedError> {
+        if !self.access.provider_names().contains(&provider.0) {
+            Err(ApiError::not_found("there is no such provider"))?;
+        }
+        // A browser does not bring our cookie to a POST from another site, but it does to the GET that follows. A cookie
+        // that came with every request from anywhere would be the other way.
+        let FormBody(form) = body;
+        let fields = [("code", form.code), ("state", form.state), ("iss", form.iss), ("error", form.error)];
+        let given = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(given).finish();
+        Ok(ToCallback::SeeOther(ok(true, "go on to the address in `Location`"), format!("callback?{query}")))
     }
 
     /// Begin to add a log-in at a provider to the caller's account

@@ -1,5 +1,6 @@
 //! The account routes as a client sees them, on SQLite or on the server that [`databases`] finds.
 
+mod oauth;
 mod people;
 mod security;
 
@@ -372,5 +373,5 @@ async fn every_operation_has_an_id_and_its_error_answers() {
             assert_eq!(operation.get("security").is_none(), is_public, "{method} {path}");
         }
     }
-    assert_eq!(operations, 51);
+    assert_eq!(operations, 52);
 }

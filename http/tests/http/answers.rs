@@ -1,6 +1,6 @@
 //! Every answer conforms, whoever makes it.
 
-use karat_http::{Answer, ApiError, HardenSettings, JsonBody, error_answers, harden, harden_with, ok};
+use karat_http::{Answer, ApiError, FormBody, HardenSettings, JsonBody, error_answers, harden, harden_with, ok};
 use poem::http::{Method, StatusCode, header};
 use poem::{Body, Endpoint, EndpointExt, IntoResponse, Request, Response, Route, endpoint, get, handler};
 use poem_openapi::param::{Path, Query};
@@ -39,6 +39,13 @@ impl Api {
     async fn add(&self, body: JsonBody<Person, 64>) -> Result<Answer<String>, SampleError> {
         let age = body.age.unwrap_or(0);
         Ok(ok(format!("{} {age}", body.name), "added"))
+    }
+
+    /// Add by a form
+    #[oai(path = "/people/form", method = "post", operation_id = "add_by_form")]
+    async fn add_by_form(&self, body: FormBody<Person, 64>) -> Result<Answer<String>, SampleError> {
+        let FormBody(person) = body;
+        Ok(ok(format!("{} {}", person.name, person.age.unwrap_or(0)), "added"))
     }
 }
 
@@ -130,6 +137,29 @@ async fn bodies_of_the_wrong_kind_are_in_the_envelope_and_name_the_field() {
         assert!(!body.to_string().contains("12345"), "what was sent is not echoed: {body}");
     }
     assert_eq!(post("application/vnd.x+json", "{\"name\":\"a\"}").await.0.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_form_is_read_under_its_limit_and_one_that_is_none_is_refused_in_the_envelope() {
+    let form = "application/x-www-form-urlencoded";
+    let send_form = async |content_type: &str, sent: &str| {
+        let request = Request::builder().method(Method::POST).uri_str("/api/people/form").content_type(content_type);
+        send(request.body(sent.to_owned())).await
+    };
+    let (response, body) = send_form(&format!("{form}; charset=utf-8"), "name=Mar%C3%ADa+L&age=7").await;
+    assert_eq!((response.status(), body["data"].as_str()), (StatusCode::OK, Some("María L 7")), "{body}");
+    let long = format!("name={}", "x".repeat(60));
+    for (content_type, sent, status, code) in [
+        ("application/json", "{}", 415, "unsupported_media_type"),
+        (form, "age=7", 400, "bad_form"),
+        (form, "name=a&name=12345", 400, "bad_form"),
+        (form, "name=a&age=12345", 400, "bad_form"),
+        (form, long.as_str(), 413, "body_too_large"),
+    ] {
+        let (response, body) = send_form(content_type, sent).await;
+        assert_envelope(&response, &body, status, code);
+        assert!(!body.to_string().contains("12345"), "what was sent is not echoed: {body}");
+    }
 }
 
 #[tokio::test]
