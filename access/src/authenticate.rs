@@ -73,6 +73,15 @@ impl Access {
         }
     }
 
+    /// Whether a credential is judged without the database, or was good when it was last looked up: what is made up is
+    /// neither. Says nothing about whether it still holds.
+    pub fn is_known(&self, credential: Credential<'_>) -> bool {
+        match credential {
+            Credential::Token(_) => true,
+            Credential::ApiKey(key) => public_prefix(key).is_none() || self.inner.keys.get(&sha256(key)).is_some(),
+        }
+    }
+
     fn authenticate_token(&self, token: &str) -> Result<Arc<Caller>, TokenFault> {
         let inner = &self.inner;
         let digest = sha256(token);
@@ -111,7 +120,11 @@ impl Access {
             Some(cached) => cached,
             None => {
                 // Boxed: the rare way to the database would make the future of every request larger.
-                let cached = Arc::new(Box::pin(self.look_up_key(prefix, key)).await?);
+                let found = Box::pin(self.look_up_key(prefix, key)).await;
+                if matches!(found, Err(AccessError::NotAuthenticated(_))) {
+                    inner.keys.remove(&digest);
+                }
+                let cached = Arc::new(found?);
                 inner.keys.insert(digest, cached.clone());
                 cached
             }
