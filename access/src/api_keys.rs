@@ -61,7 +61,8 @@ impl Access {
     /// Makes a key. It never has more rights than its owner has at the time of use.
     ///
     /// # Errors
-    /// [`AccessError::NotFound`] for an unknown owner; [`AccessError::Invalid`] for a name that is empty or too long.
+    /// [`AccessError::NotFound`] for an unknown owner; [`AccessError::Invalid`] for a name that is empty or too long;
+    /// [`AccessError::TooManyKeys`].
     pub async fn create_api_key(
         &self,
         new: NewApiKey,

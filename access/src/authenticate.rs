@@ -49,6 +49,8 @@ impl<'a> Credential<'a> {
 
 pub(crate) struct CachedToken {
     pub session: Uuid,
+    /// Which key signed it.
+    kid: String,
     caller: Arc<Caller>,
     expires_at_s: u64,
 }
@@ -73,6 +75,15 @@ impl Access {
         }
     }
 
+    /// Whether a credential is judged without the database, or was good when it was last looked up: what is made up is
+    /// neither. Says nothing about whether it still holds.
+    pub fn is_known(&self, credential: Credential<'_>) -> bool {
+        match credential {
+            Credential::Token(_) => true,
+            Credential::ApiKey(key) => public_prefix(key).is_none() || self.inner.keys.get(&sha256(key)).is_some(),
+        }
+    }
+
     fn authenticate_token(&self, token: &str) -> Result<Arc<Caller>, TokenFault> {
         let inner = &self.inner;
         let digest = sha256(token);
@@ -84,6 +95,10 @@ impl Access {
                 cached
             }
         };
+        // It may have been put here just after the cache was cleared of a key that was removed.
+        if !inner.mint.knows(&cached.kid) {
+            return Err(TokenFault::Invalid);
+        }
         if cached.expires_at_s <= as_s(now_us()) {
             return Err(TokenFault::Expired);
         }
@@ -94,11 +109,11 @@ impl Access {
     }
 
     fn verify_token(&self, token: &str) -> Result<CachedToken, TokenFault> {
-        let claims = self.inner.mint.verify(token)?;
+        let (claims, kid) = self.inner.mint.verify(token)?;
         let role: Role = claims.role.parse().map_err(|_| TokenFault::Invalid)?;
         let kind = CallerKind::User { session: claims.sid };
         let caller = Caller { id: claims.sub, username: claims.preferred_username.into(), role, kind };
-        Ok(CachedToken { session: claims.sid, caller: Arc::new(caller), expires_at_s: claims.exp })
+        Ok(CachedToken { session: claims.sid, kid, caller: Arc::new(caller), expires_at_s: claims.exp })
     }
 
     async fn authenticate_key(&self, key: &str) -> Result<Arc<Caller>, AccessError> {
@@ -111,7 +126,11 @@ impl Access {
             Some(cached) => cached,
             None => {
                 // Boxed: the rare way to the database would make the future of every request larger.
-                let cached = Arc::new(Box::pin(self.look_up_key(prefix, key)).await?);
+                let found = Box::pin(self.look_up_key(prefix, key)).await;
+                if matches!(found, Err(AccessError::NotAuthenticated(_))) {
+                    inner.keys.remove(&digest);
+                }
+                let cached = Arc::new(found?);
                 inner.keys.insert(digest, cached.clone());
                 cached
             }
@@ -168,7 +187,13 @@ fn public_prefix(key: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use secrecy::ExposeSecret;
+
     use super::*;
+    use crate::token::SigningKeys;
+    use crate::{AccessSettings, HashSettings, NewAccount, Origin, Registration};
 
     #[test]
     fn the_credential_is_found_in_either_header() {
@@ -181,6 +206,26 @@ mod tests {
             let result = read(Some(bad), Some("kk_a_b"));
             assert!(matches!(result, Err(AccessError::NotAuthenticated(TokenFault::Invalid))), "{bad}");
         }
+    }
+
+    #[tokio::test]
+    async fn security_31_a_token_that_was_verified_before_its_key_was_removed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
+        let settings = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
+        let access = Access::open(settings).await.unwrap();
+        let (username, password) = (Some("maria_77".to_owned()), "nine-Blue-7-boats".to_owned().into());
+        let account = NewAccount { username, email: None, password, full_name: None };
+        let Registration::Tokens(pair) = access.register(account, &Origin::default()).await.unwrap() else {
+            panic!("no address is to be confirmed");
+        };
+        let token = Credential::Token(pair.access_token.expose_secret());
+        access.authenticate(token).await.unwrap();
+        // The keys are others, and the cache was not cleared of what they had signed.
+        let others = SigningKeys::load_or_create(&folder.path().join("others"), Duration::ZERO).unwrap();
+        access.inner.mint.replace_keys(others);
+        let refused = access.authenticate(token).await;
+        assert!(matches!(refused, Err(AccessError::NotAuthenticated(TokenFault::Invalid))), "{refused:?}");
     }
 
     #[test]

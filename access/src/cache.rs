@@ -38,6 +38,12 @@ impl<K: Eq + Hash + Clone, V: Clone> GenerationCache<K, V> {
         self.insert_into(&mut self.generations.lock(), key, value);
     }
 
+    pub(crate) fn remove(&self, key: &K) {
+        let mut generations = self.generations.lock();
+        generations.young.remove(key);
+        generations.old.remove(key);
+    }
+
     pub(crate) fn retain(&self, mut keep: impl FnMut(&V) -> bool) {
         let mut generations = self.generations.lock();
         generations.young.retain(|_, value| keep(value));
@@ -76,5 +82,8 @@ mod tests {
         }
         cache.retain(|value| *value != 0 && *value != 3);
         assert_eq!((cache.get(&0), cache.get(&3), cache.get(&2)), (None, None, Some(2)));
+        cache.remove(&1);
+        cache.remove(&2);
+        assert_eq!((cache.get(&1), cache.get(&2)), (None, None));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, Invalid, Taken, NotFound,
-//!          LastAdmin, LastWayIn, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
+//!          LastAdmin, LastWayIn, TooManyKeys, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
 //!          CodeRefused, FreshLoginNeeded, Unconfigured
 //! load     Busy
 //! internal Unreachable, Delivery, Store, Migrate, Corrupt, Keys, Hash, Task
@@ -67,6 +67,12 @@ pub enum AccessError {
     /// The change would leave an account that nobody can log in to.
     #[error("the last way in cannot be removed")]
     LastWayIn,
+    /// The owner has as many live API keys as anybody may have.
+    #[error("the owner has {most} live API keys already")]
+    TooManyKeys {
+        /// How many.
+        most: i64,
+    },
     /// The account was changed since the caller read it.
     #[error("the account is at version {version}")]
     Outdated {
@@ -186,6 +192,7 @@ impl AccessError {
             | Self::NotFound { .. }
             | Self::LastAdmin
             | Self::LastWayIn
+            | Self::TooManyKeys { .. }
             | Self::Outdated { .. }
             | Self::TooManyAttempts { .. }
             | Self::CodeRefused

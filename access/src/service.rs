@@ -191,8 +191,15 @@ impl Inner {
 
     async fn purge(&self) -> Result<(), AccessError> {
         self.recent.forget_old();
-        for user in self.store.purge_users(now_us() - as_us(self.settings.keep_deleted)).await? {
-            tracing::info!(%user, "a deleted account was removed for good; erase its events with `karat erase`");
+        let before = now_us() - as_us(self.settings.keep_deleted);
+        loop {
+            let removed = self.store.purge_users(before).await?;
+            if removed.is_empty() {
+                break;
+            }
+            for user in removed {
+                tracing::info!(%user, "a deleted account was removed for good; its events in the lake stay");
+            }
         }
         self.store.purge_before(now_us() - as_us(KEEP_ENDED)).await
     }

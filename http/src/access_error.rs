@@ -40,6 +40,9 @@ impl From<AccessError> for ApiError {
                 "last_way_in",
                 "nobody could log in to the account any more: set a password or link another way first",
             ),
+            AccessError::TooManyKeys { most } => {
+                Self::conflict("too_many_keys", format!("there are {most} live API keys already: revoke one first"))
+            }
             AccessError::Outdated { version } => {
                 Self::conflict("outdated_version", "the account was changed since it was read: read it again")
                     .detail(format!("`version`: is {version} now"))

@@ -6,7 +6,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use karat_access::{Access, Caller, Credential, Origin};
+use karat_access::{Access, AccessError, Caller, Credential, Origin};
 use poem::http::header;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
@@ -39,13 +39,17 @@ pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
     let access = request
         .data::<Access>()
         .ok_or_else(|| ApiError::internal("the application was built without `.data(access)`"))?;
+    Ok(access.authenticate(credential(request)?).await?)
+}
+
+/// What a request presents, not yet looked at.
+pub(crate) fn credential(request: &Request) -> Result<Credential<'_>, AccessError> {
     let value = |name| {
         let value: Option<&poem::http::HeaderValue> = request.headers().get(name);
         // A value that is not text is no credential, but it must not count as absent.
         value.map(|value| value.to_str().unwrap_or("?"))
     };
-    let credential = Credential::from_headers(value(header::AUTHORIZATION.as_str()), value(API_KEY_HEADER))?;
-    Ok(access.authenticate(credential).await?)
+    Credential::from_headers(value(header::AUTHORIZATION.as_str()), value(API_KEY_HEADER))
 }
 
 /// Where a request came from, for sessions and the audit log.

@@ -48,9 +48,13 @@ impl Fetch {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        read(request).await
+        match read(request).await? {
+            Answered::Taken(value) => Ok(value),
+            Answered::Refused(status) => Err(refused(&format!("status {status}"))),
+        }
     }
 
+    /// Hands a code in. What the provider does not take is the caller's matter: [`AccessError::CodeRefused`].
     pub(super) async fn post_form<T: DeserializeOwned>(
         &self,
         url: &str,
@@ -65,10 +69,17 @@ impl Fetch {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(body);
         let request = match basic {
-            Some((user, password)) => request.basic_auth(user, Some(password)),
+            // As in a form (RFC 6749, 2.3.1): a colon in the name would end it, and a strict provider decodes both.
+            Some((user, password)) => request.basic_auth(in_form(user), Some(in_form(password))),
             None => request,
         };
-        read(request).await
+        match read(request).await? {
+            Answered::Taken(value) => Ok(value),
+            Answered::Refused(status) => {
+                tracing::info!(%status, "a provider refused");
+                Err(AccessError::CodeRefused)
+            }
+        }
     }
 }
 
@@ -144,7 +155,18 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
     !is_special
 }
 
-async fn read<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T, AccessError> {
+fn in_form(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+/// What a provider did with a question.
+enum Answered<T> {
+    Taken(T),
+    /// It puts the fault on who asked.
+    Refused(reqwest::StatusCode),
+}
+
+async fn read<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<Answered<T>, AccessError> {
     let mut response = request.send().await.map_err(|error| failed(&error.without_url()))?;
     let status = response.status();
     let mut body = Vec::new();
@@ -155,14 +177,12 @@ async fn read<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T
         body.extend_from_slice(&part);
     }
     if status.is_client_error() {
-        // The provider does not take the code: that is the caller's matter.
-        tracing::info!(%status, "a provider refused");
-        return Err(AccessError::CodeRefused);
+        return Ok(Answered::Refused(status));
     }
     if !status.is_success() {
         return Err(refused(&format!("status {status}")));
     }
-    serde_json::from_slice(&body).map_err(|_| refused("an answer of another form"))
+    serde_json::from_slice(&body).map(Answered::Taken).map_err(|_| refused("an answer of another form"))
 }
 
 fn failed(error: &reqwest::Error) -> AccessError {

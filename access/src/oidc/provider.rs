@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -128,6 +128,20 @@ struct Discovery {
     token_endpoint_auth_methods_supported: Vec<String>,
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
+}
+
+/// The keys of a provider, each as it is.
+#[derive(Deserialize)]
+struct Published {
+    keys: Vec<serde_json::Value>,
+}
+
+impl Published {
+    /// Those that are of a kind we know (RFC 7517, 5: others are passed over). One of a new kind beside them keeps
+    /// nobody from logging in.
+    fn readable(self) -> JwkSet {
+        JwkSet { keys: self.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()).collect() }
+    }
 }
 
 /// GitHub refuses a code with status 200 and says so in the answer only.
@@ -335,8 +349,8 @@ impl Provider {
         if about.issuer != *issuer {
             return Err(refused("another issuer than the one that was asked"));
         }
-        let keys = self.fetch.get(&about.jwks_uri, None).await?;
-        let found = Arc::new(Found { about, keys, at: Instant::now() });
+        let published: Published = self.fetch.get(&about.jwks_uri, None).await?;
+        let found = Arc::new(Found { about, keys: published.readable(), at: Instant::now() });
         *self.found.lock() = Some(found.clone());
         Ok(found)
     }

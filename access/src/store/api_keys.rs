@@ -11,9 +11,12 @@ use super::{ChangeKind, KeyOwner, NewKeyRow, Store, StoredKey};
 use crate::time::now_us;
 use crate::{AccessError, ApiKey, AuditEvent, Scopes};
 
+/// Live keys of one owner. Who needs more has programs that share one.
+const MOST_KEYS: i64 = 100;
+
 impl Store {
     /// Adds an API key, in the name of a session of its owner when there is one. [`AccessError::NotAuthenticated`] when
-    /// the session has ended.
+    /// the session has ended, [`AccessError::TooManyKeys`] when the owner has as many as anybody may have.
     pub(crate) async fn create_key(
         &self,
         row: &NewKeyRow,
@@ -24,6 +27,12 @@ impl Store {
         lock(&mut tx, row.user).await?;
         if let Some(session) = session {
             require_session(&mut tx, row.user, session).await?;
+        }
+        let sql = "SELECT count(*) AS live FROM api_keys WHERE user_id = ? AND revoked_at IS NULL \
+                   AND (expires_at IS NULL OR expires_at > ?)";
+        let counted = tx.rows(sql, args![row.user, row.at]).await?;
+        if counted.first().map(|row| row.int("live")).transpose()?.is_some_and(|live| live >= MOST_KEYS) {
+            return Err(AccessError::TooManyKeys { most: MOST_KEYS });
         }
         let sql = "INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, created_at, expires_at) \
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)";

@@ -132,7 +132,8 @@ impl Store {
         Ok((user, revoked))
     }
 
-    /// Removes accounts that were deleted before a time, with everything that hangs on them; answers their ids.
+    /// Removes accounts that were deleted before a time, with everything that hangs on them, a hundred in a transaction;
+    /// answers their ids.
     pub(crate) async fn purge_users(&self, before: i64) -> Result<Vec<Uuid>, AccessError> {
         let sql = "SELECT id FROM users WHERE deleted_at IS NOT NULL AND deleted_at < ? ORDER BY id LIMIT 100";
         let due = self.database.rows(sql, args![before]).await?;

@@ -80,22 +80,35 @@ impl TokenMint {
         Ok(Issued { token, expires_in_s })
     }
 
-    /// Checks a token's form, signature, times and claims; not whether its session was revoked.
-    pub(crate) fn verify(&self, token: &str) -> Result<Claims, TokenFault> {
+    /// Checks a token's form, signature, times and claims; not whether its session was revoked. Answers the claims and
+    /// the id of the key that signed them.
+    pub(crate) fn verify(&self, token: &str) -> Result<(Claims, String), TokenFault> {
         if token.len() > MAX_TOKEN_CHARS {
             return Err(TokenFault::Invalid);
         }
         let header = decode_header(token).map_err(|_| TokenFault::Invalid)?;
         let brings_a_key = header.jku.is_some() || header.jwk.is_some() || header.x5u.is_some() || header.x5c.is_some();
+        let kid = header.kid.filter(|_| !brings_a_key).ok_or(TokenFault::Invalid)?;
         let keys = self.keys();
-        let key = header.kid.as_deref().and_then(|kid| keys.verifying.get(kid));
-        let Some(key) = key.filter(|_| !brings_a_key) else { return Err(TokenFault::Invalid) };
+        let key = keys.verifying.get(&kid).ok_or(TokenFault::Invalid)?;
         let data = decode::<Claims>(token, key, &self.validation).map_err(|error| match error.kind() {
             ErrorKind::ExpiredSignature => TokenFault::Expired,
             _ => TokenFault::Invalid,
         })?;
         let is_ours = data.claims.typ == ACCESS && data.claims.iat <= as_s(now_us()) + LEEWAY_S;
-        if is_ours { Ok(data.claims) } else { Err(TokenFault::Invalid) }
+        if !is_ours {
+            return Err(TokenFault::Invalid);
+        }
+        // From before the life of tokens was made shorter: what was revoked is remembered for the life of today.
+        if data.claims.exp.saturating_sub(data.claims.iat) > self.ttl.as_secs() {
+            return Err(TokenFault::Expired);
+        }
+        Ok((data.claims, kid))
+    }
+
+    /// Whether a key still is one of ours.
+    pub(crate) fn knows(&self, kid: &str) -> bool {
+        self.keys.read().verifying.contains_key(kid)
     }
 
     pub(crate) fn keys(&self) -> Arc<SigningKeys> {
@@ -152,9 +165,22 @@ mod tests {
     fn a_token_reads_back_as_it_was_issued() {
         let (mint, user, session) = (mint(), Uuid::now_v7(), Uuid::now_v7());
         let issued = mint.issue(user, "maria", Role::Operator, session, i64::MAX).unwrap();
-        let claims = mint.verify(&issued.token).unwrap();
+        let (claims, kid) = mint.verify(&issued.token).unwrap();
+        assert!(mint.knows(&kid) && !mint.knows("another"));
         assert_eq!((claims.sub, claims.sid, claims.role.as_str()), (user, session, "operator"));
         assert_eq!(claims.exp - claims.iat, 3600);
+    }
+
+    #[test]
+    fn security_26_a_token_that_lives_longer_than_tokens_do_now_has_expired() {
+        let long = mint();
+        let keys = SigningKeys::load_or_create(FOLDER.path(), Duration::ZERO).unwrap();
+        let access_token_ttl = Duration::from_secs(60);
+        let short =
+            TokenMint::new(keys, &AccessSettings { access_token_ttl, ..AccessSettings::in_folder(FOLDER.path()) });
+        // What was revoked is forgotten after the shorter life, and this one would be good again.
+        assert_eq!(short.verify(&good(&long)).err(), Some(TokenFault::Expired));
+        assert!(short.verify(&good(&short)).is_ok() && long.verify(&good(&short)).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Instance, settings, who_by_key};
+use crate::support::{Instance, settings, tamper, who_by_key};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, Credential, IssuedKey, NewApiKey, Origin, Permission, Role, Scopes,
     TokenFault, User,
@@ -127,4 +127,33 @@ async fn the_last_use_is_written_when_flushed_and_the_secret_never() {
         let bytes = if file.is_file() { std::fs::read(&file).unwrap() } else { Vec::new() };
         assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{}", file.display());
     }
+}
+
+#[tokio::test]
+async fn an_owner_has_at_most_a_hundred_live_keys() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    let (owner, stranger) = (instance.user("loader_1", Role::User).await, instance.user("loader_2", Role::User).await);
+    let (first, origin) = (issue(&instance, &owner, &["read"]).await, Origin::default());
+    for _ in 1..99 {
+        issue(&instance, &owner, &["read"]).await;
+    }
+    let new = || {
+        let scopes = Scopes::parse(["read"]).unwrap();
+        NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None }
+    };
+    // Of two at the same time, one is the hundredth.
+    let (one, two) = tokio::join!(
+        instance.access.create_api_key(new(), Actor::Shell, &origin),
+        other.create_api_key(new(), Actor::Shell, &origin),
+    );
+    let refused: Vec<_> = [one, two].into_iter().filter_map(Result::err).collect();
+    assert!(matches!(refused[..], [AccessError::TooManyKeys { most: 100 }]), "{refused:?}");
+    issue(&instance, &stranger, &["read"]).await;
+    // Those that are revoked or over do not count.
+    revoke(&instance.access, &first).await.unwrap();
+    issue(&instance, &owner, &["read"]).await;
+    assert!(instance.access.create_api_key(new(), Actor::Shell, &origin).await.is_err());
+    tamper(&instance.folder, "UPDATE api_keys SET expires_at = 1").await.unwrap();
+    issue(&instance, &owner, &["read"]).await;
 }

@@ -3,7 +3,7 @@
 use crate::liar::{CLIENT, DISCOVERY, JWKS, Liar, OLDER, RIGHT, STRANGER, TOKEN, now_s, public, sign};
 use crate::support::{Instance, PASSWORD, secret, settings, who};
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use karat_access::{
     Access, AccessError, AccessSettings, Callback, CallbackOutcome, LoginOutcome, Origin, ProviderKind,
@@ -31,7 +31,7 @@ impl Setup {
             name: "liar".to_owned(),
             kind: ProviderKind::Oidc { issuer: self.liar.issuer.clone() },
             client_id: CLIENT.to_owned(),
-            client_secret: secret("a secret of the tests"),
+            client_secret: secret("a secret: 100% + more"),
         };
         let settings = AccessSettings { providers: vec![provider], ..settings(&self.instance.folder) };
         self.instance.access = Access::open(settings).await.unwrap();
@@ -272,6 +272,37 @@ async fn security_42_and_43_a_callback_counts_once_and_with_what_its_browser_was
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, form["code_verifier"].as_bytes());
     assert_eq!(URL_SAFE_NO_PAD.encode(digest), parameter(&mine, "code_challenge"));
     assert_eq!(parameter(&mine, "code_challenge_method"), "S256");
+}
+
+#[tokio::test]
+async fn our_name_and_secret_reach_the_provider_whatever_characters_they_have() {
+    let setup = Setup::start().await;
+    setup.log_in(|_| {}).await.unwrap();
+    // RFC 6749, 2.3.1: as in a form, and then as HTTP has it.
+    let credential = STANDARD.encode(format!("{CLIENT}:a+secret%3A+100%25+%2B+more"));
+    let request = setup.liar.requests(TOKEN).remove(0);
+    assert!(request.contains(&format!("Basic {credential}\r\n")), "{request}");
+}
+
+#[tokio::test]
+async fn a_key_of_an_unknown_kind_beside_the_others_keeps_nobody_from_logging_in() {
+    let setup = Setup::start().await;
+    let odd = [json!({"kid": "without a kind"}), json!({"kty": 7, "kid": "odd"}), json!("no key")];
+    let mut keys = vec![public(&RIGHT, "right")];
+    keys.extend(odd);
+    setup.liar.say(JWKS, "200 OK", &json!({"keys": keys}).to_string());
+    setup.log_in(|_| {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_provider_that_is_set_up_wrong_is_a_failure_and_not_the_callers_fault() {
+    let setup = Setup::start().await;
+    for path in [DISCOVERY, JWKS] {
+        setup.liar.be_honest();
+        setup.liar.say(path, "404 Not Found", "{}");
+        let refused = setup.begin().await;
+        assert!(matches!(refused, Err(AccessError::Delivery { .. })), "{path}: {refused:?}");
+    }
 }
 
 #[tokio::test]

@@ -189,6 +189,23 @@ async fn security_60_a_deleted_account_stops_at_once_and_a_purge_leaves_nothing_
 }
 
 #[tokio::test]
+async fn security_60_a_purge_removes_everybody_whose_time_is_over_however_many_they_are() {
+    let instance = Instance::start().await;
+    for n in 0..101 {
+        instance.user(&format!("person_{n}"), Role::User).await;
+    }
+    let stays = instance.register("maria_77").await;
+    let gone = "UPDATE users SET deleted_at = 1, is_active = 0 WHERE username_key LIKE 'person%'";
+    tamper(&instance.folder, gone).await.unwrap();
+    instance.access.purge().await.unwrap();
+    let filter = AuditFilter { action: Some("user_purge".to_owned()), ..AuditFilter::default() };
+    assert_eq!(instance.access.audit_log(&filter, 200).await.unwrap().len(), 101);
+    assert!(who(&instance.access, &stays).await.is_ok());
+    // The names are free again.
+    instance.register("person_100").await;
+}
+
+#[tokio::test]
 async fn security_84_consent_keeps_every_step_with_its_version() {
     let instance = Instance::start().await;
     let pair = instance.register("maria_77").await;

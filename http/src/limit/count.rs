@@ -35,6 +35,13 @@ impl LocalCounts {
         self.take_at(key, quota, Instant::now())
     }
 
+    /// What [`LocalCounts::take`] would refuse with now; none when it would not.
+    pub(super) fn full(&self, key: &str, quota: Quota) -> Option<Taken> {
+        let (windows, now) = (self.windows.lock(), Instant::now());
+        let window = windows.get(key).filter(|window| window.ends > now && window.count >= quota.requests)?;
+        Some(Taken { is_allowed: false, remaining: 0, resets_in: window.ends.saturating_duration_since(now) })
+    }
+
     /// Takes one request back out of its window.
     pub(super) fn give_back(&self, key: &str) {
         if let Some(window) = self.windows.lock().get_mut(key) {
@@ -100,8 +107,13 @@ mod tests {
     fn what_is_given_back_can_be_taken_again() {
         let counts = LocalCounts::default();
         assert!(counts.take("a", quota(1)).is_allowed);
+        assert_eq!(counts.full("b", quota(1)), None);
+        assert!(
+            counts.full("a", quota(1)).is_some_and(|taken| !taken.is_allowed) && counts.full("a", quota(2)).is_none()
+        );
         assert!(!counts.take("a", quota(1)).is_allowed);
         counts.give_back("a");
+        assert_eq!(counts.full("a", quota(1)), None);
         assert!(counts.take("a", quota(1)).is_allowed);
     }
 

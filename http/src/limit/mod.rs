@@ -14,15 +14,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use karat_access::{Access, AccessError, CallerKind};
+use karat_access::{Access, AccessError, Caller, CallerKind};
 use poem::http::{HeaderValue, Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 
 pub use redis::SharedCounts;
 
+use crate::caller::credential;
 use crate::client_ip::limit_key;
-use crate::{ApiError, authenticate, client_ip};
+use crate::{ApiError, client_ip};
 use count::LocalCounts;
+
+/// Good keys that are new here wait at most so long behind made-up ones of their network.
+const MADE_UP_WINDOW: Duration = Duration::from_secs(60);
 
 /// So many requests in so long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,12 +97,14 @@ impl Limits {
 
     /// Answers a request, if its quota allows.
     pub async fn call(&self, endpoint: &impl Endpoint<Output = Response>, request: Request) -> Result<Response> {
-        let Some((key, quota)) = self.rule_for(&request).await else { return endpoint.call(request).await };
+        let (key, quota) = match self.rule_for(&request).await {
+            Rule::Free => return endpoint.call(request).await,
+            Rule::Full(quota, taken) => return Ok(refusal(quota, taken)),
+            Rule::Under(key, quota) => (key, quota),
+        };
         let taken = self.take(&key, quota).await;
         if !taken.is_allowed {
-            let mut response = ApiError::too_many_requests(taken.resets_in).into_response();
-            name_quota(&mut response, quota, taken);
-            return Ok(response);
+            return Ok(refusal(quota, taken));
         }
         let mut response = match endpoint.call(request).await {
             Ok(response) => response,
@@ -114,26 +120,26 @@ impl Limits {
         Ok(response)
     }
 
-    /// What a request is counted under; none for what is not counted.
-    async fn rule_for(&self, request: &Request) -> Option<(String, Quota)> {
+    /// What a request is counted under.
+    async fn rule_for(&self, request: &Request) -> Rule {
         let path = request.uri().path();
-        let path = self.settings.prefixes.iter().find_map(|prefix| path.strip_prefix(prefix))?;
+        let path = self.settings.prefixes.iter().find_map(|prefix| path.strip_prefix(prefix));
+        let Some(path) = path else { return Rule::Free };
         let is_owner =
             |(start, header): (&str, &str)| path.starts_with(start) && request.headers().contains_key(header);
         let is_free = self.settings.free.iter().any(|start| path.starts_with(start));
         if is_free || request.method() == Method::OPTIONS || self.settings.owner.is_some_and(is_owner) {
-            return None;
+            return Rule::Free;
         }
         let ip = limit_key(client_ip(request).unwrap_or(IpAddr::from([0, 0, 0, 0])));
         let path = path.trim_end_matches('/');
         let is_rule = |rule: &&RouteRule| rule.path == path && rule.method == request.method().as_str();
         if let Some(rule) = self.settings.rules.iter().find(is_rule) {
-            return Some((format!("{}:{ip}", rule.quota.name), rule.quota));
+            return Rule::Under(format!("{}:{ip}", rule.quota.name), rule.quota);
         }
-        // A credential that does not hold counts as none.
-        let caller = match request.data::<Access>() {
-            Some(_) => authenticate(request).await.ok(),
-            None => None,
+        let caller = match self.caller(request, ip).await {
+            Ok(caller) => caller,
+            Err((quota, taken)) => return Rule::Full(quota, taken),
         };
         let settings = &self.settings;
         match caller.as_ref().map(|caller| &caller.kind) {
@@ -141,17 +147,45 @@ impl Limits {
                 // The first part only: what follows may be anything.
                 let route = path.split('/').nth(1).unwrap_or_default();
                 let route: String = route.chars().take(32).collect();
-                Some((format!("{}:{ip}:{} {route}", settings.anonymous.name, request.method()), settings.anonymous))
+                Rule::Under(
+                    format!("{}:{ip}:{} {route}", settings.anonymous.name, request.method()),
+                    settings.anonymous,
+                )
             }
             Some(CallerKind::User { .. }) => {
                 let id = caller.as_ref().map(|caller| caller.id).unwrap_or_default();
-                Some((format!("{}:{id}", settings.user.name), settings.user))
+                Rule::Under(format!("{}:{id}", settings.user.name), settings.user)
             }
-            Some(CallerKind::ApiKey { .. }) if settings.publishing.iter().any(|route| path.starts_with(route)) => None,
+            Some(CallerKind::ApiKey { .. }) if settings.publishing.iter().any(|route| path.starts_with(route)) => {
+                Rule::Free
+            }
             Some(CallerKind::ApiKey { key, .. }) => {
-                Some((format!("{}:{key}", settings.api_key.name), settings.api_key))
+                Rule::Under(format!("{}:{key}", settings.api_key.name), settings.api_key)
             }
         }
+    }
+
+    /// Who asks; a credential that does not hold counts as none. An API key that was never seen has to be looked up in
+    /// the database, which many made-up ones must not reach: of a network that showed as many as it may ask without a
+    /// credential, keys that were good before are still taken, and others have to wait. Counted in this process, whose
+    /// database connections are at stake.
+    async fn caller(&self, request: &Request, ip: IpAddr) -> Result<Option<Arc<Caller>>, (Quota, Taken)> {
+        let Some(access) = request.data::<Access>() else { return Ok(None) };
+        let Ok(credential) = credential(request) else { return Ok(None) };
+        if access.is_known(credential) {
+            return Ok(access.authenticate(credential).await.ok());
+        }
+        let anonymous = self.settings.anonymous;
+        let quota = Quota { window: anonymous.window.min(MADE_UP_WINDOW), ..anonymous };
+        let key = format!("{}:{ip}:unknown keys", quota.name);
+        if let Some(taken) = self.local.full(&key, quota) {
+            return Err((quota, taken));
+        }
+        let result = access.authenticate(credential).await;
+        if matches!(result, Err(AccessError::NotAuthenticated(_))) {
+            self.local.take(&key, quota);
+        }
+        Ok(result.ok())
     }
 
     async fn take(&self, key: &str, quota: Quota) -> Taken {
@@ -170,6 +204,22 @@ impl Limits {
             _ => self.local.give_back(key),
         }
     }
+}
+
+/// How a request is counted.
+enum Rule {
+    /// Not at all.
+    Free,
+    /// Under this name.
+    Under(String, Quota),
+    /// It is refused already.
+    Full(Quota, Taken),
+}
+
+fn refusal(quota: Quota, taken: Taken) -> Response {
+    let mut response = ApiError::too_many_requests(taken.resets_in).into_response();
+    name_quota(&mut response, quota, taken);
+    response
 }
 
 /// The headers of an answer that is an error: they are put on when it is rendered.

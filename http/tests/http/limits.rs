@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use karat_access::{Access, AccessSettings, Actor, HashSettings, NewApiKey, NewUser, Origin, Role, Scopes};
 use karat_http::{HardenSettings, LimitSettings, Limits, Quota, RouteRule, SharedCounts, harden_with};
 use karat_oracle::Redis;
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, EndpointExt, IntoResponse, Request, Response, Route, endpoint};
+use secrecy::ExposeSecret;
 
 fn settings(name: &'static str) -> LimitSettings {
     let quota = |requests| Quota { name, requests, window: Duration::from_secs(60) };
@@ -22,6 +24,10 @@ fn settings(name: &'static str) -> LimitSettings {
 }
 
 fn app(limits: std::sync::Arc<Limits>) -> impl Endpoint<Output = Response> {
+    harden_with(limited(limits), HardenSettings::default())
+}
+
+fn limited(limits: std::sync::Arc<Limits>) -> impl Endpoint<Output = Response> {
     let fails = endpoint::make_sync(|_| poem::Error::from_status(StatusCode::CONFLICT).into_response());
     let unchanged = endpoint::make_sync(|_| StatusCode::NOT_MODIFIED.into_response());
     let routes = Route::new()
@@ -30,11 +36,10 @@ fn app(limits: std::sync::Arc<Limits>) -> impl Endpoint<Output = Response> {
         .at("/api/v1/fails", fails)
         .at("/api/v1/same", unchanged)
         .at("/health", endpoint::make_sync(|_| "ok"));
-    let limited = routes.around(move |routes, request| {
+    routes.around(move |routes, request| {
         let limits = limits.clone();
         async move { limits.call(routes.as_ref(), request).await }
-    });
-    harden_with(limited, HardenSettings::default())
+    })
 }
 
 async fn send(app: &impl Endpoint<Output = Response>, method: Method, path: &str) -> Response {
@@ -71,6 +76,42 @@ async fn errors_carry_the_headers_too_and_unchanged_answers_cost_nothing() {
     for _ in 0..10 {
         assert_eq!(send(&app, Method::GET, "/api/v1/same").await.status(), StatusCode::NOT_MODIFIED);
     }
+}
+
+#[tokio::test]
+async fn made_up_keys_reach_the_database_a_few_times_only_and_hold_no_key_that_was_good_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
+    // Every use of a key is looked up again.
+    let key_cache_ttl = Duration::ZERO;
+    let settings_of = AccessSettings { hashing, key_cache_ttl, ..AccessSettings::in_folder(folder.path()) };
+    let access = Access::open(settings_of).await.unwrap();
+    let password = "nine-Blue-7-boats".to_owned().into();
+    let owner = NewUser { username: "maria_77".to_owned(), email: None, password, role: Role::User };
+    let owner = access.create_user(owner, Actor::Shell, &Origin::default()).await.unwrap().id;
+    let make = async || {
+        let scopes = Scopes::parse(["read"]).unwrap();
+        let new = NewApiKey { owner, name: "loader".to_owned(), scopes, expires_in: None };
+        let key = access.create_api_key(new, Actor::Shell, &Origin::default()).await.unwrap();
+        key.secret.expose_secret().to_owned()
+    };
+    let (known, new) = (make().await, make().await);
+    let limits = Limits::new(LimitSettings { api_key: settings("api-key").anonymous, ..settings("anonymous") }, None);
+    let app = harden_with(limited(limits).data(access.clone()), HardenSettings::default());
+    let ask = async |path: &str, key: &str| {
+        let request = Request::builder().uri_str(path).header("x-api-key", key).finish();
+        app.get_response(request).await.status().as_u16()
+    };
+    assert_eq!(ask("/api/v1/same", &known).await, 304);
+    for n in 0..3 {
+        assert_eq!(ask("/api/v1/nowhere", &format!("kk_00{n}_00")).await, 404, "{n}");
+    }
+    // Also where another window would have room for them. The new key is good: nobody looked.
+    for key in ["kk_0099_00", new.as_str()] {
+        assert_eq!(ask("/api/v1/same", key).await, 429, "{key}");
+    }
+    assert_eq!(ask("/api/v1/same", &known).await, 304);
+    assert_eq!(send(&app, Method::GET, "/api/v1/same").await.status().as_u16(), 304, "and who shows no key");
 }
 
 #[tokio::test]
