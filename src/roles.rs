@@ -21,13 +21,14 @@ use karat_api::{
 use karat_eventlog::EventLog;
 use karat_http::{ServeSettings, Tls, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
+use karat_lake::objects;
 use karat_transform::worker;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::{metrics::MetricsServer, process::Work};
 use crate::{
-    cli::{Environment, InstanceArgs, ServeArgs, UpArgs},
+    cli::{AccessArgs, Environment, InstanceArgs, ServeArgs, UpArgs},
     config::{Settings, production},
     failure::{Failure, Result},
     instance::{Instance, Note},
@@ -202,8 +203,7 @@ impl Server {
             settings.auth = AuthSettings::without_limits();
         }
         settings.auth.redis = arguments.access.redis.address()?;
-        let (folder, scanner) = (instance.data.join("avatars"), arguments.access.scanner.clone());
-        settings.auth.avatars = Some(AvatarSettings { folder, scanner });
+        settings.auth.avatars = Some(avatars(instance, &arguments.access).await?);
         settings.auth.experience = arguments.access.experience();
         settings.auth.origins = arguments.access.origins()?;
         arguments.access.harden(&mut settings.harden)?;
@@ -255,4 +255,15 @@ impl Server {
         self.access.flush().await?;
         Ok(served?)
     }
+}
+
+/// The place of the pictures of accounts, and who looks at them first.
+async fn avatars(instance: &Instance, arguments: &AccessArgs) -> Result<AvatarSettings> {
+    let folder = || instance.data.join("avatars").display().to_string();
+    let location = arguments.avatars.clone().unwrap_or_else(folder);
+    let store = objects::open(&location).await.map_err(|error| {
+        let failure = Failure::from(error);
+        Failure::new(failure.code, format!("`access.avatars`: {}", failure.message()))
+    })?;
+    Ok(AvatarSettings { store, scanner: arguments.scanner.clone() })
 }

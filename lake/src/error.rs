@@ -28,10 +28,10 @@ pub enum Error {
     UnknownTable(String),
     #[error("the location `{0}` is no folder, and no file:// or s3://BUCKET/PREFIX address")]
     Location(String),
-    /// Its store cannot hold a lake, or not with these settings: nothing changes by itself.
-    #[error("the lake `{location}` cannot be used: {reason}")]
+    /// Its store has not what Karat rests on, or not with these settings: nothing changes by itself.
+    #[error("`{location}` cannot be used: {reason}")]
     Unusable { location: String, reason: String },
-    #[error("the lake `{location}` does not answer: {reason}")]
+    #[error("`{location}` does not answer: {reason}")]
     Unreachable { location: String, reason: String },
     #[error(transparent)]
     Object(#[from] object_store::Error),

@@ -25,6 +25,7 @@ pub mod fsck;
 mod identity;
 mod lake;
 mod leftovers;
+pub mod objects;
 pub mod orders;
 pub mod outcomes;
 mod read;

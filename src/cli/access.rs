@@ -78,6 +78,10 @@ pub struct AccessArgs {
     /// Host names that are answered; all when absent. May be repeated.
     #[arg(long = "allowed-host", env = "KARAT__SERVER__ALLOWED_HOSTS", value_delimiter = ',')]
     pub allowed_hosts: Vec<String>,
+    /// Where pictures of accounts are when it is not `avatars` in the data folder: a folder, or s3://BUCKET/PREFIX, which is
+    /// reached as the lake.
+    #[arg(long, env = "KARAT__ACCESS__AVATARS", value_name = "LOCATION")]
+    pub avatars: Option<String>,
     /// A scanner for uploaded pictures that speaks clamd's protocol.
     #[arg(long, env = "KARAT__ACCESS__SCANNER", value_name = "HOST:PORT")]
     pub scanner: Option<String>,

@@ -94,6 +94,37 @@ async fn a_bucket_that_cannot_be_used_is_said_with_the_reason_and_without_the_ke
     assert!(code == 69 && err.contains("does not answer"), "{code} {err}");
 }
 
+/// A PNG of one pixel.
+const PNG: &str = "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000\
+                   000d4944415478da636460f85f0f0002870180eb47ba920000000049454e44ae426082";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pictures_of_accounts_are_in_a_bucket_where_that_is_their_place() {
+    let Some(server) = S3Server::reached() else { return };
+    let folder = Folder::with(server.variables(&server.endpoint()));
+    let place = server.lake(&format!("avatars-{}", uuid::Uuid::new_v4().simple()));
+    folder.account("ada", "user").await;
+    let words = [&UP[..], &["--avatars", &place]].concat();
+    let mut karat = folder.start("first", &words);
+    let ada = Client::log_in(&karat.url().await, "ada", PASSWORD).await;
+    let set = ada.post("/api/v1/users/avatar").header("content-type", "image/png").body(hex::decode(PNG).unwrap());
+    let set = set.send().await.unwrap();
+    assert_eq!(set.status(), 200);
+    let set: Value = set.json().await.unwrap();
+    let path = set["data"]["avatar_url"].as_str().unwrap().to_owned();
+    karat.stop().await;
+    assert!(!folder.path("data/avatars").exists());
+    let mut karat = folder.start("again", &words);
+    let picture = reqwest::get(format!("{}{path}", karat.url().await)).await.unwrap();
+    assert_eq!(picture.status(), 200);
+    assert_eq!(picture.headers()["content-type"], "image/png");
+    karat.stop().await;
+    let missing = ["--avatars", "s3://there-is-no-such-bucket/x"];
+    let said = folder.run(&[&UP[..], &missing].concat()).await;
+    assert!(said.code == 78 && said.err.contains("`access.avatars`"), "{said:?}");
+    assert!(said.err.contains("there is no such bucket") && !said.err.contains("karat-secret"), "{said:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_under_load_lose_and_double_nothing_in_a_bucket() {
     let Some(server) = S3Server::reached() else { return };

@@ -23,8 +23,9 @@ async fn each_setting_is_shown_with_where_it_came_from_and_secrets_are_hidden() 
          [access]\nproviders = [\"google=id:{CANARY}\"]\n[kafka]\nproperties = [\"sasl.password={CANARY}\"]\n"
     );
     fs::write(&file, text).unwrap();
-    let words = ["config", "show", "--origin", "--config", &file, "--listen", "127.0.0.1:9001", "--format", "json"];
-    let settings = folder.run(&words).await.ok();
+    let words = ["config", "show", "--origin", "--config", &file, "--format", "json"];
+    let flags = ["--listen", "127.0.0.1:9001", "--avatars", "s3://bucket/avatars"];
+    let settings = folder.run(&[&words[..], &flags].concat()).await.ok();
     assert!(!settings.contains(CANARY), "{settings}");
     let settings: Vec<Value> = serde_json::from_str(&settings).unwrap();
     let one = |key: &str| settings.iter().find(|setting| setting["setting"] == key).unwrap();
@@ -39,6 +40,7 @@ async fn each_setting_is_shown_with_where_it_came_from_and_secrets_are_hidden() 
         ("kafka.properties", json!("(hidden)"), format!("{file}:13")),
         ("database.idle", json!("600"), "default".to_owned()),
         ("database.url", Value::Null, "default".to_owned()),
+        ("access.avatars", json!("s3://bucket/avatars"), "command line".to_owned()),
     ] {
         let setting = one(key);
         assert_eq!((&setting["value"], &setting["origin"]), (&value, &json!(origin)), "{setting}");

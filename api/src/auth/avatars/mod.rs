@@ -8,11 +8,11 @@ mod picture;
 mod pictures;
 mod scanner;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use karat_access::{Access, Permission};
 use karat_http::{Answer, ApiError, Authenticated, error_answers, limited_body, ok, origin};
+use object_store::ObjectStore;
 use poem::http::header;
 use poem::{Body, Request, RequestBody};
 use poem_openapi::param::Path;
@@ -21,6 +21,8 @@ use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaR
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, OpenApi};
 
 pub(super) use self::pictures::Pictures;
+#[cfg(test)]
+pub(super) use self::scanner::tests::stand_in as scanner_stand_in;
 use super::AuthTag;
 use super::views::UserView;
 
@@ -31,16 +33,16 @@ error_answers! {
     /// Errors of setting a picture.
     pub SetAvatarError: 401, 403, 404, 413, 415, 422, 501, 503;
     /// Errors of removing a picture.
-    pub DeleteAvatarError: 401, 403, 404, 501;
+    pub DeleteAvatarError: 401, 403, 404, 501, 503;
     /// Errors of reading a picture.
-    pub ReadAvatarError: 404, 501;
+    pub ReadAvatarError: 404, 501, 503;
 }
 
 /// Where pictures are kept, and who looks at them first.
 #[derive(Debug, Clone)]
 pub struct AvatarSettings {
-    /// The folder; created when absent.
-    pub folder: PathBuf,
+    /// Where they are: a folder or a bucket.
+    pub store: Arc<dyn ObjectStore>,
     /// `HOST:PORT` of a scanner that speaks clamd's protocol.
     pub scanner: Option<String>,
 }

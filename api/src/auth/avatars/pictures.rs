@@ -1,10 +1,11 @@
-//! The pictures themselves: files under names of our own making in one folder.
+//! The pictures themselves: objects under names of our own making.
+
+use std::time::Duration;
 
 use karat_access::AccessError;
 use karat_http::ApiError;
-use object_store::ObjectStoreExt;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions};
 use uuid::Uuid;
 
 use super::AvatarSettings;
@@ -12,7 +13,7 @@ use super::AvatarSettings;
 /// Where addresses of pictures point.
 const ROUTE: &str = "/api/v1/avatars/";
 
-/// The folder of the pictures, where one is set.
+/// The place of the pictures, where one is set.
 #[derive(Clone)]
 pub(in crate::auth) struct Pictures {
     settings: Option<AvatarSettings>,
@@ -33,28 +34,29 @@ impl Pictures {
     /// Stores a picture under a name that was never used; answers its address.
     pub(super) async fn add(&self, picture: Vec<u8>, extension: &str) -> Result<String, ApiError> {
         let name = format!("{}.{extension}", Uuid::new_v4().simple());
-        let folder = self.folder().await?;
-        folder.put(&Key::from(name.as_str()), picture.into()).await.map_err(ApiError::internal)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let store = &self.settings()?.store;
+        store.put_opts(&Key::from(name.as_str()), picture.into(), options).await.map_err(away)?;
         Ok(format!("{ROUTE}{name}"))
     }
 
     /// The picture of this name; none when there is none.
     pub(super) async fn read(&self, name: &str) -> Result<Option<Vec<u8>>, ApiError> {
         let Some(key) = known_name(name) else { return Ok(None) };
-        let found = match self.folder().await?.get(&key).await {
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            found => found.map_err(ApiError::internal)?,
+        let found = match self.settings()?.store.get(&key).await {
+            Err(Error::NotFound { .. }) => return Ok(None),
+            found => found.map_err(away)?,
         };
-        let bytes = found.bytes().await.map_err(ApiError::internal)?;
+        let bytes = found.bytes().await.map_err(away)?;
         Ok(Some(bytes.to_vec()))
     }
 
     /// Removes the picture that an address of ours names. One that is gone already is no failure.
     pub(super) async fn remove(&self, url: Option<&str>) -> Result<(), ApiError> {
         let Some(key) = url.and_then(|url| url.rsplit('/').next()).and_then(known_name) else { return Ok(()) };
-        match self.folder().await?.delete(&key).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(ApiError::internal(error)),
+        match self.settings()?.store.delete(&key).await {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(away(error)),
         }
     }
 
@@ -62,18 +64,16 @@ impl Pictures {
     /// log, with the name that somebody has to remove by hand.
     pub(in crate::auth) async fn forget(&self, url: Option<&str>) {
         if let Err(error) = self.remove(url).await {
-            tracing::error!(?error, url, "the picture of a deleted account could not be removed: remove the file");
+            tracing::error!(?error, url, "the picture of a deleted account could not be removed: remove it by hand");
         }
     }
+}
 
-    async fn folder(&self) -> Result<LocalFileSystem, ApiError> {
-        let folder = self.settings()?.folder.clone();
-        let open = move || {
-            std::fs::create_dir_all(&folder).map_err(ApiError::internal)?;
-            LocalFileSystem::new_with_prefix(&folder).map_err(ApiError::internal)
-        };
-        tokio::task::spawn_blocking(open).await.map_err(ApiError::internal)?
-    }
+/// A store that fails may do better soon: a bucket that does not answer, a disk that is full.
+fn away(error: Error) -> ApiError {
+    ApiError::unavailable("pictures_unavailable", "pictures are not available now; try again soon")
+        .retry_after(Duration::from_secs(30))
+        .caused_by(error)
 }
 
 /// A name of our own making; anything else names nothing.

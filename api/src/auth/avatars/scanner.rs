@@ -46,13 +46,13 @@ async fn ask(address: &str, bytes: &[u8]) -> std::io::Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
 
     /// A scanner that finds the word `virus`.
-    async fn stand_in() -> String {
+    pub(in crate::auth) async fn stand_in() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Sessions, cookies, profiles, other people, consent and pictures, as a client sees them.
+//! Sessions, cookies, profiles, other people and consent, as a client sees them.
 
 use super::*;
 
@@ -198,49 +198,15 @@ async fn consent_is_given_read_and_taken_back() {
     assert_eq!((revoked.text("/data/status"), revoked.text("/data/history/1/version")), ("revoked", "2026-01"));
 }
 
-#[tokio::test]
-async fn a_picture_is_set_served_under_its_name_replaced_and_removed() {
-    let pictures = tempfile::tempdir().unwrap();
-    let avatars = Some(crate::auth::AvatarSettings { folder: pictures.path().to_owned(), scanner: None });
-    let app = App::start_with(AuthSettings { avatars, ..AuthSettings::without_limits() }).await;
-    let tokens = app.register("maria_77").await;
-    let send = async |method: Method, media: &str, body: Vec<u8>| {
-        let request = Request::builder().method(method).uri_str("/api/v1/users/avatar").content_type(media);
-        let request = request.header("authorization", format!("Bearer {}", tokens.access_token()));
-        let mut response = app.endpoint.get_response(request.body(body)).await;
-        let text = response.take_body().into_string().await.unwrap();
-        (response.status().as_u16(), serde_json::from_str::<Value>(&text).unwrap())
-    };
-    let mut png = std::io::Cursor::new(Vec::new());
-    image::RgbImage::new(20, 20).write_to(&mut png, image::ImageFormat::Png).unwrap();
-    let png = png.into_inner();
-    assert_eq!(send(Method::POST, "image/svg+xml", png.clone()).await.0, 415);
-    let (status, set) = send(Method::POST, "image/png", png.clone()).await;
-    assert_eq!(status, 200, "{set}");
-    let url = set["data"]["avatar_url"].as_str().unwrap().to_owned();
-    let read = async |url: &str| app.endpoint.get_response(Request::builder().uri_str(url).finish()).await;
-    let picture = read(&url).await;
-    assert_eq!(picture.headers()["content-type"], "image/jpeg");
-    assert_eq!(picture.headers()["x-content-type-options"], "nosniff");
-    let (_, replaced) = send(Method::POST, "image/png", png).await;
-    assert_ne!(replaced["data"]["avatar_url"], url);
-    assert_eq!(read(&url).await.status().as_u16(), 404);
-    assert_eq!(send(Method::DELETE, "image/png", Vec::new()).await.0, 200);
-    assert_eq!(std::fs::read_dir(pictures.path()).unwrap().count(), 0);
-}
-
 async fn set_picture(app: &App, token: &str) {
-    let mut png = std::io::Cursor::new(Vec::new());
-    image::RgbImage::new(20, 20).write_to(&mut png, image::ImageFormat::Png).unwrap();
-    let request = Request::builder().method(Method::POST).uri_str("/api/v1/users/avatar").content_type("image/png");
-    let request = request.header("authorization", format!("Bearer {token}")).body(png.into_inner());
-    assert_eq!(app.endpoint.get_response(request).await.status().as_u16(), 200);
+    let reply = avatars::send(app, token, Method::POST, "image/png", avatars::png()).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
 }
 
 #[tokio::test]
 async fn security_60_the_picture_of_a_deleted_account_is_gone() {
     let pictures = tempfile::tempdir().unwrap();
-    let avatars = Some(crate::auth::AvatarSettings { folder: pictures.path().to_owned(), scanner: None });
+    let avatars = Some(avatars::at(pictures.path().to_str().unwrap()).await);
     let app = App::start_with(AuthSettings { avatars, ..AuthSettings::without_limits() }).await;
     let root = admin(&app, "root_1", Role::Admin).await;
     let (maria, pedro) = (app.register("maria_77").await, app.register("pedro_12").await);
