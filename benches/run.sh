@@ -199,6 +199,15 @@ row "\`POST /events\`, 100 events a request, 32 connections, \`up --without-pipe
     "$(field events_per_second <<<"$many") events/s, p99 $(field p99_ms <<<"$many") ms, $(field errors <<<"$many") errors" -
 stop_server
 
+say "account routes"
+start_server "$SCRATCH/server-accounts"
+accounts=$("$BIN/auth-load" --url "http://127.0.0.1:$PORT" --connections 200 --seconds 20)
+echo "$accounts" >&2
+slowest=$(grep -o '{"route":[^}]*}' <<<"$accounts" | sed 's/.*"route":"\([^"]*\)".*"p99_ms":\([^,]*\).*/\1 \2 ms/' | paste -sd, | sed 's/,/, /g')
+row "Account routes that hash no password, 200 connections, $(field rate <<<"$accounts") requests/s in all, from when each was due" "\`auth-load\`" \
+    "p99: $slowest; $(field errors <<<"$accounts") errors" -
+stop_server
+
 processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)
 memory=$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
 echo "Measured on $(date -u +%Y-%m-%d), $(nproc) processors ($processor), $memory of memory, release build, by \`benches/run.sh\`:"
