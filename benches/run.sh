@@ -148,6 +148,12 @@ echo "$folds" >&2
 row "One year of quarters of an hour to days in a zone, 1 source / 100 sources / 100 by source" "\`summary-fold\`" \
     "$(field one_ms <<<"$folds") / $(field all_ms <<<"$folds") / $(field by_source_ms <<<"$folds") ms, slowest zone of each" -
 
+say "who is calling"
+token=$(cargo bench --locked -p karat -p karat-benches --bench token)
+tail -n 1 <<<"$token" >&2
+row "An access token is validated, for the first time / again; an API key, likewise" "\`cargo bench --bench token\`" \
+    "$(field token_first_us <<<"$token") / $(field token_cached_us <<<"$token") us; $(field key_first_us <<<"$token") / $(field key_cached_us <<<"$token") us, medians" -
+
 # measure_freshness NAME [OPTION...]
 measure_freshness() {
     local name=$1 fresh
@@ -191,6 +197,15 @@ say "100 events a request, the doors alone"
 many=$(measure_door "$DOOR" --pid "$SERVER" --batch 100 --connections 32)
 row "\`POST /events\`, 100 events a request, 32 connections, \`up --without-pipelines\`" "\`http-load --batch 100 --connections 32\`" \
     "$(field events_per_second <<<"$many") events/s, p99 $(field p99_ms <<<"$many") ms, $(field errors <<<"$many") errors" -
+stop_server
+
+say "account routes"
+start_server "$SCRATCH/server-accounts"
+accounts=$("$BIN/auth-load" --url "http://127.0.0.1:$PORT" --connections 200 --seconds 20)
+echo "$accounts" >&2
+slowest=$(grep -o '{"route":[^}]*}' <<<"$accounts" | sed 's/.*"route":"\([^"]*\)".*"p99_ms":\([^,]*\).*/\1 \2 ms/' | paste -sd, | sed 's/,/, /g')
+row "Account routes that hash no password, 200 connections, $(field rate <<<"$accounts") requests/s in all, from when each was due" "\`auth-load\`" \
+    "p99: $slowest; $(field errors <<<"$accounts") errors" -
 stop_server
 
 processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)

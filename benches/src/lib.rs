@@ -1,5 +1,6 @@
 //! Generators and measurements. The programs in `src/bin` print what they measured; `README.md` says how to run them.
 //!
+//! - [`accounts`]: sessions, and what they ask of the account routes.
 //! - [`generate`]: seeded events with known totals, the same bytes for the same seed.
 //! - [`connection`]: one keep-alive HTTP/1.1 connection, cheap enough to share two cores with the server it loads.
 //! - [`latency`]: percentiles of what was measured.
@@ -10,6 +11,7 @@
 //!
 //! Everything here measures from outside: no other crate knows this one.
 
+pub mod accounts;
 pub mod connection;
 mod error;
 pub mod flow;
