@@ -56,7 +56,7 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<Enrolment, AccessError> {
-        let user = self.require_password(caller, "password", password, origin).await?;
+        let user = self.require_password(caller, Action::MfaEnroll, "password", password, origin).await?;
         let secret = Secret::from(random_bytes::<20>()?);
         let base32 = secret.to_base32();
         let sealed = self.inner.seal.seal(user.id, base32.as_bytes())?;
@@ -81,8 +81,12 @@ impl Access {
         let factor = self.inner.store.find_factor(caller.id).await?.filter(|factor| !factor.is_confirmed);
         let factor = factor.ok_or(AccessError::NotFound { what: "factor to confirm" })?;
         let name = format!("mfa:{}", caller.id);
-        self.begin_attempt(&name, FACTOR).await?;
-        let step = self.matching_step(caller.id, &factor.secret, code)?.ok_or(AccessError::CodeRefused)?;
+        let refusal = AuditEvent::refused(caller.into(), Action::MfaConfirm, Some(caller.id), origin);
+        self.begin_attempt(&name, FACTOR, &refusal).await?;
+        let Some(step) = self.matching_step(caller.id, &factor.secret, code)? else {
+            self.audit_refusal(refusal).await;
+            return Err(AccessError::CodeRefused);
+        };
         let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
         let hashes: Vec<_> = codes.iter().map(|code| recovery_hash(caller.id, code)).collect();
         let event = AuditEvent::success(caller.into(), Action::MfaConfirm, caller.id, origin);
@@ -107,7 +111,7 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<(), AccessError> {
-        let user = self.require_password(caller, "password", password, origin).await?;
+        let user = self.require_password(caller, Action::MfaRemove, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::MfaRemove, user.id, origin);
         if !self.inner.store.remove_factor(user.id, &event).await? {
             return Err(AccessError::NotFound { what: "second factor" });
@@ -127,18 +131,21 @@ impl Access {
         origin: &Origin,
     ) -> Result<TokenPair, AccessError> {
         let ticket = sha256_hex(ticket.expose_secret());
-        let id = self.inner.store.find_token(MFA, &ticket).await?.ok_or(AccessError::CodeRefused)?;
+        let Some(id) = self.inner.store.find_token(MFA, &ticket).await? else {
+            self.note_refusal(Action::LoginMfa, origin).await;
+            return Err(AccessError::CodeRefused);
+        };
         let name = format!("mfa:{id}");
-        self.begin_attempt(&name, FACTOR).await?;
-        if !self.check_factor(id, code, origin).await? {
-            self.audit_refusal(AuditEvent::denied(Action::LoginMfa, Some(id), origin)).await;
+        let refusal = AuditEvent::denied(Action::LoginMfa, Some(id), origin);
+        self.begin_attempt(&name, FACTOR, &refusal).await?;
+        let is_right = self.check_factor(id, code, origin).await?
+            && self.inner.store.use_token(MFA, &ticket).await? != CodeUse::Refused;
+        let user = if is_right { self.find_user(id).await?.filter(|user| user.is_active) } else { None };
+        let Some(user) = user else {
+            self.audit_refusal(refusal).await;
             return Err(AccessError::CodeRefused);
-        }
-        if self.inner.store.use_token(MFA, &ticket).await? == CodeUse::Refused {
-            return Err(AccessError::CodeRefused);
-        }
+        };
         self.inner.store.clear_attempts(&name).await?;
-        let user = self.find_user(id).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
         self.start_session(user, Action::LoginMfa, None, origin).await
     }
 

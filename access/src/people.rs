@@ -31,8 +31,7 @@ impl Access {
     ) -> Result<User, AccessError> {
         caller.require(Permission::SetRoles)?;
         if caller.id == id || role.rank() > caller.role.rank() {
-            self.refuse(caller, Action::RoleSet, id, origin).await;
-            return Err(AccessError::Forbidden { permission: Permission::SetRoles });
+            return Err(self.refuse(caller, Action::RoleSet, Permission::SetRoles, id, origin).await);
         }
         self.set_role(id, role, caller.into(), origin).await
     }
@@ -53,8 +52,7 @@ impl Access {
         let action = if is_active { Action::UserActivate } else { Action::UserDeactivate };
         let may = caller.id != id && (caller.has(Permission::ManageUsers) || target.role == Role::User);
         if !may {
-            self.refuse(caller, action, id, origin).await;
-            return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
+            return Err(self.refuse(caller, action, Permission::ManageUsers, id, origin).await);
         }
         let event = AuditEvent::success(caller.into(), action, id, origin);
         let (user, revoked) = self.inner.store.set_active(id, is_active, &event).await?;
@@ -72,7 +70,7 @@ impl Access {
         caller.require(Permission::ManageUsers)?;
         if caller.id == id {
             // With the password, by the route for the own account.
-            return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
+            return Err(self.refuse(caller, Action::UserDelete, Permission::ManageUsers, id, origin).await);
         }
         let event = AuditEvent::success(caller.into(), Action::UserDelete, id, origin);
         let (user, revoked) = self.inner.store.delete_user(id, &event).await?;
@@ -118,9 +116,19 @@ impl Access {
         Ok(revoked.len())
     }
 
-    async fn refuse(&self, caller: &Caller, action: Action, target: Uuid, origin: &Origin) {
+    /// For what the permission alone does not allow: a row that names the action and whom it concerned.
+    async fn refuse(
+        &self,
+        caller: &Caller,
+        action: Action,
+        permission: Permission,
+        target: Uuid,
+        origin: &Origin,
+    ) -> AccessError {
         let event = AuditEvent::refused(Actor::from(caller), action, Some(target), origin)
             .with_details(json!({"role": caller.role.name()}));
+        self.has_own_row(caller, permission);
         self.audit_refusal(event).await;
+        AccessError::Forbidden { permission }
     }
 }

@@ -48,7 +48,8 @@ impl Access {
         let (user, hash) = found.map_or((None, None), |login| (Some(login.user), login.password_hash));
         let attempt = self.login_attempt_name(name, user.as_ref(), origin).await?;
         // Counted before it is checked: parallel guesses cannot pass together.
-        self.begin_attempt(&attempt, PASSWORD).await?;
+        let refusal = AuditEvent::denied(Action::Login, user.as_ref().map(|user| user.id), origin);
+        self.begin_attempt(&attempt, PASSWORD, &refusal).await?;
         let verdict = self.verify_counted(&attempt, password.clone(), hash.clone()).await?;
         match user {
             Some(user) if verdict.matches && user.is_active && self.is_admitted(&user) => {
@@ -59,9 +60,8 @@ impl Access {
                 };
                 self.finish_login(user, Action::Login, proof, origin).await
             }
-            user => {
-                let target = user.map(|user| user.id);
-                self.audit_refusal(AuditEvent::denied(Action::Login, target, origin)).await;
+            _ => {
+                self.audit_refusal(refusal).await;
                 Err(AccessError::InvalidCredentials)
             }
         }
@@ -90,8 +90,13 @@ impl Access {
                 tracing::warn!(%session, "a used refresh token was presented; its session is revoked");
                 Err(AccessError::RefreshRefused { reused: true })
             }
-            Rotation::Refused => Err(AccessError::RefreshRefused { reused: false }),
-            Rotation::TooMany { retry_at } => {
+            Rotation::Refused => {
+                self.note_refusal(Action::Refresh, origin).await;
+                Err(AccessError::RefreshRefused { reused: false })
+            }
+            Rotation::TooMany { session, retry_at } => {
+                let event = AuditEvent::denied(Action::Refresh, Some(session), origin);
+                self.audit_repeatable(&session.to_string(), event).await;
                 let wait = u64::try_from(retry_at - request.at).unwrap_or(0);
                 Err(AccessError::TooManyRefreshes { retry_after: Duration::from_micros(wait) })
             }
@@ -139,7 +144,12 @@ impl Access {
             password,
         };
         let event = AuditEvent::success(Actor::User(user.id), action, user.id, origin);
-        self.inner.store.create_session(&row, &event).await?;
+        if let Err(error) = self.inner.store.create_session(&row, &event).await {
+            if matches!(error, AccessError::InvalidCredentials) {
+                self.audit_refusal(AuditEvent::denied(action, Some(user.id), origin)).await;
+            }
+            return Err(error);
+        }
         self.pair(user, id, row.expires_at, token)
     }
 

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde_json::json;
 
 use crate::password::Verdict;
 use crate::store::Attempt;
 use crate::store::AttemptPolicy;
-use crate::{Access, AccessError, Origin, User};
+use crate::{Access, AccessError, AuditEvent, Origin, User};
 
 const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
@@ -38,18 +39,27 @@ pub(crate) const MESSAGE: AttemptPolicy = AttemptPolicy {
 };
 
 impl Access {
-    /// Counts an attempt under a name as failed until it is taken back.
+    /// Counts an attempt under a name as failed until it is taken back. One that may not be made now leaves the row of
+    /// its refusal.
     ///
     /// # Errors
     /// [`AccessError::TooManyAttempts`]: the attempt may not be made now.
-    pub(crate) async fn begin_attempt(&self, name: &str, policy: AttemptPolicy) -> Result<(), AccessError> {
+    pub(crate) async fn begin_attempt(
+        &self,
+        name: &str,
+        policy: AttemptPolicy,
+        refusal: &AuditEvent,
+    ) -> Result<(), AccessError> {
         match self.inner.store.begin_attempt(name, policy).await? {
             Attempt::Allowed => Ok(()),
-            Attempt::Wait { micros } => {
-                let retry_after = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-                Err(AccessError::TooManyAttempts { retry_after })
-            }
+            Attempt::Wait { micros } => Err(self.must_wait(name, micros, refusal).await),
         }
+    }
+
+    async fn must_wait(&self, name: &str, micros: i64, refusal: &AuditEvent) -> AccessError {
+        let event = refusal.clone().with_details(json!({"reason": "too_many_attempts"}));
+        self.audit_repeatable(name, event).await;
+        AccessError::TooManyAttempts { retry_after: Duration::from_micros(u64::try_from(micros).unwrap_or(0)) }
     }
 
     /// Checks a password whose attempt was counted under a name. When nothing was checked, nothing failed.

@@ -12,7 +12,7 @@ use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
-use crate::{ApiError, client_ip, request_id};
+use crate::{ApiError, client_ip, context, request_id};
 
 const BEARER: &str = "bearer";
 const API_KEY: &str = "api_key";
@@ -45,7 +45,9 @@ pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
         value.map(|value| value.to_str().unwrap_or("?"))
     };
     let credential = Credential::from_headers(value(header::AUTHORIZATION.as_str()), value(API_KEY_HEADER))?;
-    Ok(access.authenticate(credential).await?)
+    let caller = access.authenticate(credential).await?;
+    context::remember(access, &caller);
+    Ok(caller)
 }
 
 /// Where a request came from, for sessions and the audit log.

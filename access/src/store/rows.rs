@@ -200,7 +200,7 @@ pub(crate) enum Rotation {
     /// Unknown, ended or revoked, or the account is disabled.
     Refused,
     /// Nothing changed: the session has used up its hour.
-    TooMany { retry_at: i64 },
+    TooMany { session: Uuid, retry_at: i64 },
 }
 
 pub(crate) struct NewKeyRow {
