@@ -15,8 +15,8 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 
 impl Access {
     /// The caller's account, after the present password was given again for an action; `field` is its name in the
-    /// request. Attempts are counted as log-ins are. An account without a password (by telephone or another provider) has nothing to
-    /// give but its log-in, which must be younger than five minutes then.
+    /// request. Attempts are counted as log-ins are. An account without a password (by telephone or another provider)
+    /// has nothing to give but its log-in, which must be younger than five minutes then.
     ///
     /// # Errors
     /// [`AccessError::Invalid`] when the account has a password and none was given;
