@@ -93,7 +93,7 @@ impl Access {
         if !self.inner.store.confirm_factor(caller.id, step, &hashes, &event).await? {
             return Err(AccessError::NotFound { what: "factor to confirm" });
         }
-        self.inner.store.clear_attempts(&name).await?;
+        self.inner.store.clear_attempts(&[name.as_str()]).await?;
         if let Some(user) = self.find_user(caller.id).await? {
             self.notify(&user, "A second factor was set up for your account.");
         }
@@ -145,7 +145,7 @@ impl Access {
             self.audit_refusal(refusal).await;
             return Err(AccessError::CodeRefused);
         };
-        self.inner.store.clear_attempts(&name).await?;
+        self.inner.store.clear_attempts(&[name.as_str()]).await?;
         self.start_session(user, Action::LoginMfa, None, origin).await
     }
 

@@ -122,7 +122,7 @@ impl Access {
         self.begin_attempt(&name, FACTOR, refusal).await?;
         let hash = number_hash(PHONE, phone.as_str(), request, code.trim());
         match self.inner.store.use_code(PHONE, phone.as_str(), row, &hash).await? {
-            CodeUse::Accepted { .. } => self.inner.store.clear_attempts(&name).await,
+            CodeUse::Accepted { .. } => self.inner.store.clear_attempts(&[name.as_str()]).await,
             CodeUse::Refused => {
                 // By the number: ids of requests can be made up without end.
                 self.audit_repeatable(phone.as_str(), refusal.clone()).await;

@@ -51,11 +51,11 @@ impl Access {
         }
         let name = format!("password:{}", caller.id);
         self.begin_attempt(&name, PASSWORD, &refusal).await?;
-        if !self.verify_counted(&name, password, Some(hash)).await?.matches {
+        if !self.verify_counted(&[name.as_str()], password, Some(hash)).await?.matches {
             self.audit_refusal(refusal).await;
             return Err(AccessError::InvalidCredentials);
         }
-        self.inner.store.clear_attempts(&name).await?;
+        self.inner.store.clear_attempts(&[name.as_str()]).await?;
         Ok(login.user)
     }
 

@@ -10,7 +10,7 @@ use crate::mfa::LoginOutcome;
 use crate::password::MAX_PASSWORD_BYTES;
 use crate::secret::{random_hex, sha256_hex};
 use crate::store::{NewSessionRow, Rotation, RotationRequest, User};
-use crate::throttle::PASSWORD;
+use crate::throttle::waiting;
 use crate::time::{as_s, as_us, now_us};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
 
@@ -46,14 +46,13 @@ impl Access {
         }
         let found = self.inner.store.find_login(name).await?;
         let (user, hash) = found.map_or((None, None), |login| (Some(login.user), login.password_hash));
-        let attempt = self.login_attempt_name(name, user.as_ref(), origin).await?;
-        // Counted before it is checked: parallel guesses cannot pass together.
         let refusal = AuditEvent::denied(Action::Login, user.as_ref().map(|user| user.id), origin);
-        self.begin_attempt(&attempt, PASSWORD, &refusal).await?;
-        let verdict = self.verify_counted(&attempt, password.clone(), hash.clone()).await?;
+        // Counted before it is checked: parallel guesses cannot pass together.
+        let attempt = self.begin_login(name, user.as_ref(), origin, &refusal).await?;
+        let verdict = self.verify_login(&attempt, password.clone(), hash.clone()).await?;
         match user {
             Some(user) if verdict.matches && user.is_active && self.is_admitted(&user) => {
-                self.inner.store.clear_attempts(&attempt).await?;
+                self.forget_attempts(&attempt).await?;
                 let proof = match hash {
                     Some(old) if verdict.is_outdated => Some(self.rehash(user.id, &old, password).await?),
                     hash => hash,
@@ -61,7 +60,7 @@ impl Access {
                 self.finish_login(user, Action::Login, proof, origin).await
             }
             _ => {
-                self.audit_refusal(refusal).await;
+                self.audit_refusal(if attempt.is_looked_at { refusal } else { waiting(refusal) }).await;
                 Err(AccessError::InvalidCredentials)
             }
         }

@@ -122,6 +122,7 @@ pub(crate) enum CodeUse {
 }
 
 /// An attempt that may fail, counted before it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     Allowed,
     /// Too many failed; this many microseconds to wait.
