@@ -27,8 +27,8 @@ impl Access {
         self.audit_repeatable(&network(origin), AuditEvent::denied(action, None, origin)).await;
     }
 
-    /// Says that a refusal for want of a permission has a row that tells more.
-    pub(crate) fn has_own_row(&self, caller: &Caller, permission: Permission) {
+    /// Takes a refusal for want of a permission as noted, because another row tells more of it.
+    pub(crate) fn skip_access_denied(&self, caller: &Caller, permission: Permission) {
         self.is_due(Action::AccessDenied, &denied(caller, permission));
     }
 

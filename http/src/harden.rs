@@ -1,7 +1,8 @@
 //! [`harden`]: the wrapper that makes every answer of an application conform.
 //!
 //! It gives the request an id, bounds its body, reads on behind a refusal so that the sender sees it, catches errors and panics from anything inside, renders them in the
-//! envelope, adds the security headers and writes one log line. Nothing inside it can answer in another form, except
+//! envelope, adds the security headers and writes one log line, and a row of the audit log when the caller lacked a
+//! permission. Nothing inside it can answer in another form, except
 //! with a JSON body of its own.
 
 use std::any::Any;
