@@ -52,9 +52,7 @@ impl Access {
     /// [`AccessError::RegistrationClosed`]; [`AccessError::Invalid`] with every broken rule; [`AccessError::Taken`];
     /// [`AccessError::Busy`].
     pub async fn register(&self, account: NewAccount, origin: &Origin) -> Result<Registration, AccessError> {
-        if !self.inner.settings.registration_open {
-            return Err(AccessError::RegistrationClosed);
-        }
+        self.require_open_registration(origin).await?;
         let id = Uuid::now_v7();
         let (username, email) = parse_names(id, account.username.as_deref(), account.email.as_deref());
         let full_name = account.full_name.as_deref().map(|text| parse_full_name("full_name", text)).transpose();

@@ -44,6 +44,17 @@ impl<K: Eq + Hash + Clone, V: Clone> GenerationCache<K, V> {
         generations.old.remove(key);
     }
 
+    /// Sets a value if there is none, or one that is due to be replaced; says whether it did. Of several at a time, one.
+    pub(crate) fn replace_if(&self, key: K, value: V, is_due: impl FnOnce(&V) -> bool) -> bool {
+        let mut generations = self.generations.lock();
+        let held = generations.young.get(&key).or_else(|| generations.old.get(&key));
+        let is_replaced = held.is_none_or(is_due);
+        if is_replaced {
+            self.insert_into(&mut generations, key, value);
+        }
+        is_replaced
+    }
+
     pub(crate) fn retain(&self, mut keep: impl FnMut(&V) -> bool) {
         let mut generations = self.generations.lock();
         generations.young.retain(|_, value| keep(value));
@@ -72,6 +83,19 @@ mod tests {
         }
         let generations = cache.generations.lock();
         assert!(generations.young.len() + generations.old.len() <= 20);
+    }
+
+    #[test]
+    fn a_value_is_replaced_when_it_is_due_in_whichever_generation_it_is() {
+        let cache = GenerationCache::new(4);
+        assert!(cache.replace_if("a", 1, |_| false));
+        assert!(!cache.replace_if("a", 2, |held| *held != 1));
+        for other in ["b", "c"] {
+            cache.insert(other, 0);
+        }
+        assert!(!cache.replace_if("a", 2, |held| *held != 1), "it is in the old generation");
+        assert!(cache.replace_if("a", 2, |held| *held == 1));
+        assert_eq!(cache.get(&"a"), Some(2));
     }
 
     #[test]

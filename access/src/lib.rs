@@ -36,6 +36,7 @@ mod phone;
 mod profile;
 mod reauthenticate;
 mod recovery;
+mod refusals;
 mod scope;
 mod seal;
 mod secret;

@@ -56,7 +56,7 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<Enrolment, AccessError> {
-        let user = self.require_password(caller, "password", password, origin).await?;
+        let user = self.require_password(caller, Action::MfaEnroll, "password", password, origin).await?;
         let secret = Secret::from(random_bytes::<20>()?);
         let base32 = secret.to_base32();
         let sealed = self.inner.seal.seal(user.id, base32.as_bytes())?;
@@ -81,8 +81,12 @@ impl Access {
         let factor = self.inner.store.find_factor(caller.id).await?.filter(|factor| !factor.is_confirmed);
         let factor = factor.ok_or(AccessError::NotFound { what: "factor to confirm" })?;
         let name = format!("mfa:{}", caller.id);
-        self.begin_attempt(&name, FACTOR).await?;
-        let step = self.matching_step(caller.id, &factor.secret, code)?.ok_or(AccessError::CodeRefused)?;
+        let refusal = AuditEvent::refused(caller.into(), Action::MfaConfirm, Some(caller.id), origin);
+        self.begin_attempt(&name, FACTOR, &refusal).await?;
+        let Some(step) = self.matching_step(caller.id, &factor.secret, code)? else {
+            self.audit_refusal(refusal).await;
+            return Err(AccessError::CodeRefused);
+        };
         let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
         let hashes: Vec<_> = codes.iter().map(|code| recovery_hash(caller.id, code)).collect();
         let event = AuditEvent::success(caller.into(), Action::MfaConfirm, caller.id, origin);
@@ -90,7 +94,7 @@ impl Access {
         if !self.inner.store.confirm_factor(caller.id, session, step, &hashes, &event).await? {
             return Err(AccessError::NotFound { what: "factor to confirm" });
         }
-        self.inner.store.clear_attempts(&name).await?;
+        self.inner.store.clear_attempts(&[name.as_str()]).await?;
         if let Some(user) = self.find_user(caller.id).await? {
             self.notify(&user, "A second factor was set up for your account.");
         }
@@ -108,7 +112,7 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<(), AccessError> {
-        let user = self.require_password(caller, "password", password, origin).await?;
+        let user = self.require_password(caller, Action::MfaRemove, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::MfaRemove, user.id, origin);
         if !self.inner.store.remove_factor(user.id, &event).await? {
             return Err(AccessError::NotFound { what: "second factor" });
@@ -128,15 +132,19 @@ impl Access {
         origin: &Origin,
     ) -> Result<TokenPair, AccessError> {
         let ticket = sha256_hex(ticket.expose_secret());
-        let id = self.inner.store.find_token(MFA, &ticket).await?.ok_or(AccessError::CodeRefused)?;
+        let Some(id) = self.inner.store.find_token(MFA, &ticket).await? else {
+            self.note_refusal(Action::LoginMfa, origin).await;
+            return Err(AccessError::CodeRefused);
+        };
         let name = format!("mfa:{id}");
-        self.begin_attempt(&name, FACTOR).await?;
+        let refusal = AuditEvent::denied(Action::LoginMfa, Some(id), origin);
+        self.begin_attempt(&name, FACTOR, &refusal).await?;
         if !self.check_factor(id, code, origin).await? {
-            self.audit_refusal(AuditEvent::denied(Action::LoginMfa, Some(id), origin)).await;
+            self.audit_refusal(refusal).await;
             return Err(AccessError::CodeRefused);
         }
         let pair = self.start_session(id, Action::LoginMfa, Proof::Ticket(ticket), origin).await?;
-        self.inner.store.clear_attempts(&name).await?;
+        self.inner.store.clear_attempts(&[name.as_str()]).await?;
         Ok(pair)
     }
 
@@ -154,7 +162,8 @@ impl Access {
         }
         // A ticket each: of two log-ins at a time neither ends the other.
         let (ticket, row) = new_token(MFA, user, &random_hex::<16>()?, TICKET_LIFE)?;
-        self.inner.store.create_ticket(&row, user, &proof).await?;
+        let created = self.inner.store.create_ticket(&row, user, &proof).await;
+        self.audit_lost_proof(created, action, user, origin).await?;
         Ok(LoginOutcome::MfaRequired { ticket, expires_in: TICKET_LIFE })
     }
 

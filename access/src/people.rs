@@ -31,8 +31,7 @@ impl Access {
     ) -> Result<User, AccessError> {
         caller.require(Permission::SetRoles)?;
         if caller.id == id || role.rank() > caller.role.rank() {
-            self.refuse(caller, Action::RoleSet, id, origin).await;
-            return Err(AccessError::Forbidden { permission: Permission::SetRoles });
+            return Err(self.refuse(caller, Action::RoleSet, Permission::SetRoles, id, origin).await);
         }
         self.set_role(id, role, caller.into(), origin).await
     }
@@ -66,7 +65,7 @@ impl Access {
         caller.require(Permission::ManageUsers)?;
         if caller.id == id {
             // With the password, by the route for the own account.
-            return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
+            return Err(self.refuse(caller, Action::UserDelete, Permission::ManageUsers, id, origin).await);
         }
         let event = AuditEvent::success(caller.into(), Action::UserDelete, id, origin);
         let (user, revoked) = self.inner.store.delete_user(id, &event).await?;
@@ -138,15 +137,24 @@ impl Access {
         let action = if is_active { Action::UserActivate } else { Action::UserDeactivate };
         let may = caller.id != target.id && (caller.has(Permission::ManageUsers) || target.role == Role::User);
         if !may {
-            self.refuse(caller, action, target.id, origin).await;
-            return Err(AccessError::Forbidden { permission: Permission::ManageUsers });
+            return Err(self.refuse(caller, action, Permission::ManageUsers, target.id, origin).await);
         }
         Ok(AuditEvent::success(caller.into(), action, target.id, origin))
     }
 
-    async fn refuse(&self, caller: &Caller, action: Action, target: Uuid, origin: &Origin) {
+    /// For what the permission alone does not allow: a row that names the action and whom it concerned.
+    async fn refuse(
+        &self,
+        caller: &Caller,
+        action: Action,
+        permission: Permission,
+        target: Uuid,
+        origin: &Origin,
+    ) -> AccessError {
         let event = AuditEvent::refused(Actor::from(caller), action, Some(target), origin)
             .with_details(json!({"role": caller.role.name()}));
+        self.skip_access_denied(caller, permission);
         self.audit_refusal(event).await;
+        AccessError::Forbidden { permission }
     }
 }

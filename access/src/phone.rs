@@ -10,7 +10,7 @@ use crate::send::Sms;
 use crate::store::{CodeUse, NewUserRow, Proof, User};
 use crate::throttle::{FACTOR, MESSAGE};
 use crate::time::now_us;
-use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Phone, Role, Username};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Outcome, Phone, Role, Username};
 
 impl Access {
     /// Sends a code of six digits to a number, and answers the id of the request. The code works with that id alone, so
@@ -23,19 +23,19 @@ impl Access {
             return Err(AccessError::Unconfigured { what: "sending SMS" });
         }
         let phone = parse(phone)?;
-        self.begin_attempt(&format!("sms:{}", phone.as_str()), MESSAGE).await?;
+        let refusal = AuditEvent::denied(Action::PhoneCodeRequest, None, origin);
+        self.begin_attempt(&format!("sms:{}", phone.as_str()), MESSAGE, &refusal).await?;
         let request = random_hex::<16>()?;
         let code = self.issue_number(PHONE, phone.as_str(), &request).await?;
         let minutes = NUMBER_LIFE.as_secs() / 60;
         let text = format!("{code} is your Karat code. It works for {minutes} minutes. Tell it to nobody.");
         self.inner.post.sms(Sms { to: phone.as_str().to_owned(), text: text.into() });
-        let mut event = AuditEvent::denied(Action::PhoneCodeRequest, None, origin);
-        event.outcome = crate::Outcome::Success;
-        self.audit_refusal(event).await;
+        self.audit_refusal(AuditEvent { outcome: Outcome::Success, ..refusal }).await;
         Ok(request)
     }
 
-    /// Logs in by a code and the id of the request for it. A number that no account has gets a new one, where registration is open.
+    /// Logs in by a code and the id of the request for it. A number that no account has gets a new one, where
+    /// registration is open.
     ///
     /// # Errors
     /// [`AccessError::CodeRefused`]; [`AccessError::RegistrationClosed`].
@@ -47,10 +47,15 @@ impl Access {
         origin: &Origin,
     ) -> Result<LoginOutcome, AccessError> {
         let phone = parse(phone)?;
-        self.use_phone_code(&phone, request, code).await?;
-        let user = match self.inner.store.find_user_by_phone(phone.as_str()).await? {
+        let found = self.inner.store.find_user_by_phone(phone.as_str()).await?;
+        let refusal = AuditEvent::denied(Action::Login, found.as_ref().map(|user| user.id), origin);
+        self.use_phone_code(&phone, request, code, &refusal).await?;
+        let user = match found {
             Some(user) if user.is_active => user,
-            Some(_) => return Err(AccessError::CodeRefused),
+            Some(_) => {
+                self.audit_refusal(refusal).await;
+                return Err(AccessError::CodeRefused);
+            }
             None => self.register_phone(&phone, origin).await?,
         };
         let proof = Proof::Phone(phone.as_str().to_owned());
@@ -73,8 +78,9 @@ impl Access {
         origin: &Origin,
     ) -> Result<User, AccessError> {
         let phone = parse(phone)?;
-        let before = self.require_password(caller, "password", password, origin).await?;
-        self.use_phone_code(&phone, request, code).await?;
+        let before = self.require_password(caller, Action::PhoneLink, "password", password, origin).await?;
+        let refusal = AuditEvent::refused(caller.into(), Action::PhoneLink, Some(caller.id), origin);
+        self.use_phone_code(&phone, request, code, &refusal).await?;
         let event = AuditEvent::success(caller.into(), Action::PhoneLink, caller.id, origin);
         let session = caller.require_session()?;
         let user = self.inner.store.set_phone(caller.id, session, phone.as_str(), &event).await?;
@@ -94,7 +100,7 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<User, AccessError> {
-        let before = self.require_password(caller, "password", password, origin).await?;
+        let before = self.require_password(caller, Action::PhoneUnlink, "password", password, origin).await?;
         if before.phone.is_none() {
             return Err(AccessError::NotFound { what: "telephone number" });
         }
@@ -105,22 +111,30 @@ impl Access {
         Ok(user)
     }
 
-    async fn use_phone_code(&self, phone: &Phone, request: &str, code: &str) -> Result<(), AccessError> {
+    async fn use_phone_code(
+        &self,
+        phone: &Phone,
+        request: &str,
+        code: &str,
+        refusal: &AuditEvent,
+    ) -> Result<(), AccessError> {
         let row = row_of_request(request);
         // By the request too: guesses of somebody who did not ask for the code make nobody else wait.
         let name = format!("phone:{}:{row}", phone.as_str());
-        self.begin_attempt(&name, FACTOR).await?;
+        self.begin_attempt(&name, FACTOR, refusal).await?;
         let hash = number_hash(PHONE, phone.as_str(), request, code.trim());
         match self.inner.store.use_code(PHONE, phone.as_str(), row, &hash).await? {
-            CodeUse::Accepted { .. } => self.inner.store.clear_attempts(&name).await,
-            CodeUse::Refused => Err(AccessError::CodeRefused),
+            CodeUse::Accepted { .. } => self.inner.store.clear_attempts(&[name.as_str()]).await,
+            CodeUse::Refused => {
+                // By the number: ids of requests can be made up without end.
+                self.audit_repeatable(phone.as_str(), refusal.clone()).await;
+                Err(AccessError::CodeRefused)
+            }
         }
     }
 
     async fn register_phone(&self, phone: &Phone, origin: &Origin) -> Result<User, AccessError> {
-        if !self.inner.settings.registration_open {
-            return Err(AccessError::RegistrationClosed);
-        }
+        self.require_open_registration(origin).await?;
         let row = NewUserRow { phone: Some(phone.as_str().to_owned()), ..new_row()? };
         let event = AuditEvent::success(Actor::User(row.id), Action::Register, row.id, origin);
         self.inner.store.create_user(&row, &event).await

@@ -43,7 +43,8 @@ impl Access {
             |email: &Email| !before.email.as_deref().is_some_and(|old| old.eq_ignore_ascii_case(email.as_str()));
         let new_email = parsed.email.as_ref().is_some_and(is_new);
         if new_email {
-            self.require_password(caller, "current_password", change.current_password, origin).await?;
+            self.require_password(caller, Action::UserUpdate, "current_password", change.current_password, origin)
+                .await?;
         }
         let event = AuditEvent::success(caller.into(), Action::UserUpdate, caller.id, origin);
         let user = self.inner.store.update_user(caller.id, &parsed, new_email, &event).await?;
@@ -67,7 +68,7 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<User, AccessError> {
-        let user = self.require_password(caller, "password", password, origin).await?;
+        let user = self.require_password(caller, Action::UserDelete, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::UserDelete, user.id, origin);
         let (user, revoked) = self.inner.store.delete_user(user.id, &event).await?;
         self.note_gone(user.id, &revoked);

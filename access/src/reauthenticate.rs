@@ -14,9 +14,9 @@ use crate::{Access, AccessError, Action, AuditEvent, Caller, Origin};
 const FRESH: Duration = Duration::from_secs(5 * 60);
 
 impl Access {
-    /// The caller's account, after the present password was given again; `field` is its name in the request. Attempts
-    /// are counted as log-ins are. An account without a password (by telephone or another provider) has nothing to
-    /// give but its log-in, which must be younger than five minutes then.
+    /// The caller's account, after the present password was given again for an action; `field` is its name in the
+    /// request. Attempts are counted as log-ins are. An account without a password (by telephone or another provider)
+    /// has nothing to give but its log-in, which must be younger than five minutes then.
     ///
     /// # Errors
     /// [`AccessError::Invalid`] when the account has a password and none was given;
@@ -25,30 +25,37 @@ impl Access {
     pub(crate) async fn require_password(
         &self,
         caller: &Caller,
+        action: Action,
         field: &'static str,
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<User, AccessError> {
         let login = self.inner.store.find_login_of(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        let refusal = AuditEvent::refused(caller.into(), action, Some(caller.id), origin);
+        let who = caller.id.to_string();
         let Some(hash) = login.password_hash else {
-            self.require_fresh_login(caller).await?;
-            return Ok(login.user);
+            let fresh = self.require_fresh_login(caller).await;
+            if matches!(fresh, Err(AccessError::FreshLoginNeeded)) {
+                self.audit_repeatable(&who, refusal).await;
+            }
+            return fresh.map(|()| login.user);
         };
         let Some(password) = password else {
             let line = format!("`{field}`: is needed, because the account has a password");
             return Err(AccessError::Invalid(vec![line]));
         };
         if password.expose_secret().len() > MAX_PASSWORD_BYTES {
+            // Not counted, because nothing is checked.
+            self.audit_repeatable(&who, refusal).await;
             return Err(AccessError::InvalidCredentials);
         }
         let name = format!("password:{}", caller.id);
-        self.begin_attempt(&name, PASSWORD).await?;
-        if !self.verify_counted(&name, password, Some(hash)).await?.matches {
-            let event = AuditEvent::refused(caller.into(), Action::PasswordChange, Some(caller.id), origin);
-            self.audit_refusal(event).await;
+        self.begin_attempt(&name, PASSWORD, &refusal).await?;
+        if !self.verify_counted(&[name.as_str()], password, Some(hash)).await?.matches {
+            self.audit_refusal(refusal).await;
             return Err(AccessError::InvalidCredentials);
         }
-        self.inner.store.clear_attempts(&name).await?;
+        self.inner.store.clear_attempts(&[name.as_str()]).await?;
         Ok(login.user)
     }
 

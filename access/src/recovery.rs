@@ -8,7 +8,7 @@ use crate::password::{MAX_PASSWORD_BYTES, broken_rules, strength};
 use crate::secret::sha256_hex;
 use crate::store::CodeUse;
 use crate::throttle::MESSAGE;
-use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin, Outcome};
 
 const RESET_OF_CONFIRMED: &str = "Your password was reset by a link that was sent to this address.";
 const RESET_OF_UNCONFIRMED: &str = "Your password was reset by a link that was sent to this address, which had not \
@@ -32,7 +32,8 @@ impl Access {
     /// [`AccessError::Invalid`] when it is no address; [`AccessError::TooManyAttempts`] after five in an hour.
     pub async fn request_password_reset(&self, email: &str, origin: &Origin) -> Result<(), AccessError> {
         let email = Email::parse(email).map_err(|line| AccessError::Invalid(vec![line]))?;
-        self.begin_attempt(&format!("reset:{}", sha256_hex(&email.key())), MESSAGE).await?;
+        let refusal = AuditEvent::denied(Action::PasswordResetRequest, None, origin);
+        self.begin_attempt(&format!("reset:{}", sha256_hex(&email.key())), MESSAGE, &refusal).await?;
         // In the background: writing the link takes time that would tell that there is an account.
         let (access, origin) = (self.clone(), origin.clone());
         tokio::spawn(async move {
@@ -74,6 +75,16 @@ impl Access {
         password: SecretString,
         origin: &Origin,
     ) -> Result<(), AccessError> {
+        let result = self.reset_by_token(token, password, origin).await;
+        self.audit_code(result, Action::PasswordReset, origin).await
+    }
+
+    async fn reset_by_token(
+        &self,
+        token: &SecretString,
+        password: SecretString,
+        origin: &Origin,
+    ) -> Result<(), AccessError> {
         let hash = sha256_hex(token.expose_secret());
         let id = self.inner.store.find_token(RESET, &hash).await?.ok_or(AccessError::CodeRefused)?;
         let user = self.find_user(id).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
@@ -108,7 +119,7 @@ impl Access {
         new: SecretString,
         origin: &Origin,
     ) -> Result<(), AccessError> {
-        let user = self.require_password(caller, "current_password", current, origin).await?;
+        let user = self.require_password(caller, Action::PasswordChange, "current_password", current, origin).await?;
         self.check_new_password(&new, &user.username, user.email.as_deref())?;
         let hash = self.inner.hasher.hash(new).await?;
         let event = AuditEvent::success(caller.into(), Action::PasswordChange, user.id, origin);
@@ -122,13 +133,16 @@ impl Access {
     ///
     /// # Errors
     /// [`AccessError::NotFound`] without an address; [`AccessError::TooManyAttempts`] after five in an hour.
-    pub async fn request_verification(&self, caller: &Caller) -> Result<(), AccessError> {
+    pub async fn request_verification(&self, caller: &Caller, origin: &Origin) -> Result<(), AccessError> {
         let user = self.find_user(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
         if user.email.is_none() {
             return Err(AccessError::NotFound { what: "e-mail address" });
         }
         if !user.is_verified {
-            self.begin_attempt(&format!("verify:{}", user.id), MESSAGE).await?;
+            let event = AuditEvent::success(caller.into(), Action::EmailVerifyRequest, user.id, origin);
+            let refusal = AuditEvent { outcome: Outcome::Denied, ..event.clone() };
+            self.begin_attempt(&format!("verify:{}", user.id), MESSAGE, &refusal).await?;
+            self.inner.store.append_audit(&event).await?;
             self.send_verification(&user).await?;
         }
         Ok(())
@@ -139,6 +153,11 @@ impl Access {
     /// # Errors
     /// [`AccessError::CodeRefused`], also when the account has another address by now.
     pub async fn verify_email(&self, token: &SecretString, origin: &Origin) -> Result<(), AccessError> {
+        let result = self.verify_by_token(token, origin).await;
+        self.audit_code(result, Action::EmailVerify, origin).await
+    }
+
+    async fn verify_by_token(&self, token: &SecretString, origin: &Origin) -> Result<(), AccessError> {
         let hash = sha256_hex(token.expose_secret());
         let CodeUse::Accepted { user: Some(id), address } = self.inner.store.use_token(VERIFY, &hash).await? else {
             return Err(AccessError::CodeRefused);

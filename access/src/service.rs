@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use crate::cache::GenerationCache;
 use crate::changes::RecentChanges;
 use crate::oidc::Providers;
 use crate::password::Hasher;
+use crate::refusals::REMEMBERED;
 use crate::seal::Seal;
 use crate::send::Post;
 use crate::store::{Schema, Store};
@@ -42,6 +43,8 @@ pub(crate) struct Inner {
     pub recent: RecentChanges,
     pub tokens: GenerationCache<[u8; 32], Arc<CachedToken>>,
     pub keys: GenerationCache<[u8; 32], Arc<CachedKey>>,
+    /// When the audit log last got a row about a refusal that anybody can repeat.
+    pub refusals: GenerationCache<[u8; 32], Instant>,
     /// Last use of API keys since it was last written to the database.
     pub used_keys: Mutex<HashMap<Uuid, i64>>,
     upkeep: OnceLock<AbortHandle>,
@@ -74,6 +77,7 @@ impl Access {
             recent: RecentChanges::load(&store, settings.access_token_ttl).await?,
             tokens: GenerationCache::new(settings.token_cache_entries),
             keys: GenerationCache::new(settings.key_cache_entries),
+            refusals: GenerationCache::new(REMEMBERED),
             used_keys: Mutex::default(),
             upkeep: OnceLock::new(),
             store,

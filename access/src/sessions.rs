@@ -10,7 +10,7 @@ use crate::mfa::LoginOutcome;
 use crate::password::MAX_PASSWORD_BYTES;
 use crate::secret::{random_hex, sha256_hex};
 use crate::store::{NewSessionRow, Proof, Rotation, RotationRequest, User};
-use crate::throttle::PASSWORD;
+use crate::throttle::waiting;
 use crate::time::{as_s, as_us, now_us};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
 
@@ -46,19 +46,18 @@ impl Access {
         }
         let found = self.inner.store.find_login(name).await?;
         let (user, hash) = found.map_or((None, None), |login| (Some(login.user), login.password_hash));
-        let attempt = self.login_attempt_name(name, user.as_ref(), origin).await?;
+        let refusal = AuditEvent::denied(Action::Login, user.as_ref().map(|user| user.id), origin);
         // Counted before it is checked: parallel guesses cannot pass together.
-        self.begin_attempt(&attempt, PASSWORD).await?;
-        let verdict = self.verify_counted(&attempt, password.clone(), hash.clone()).await?;
+        let attempt = self.begin_login(name, user.as_ref(), origin, &refusal).await?;
+        let verdict = self.verify_login(&attempt, password.clone(), hash.clone()).await?;
         match (user, hash) {
             (Some(user), Some(hash)) if verdict.matches && user.is_active && self.is_admitted(&user) => {
-                self.inner.store.clear_attempts(&attempt).await?;
+                self.forget_attempts(&attempt).await?;
                 let hash = if verdict.is_outdated { self.rehash(user.id, &hash, password).await? } else { hash };
                 self.finish_login(user.id, Action::Login, Proof::Password(hash), origin).await
             }
-            (user, _) => {
-                let target = user.map(|user| user.id);
-                self.audit_refusal(AuditEvent::denied(Action::Login, target, origin)).await;
+            _ => {
+                self.audit_refusal(if attempt.is_looked_at { refusal } else { waiting(refusal) }).await;
                 Err(AccessError::InvalidCredentials)
             }
         }
@@ -87,8 +86,13 @@ impl Access {
                 tracing::warn!(%session, "a used refresh token was presented; its session is revoked");
                 Err(AccessError::RefreshRefused { reused: true })
             }
-            Rotation::Refused => Err(AccessError::RefreshRefused { reused: false }),
-            Rotation::TooMany { retry_at } => {
+            Rotation::Refused => {
+                self.note_refusal(Action::Refresh, origin).await;
+                Err(AccessError::RefreshRefused { reused: false })
+            }
+            Rotation::TooMany { session, retry_at } => {
+                let event = AuditEvent::denied(Action::Refresh, Some(session), origin);
+                self.audit_repeatable(&session.to_string(), event).await;
                 let wait = u64::try_from(retry_at - request.at).unwrap_or(0);
                 Err(AccessError::TooManyRefreshes { retry_after: Duration::from_micros(wait) })
             }
@@ -136,8 +140,23 @@ impl Access {
             proof,
         };
         let event = AuditEvent::success(Actor::User(user), action, user, origin);
-        let user = self.inner.store.create_session(&row, &event).await?;
+        let created = self.inner.store.create_session(&row, &event).await;
+        let user = self.audit_lost_proof(created, action, user, origin).await?;
         self.pair(user, id, row.expires_at, token)
+    }
+
+    /// Passes a result on. What a log-in rests on was gone when it was to be made: that leaves a row.
+    pub(crate) async fn audit_lost_proof<T>(
+        &self,
+        result: Result<T, AccessError>,
+        action: Action,
+        user: Uuid,
+        origin: &Origin,
+    ) -> Result<T, AccessError> {
+        if matches!(result, Err(AccessError::InvalidCredentials | AccessError::CodeRefused)) {
+            self.audit_refusal(AuditEvent::denied(action, Some(user), origin)).await;
+        }
+        result
     }
 
     pub(crate) fn note_revoked(&self, sessions: &[Uuid]) {

@@ -1,14 +1,20 @@
 //! Delays after failed attempts. They slow guessing down and never lock the owner out: an address that the account
 //! has logged in from before has a count of its own, and every wait ends by itself.
+//!
+//! A log-in is counted under the name that was typed and under the account. Only the first is ever told to wait: a
+//! name that nobody has waits after the same guesses, and that an account waits because of guesses at its other name
+//! would tell that the two are one account's.
 
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde_json::json;
 
 use crate::password::Verdict;
+use crate::secret::sha256_hex;
 use crate::store::Attempt;
 use crate::store::AttemptPolicy;
-use crate::{Access, AccessError, Origin, User};
+use crate::{Access, AccessError, AuditEvent, Origin, User};
 
 const SECOND_US: i64 = 1_000_000;
 const MINUTE_US: i64 = 60 * SECOND_US;
@@ -37,48 +43,115 @@ pub(crate) const MESSAGE: AttemptPolicy = AttemptPolicy {
     forget_after_us: 60 * MINUTE_US,
 };
 
+/// What a log-in is counted under.
+pub(crate) struct LoginAttempt {
+    typed: String,
+    account: String,
+    /// False when the account waits and the name that was typed does not: the password is not looked at then, and the
+    /// answer is that of a wrong one.
+    pub is_looked_at: bool,
+}
+
+impl LoginAttempt {
+    fn counted(&self) -> Vec<&str> {
+        let (typed, account) = (self.typed.as_str(), self.account.as_str());
+        if self.is_looked_at { vec![typed, account] } else { vec![typed] }
+    }
+}
+
 impl Access {
-    /// Counts an attempt under a name as failed until it is taken back.
+    /// Counts an attempt under a name as failed until it is taken back. One that may not be made now leaves the row of
+    /// its refusal.
     ///
     /// # Errors
     /// [`AccessError::TooManyAttempts`]: the attempt may not be made now.
-    pub(crate) async fn begin_attempt(&self, name: &str, policy: AttemptPolicy) -> Result<(), AccessError> {
+    pub(crate) async fn begin_attempt(
+        &self,
+        name: &str,
+        policy: AttemptPolicy,
+        refusal: &AuditEvent,
+    ) -> Result<(), AccessError> {
         match self.inner.store.begin_attempt(name, policy).await? {
             Attempt::Allowed => Ok(()),
-            Attempt::Wait { micros } => {
-                let retry_after = Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-                Err(AccessError::TooManyAttempts { retry_after })
-            }
+            Attempt::Wait { micros } => Err(self.must_wait(name, micros, refusal).await),
         }
     }
 
-    /// Checks a password whose attempt was counted under a name. When nothing was checked, nothing failed.
-    pub(crate) async fn verify_counted(
+    async fn must_wait(&self, name: &str, micros: i64, refusal: &AuditEvent) -> AccessError {
+        self.audit_repeatable(name, waiting(refusal.clone())).await;
+        AccessError::TooManyAttempts { retry_after: Duration::from_micros(u64::try_from(micros).unwrap_or(0)) }
+    }
+
+    /// Counts a log-in as failed until it is taken back.
+    ///
+    /// # Errors
+    /// [`AccessError::TooManyAttempts`]: under this name none may be made now, whoever has it.
+    pub(crate) async fn begin_login(
         &self,
         name: &str,
+        user: Option<&User>,
+        origin: &Origin,
+        refusal: &AuditEvent,
+    ) -> Result<LoginAttempt, AccessError> {
+        let (typed, account) = self.login_names(name, user, origin).await?;
+        let attempts = self.inner.store.begin_attempts([typed.as_str(), account.as_str()], PASSWORD).await?;
+        let is_looked_at = match attempts {
+            [Attempt::Wait { micros }, _] => return Err(self.must_wait(&typed, micros, refusal).await),
+            [Attempt::Allowed, of_account] => of_account == Attempt::Allowed,
+        };
+        Ok(LoginAttempt { typed, account, is_looked_at })
+    }
+
+    /// Checks the password of a log-in. It costs one hash, whatever is looked at.
+    pub(crate) async fn verify_login(
+        &self,
+        attempt: &LoginAttempt,
+        password: SecretString,
+        hash: Option<SecretString>,
+    ) -> Result<Verdict, AccessError> {
+        self.verify_counted(&attempt.counted(), password, hash.filter(|_| attempt.is_looked_at)).await
+    }
+
+    /// Forgets what was counted before a log-in that succeeded.
+    pub(crate) async fn forget_attempts(&self, attempt: &LoginAttempt) -> Result<(), AccessError> {
+        self.inner.store.clear_attempts(&attempt.counted()).await
+    }
+
+    /// Checks a password whose attempt was counted under some names. When nothing was checked, nothing failed.
+    pub(crate) async fn verify_counted(
+        &self,
+        names: &[&str],
         password: SecretString,
         hash: Option<SecretString>,
     ) -> Result<Verdict, AccessError> {
         let verdict = self.inner.hasher.verify(password, hash).await;
         if matches!(verdict, Err(AccessError::Busy)) {
-            self.inner.store.return_attempt(name, PASSWORD).await?;
+            for name in names {
+                self.inner.store.return_attempt(name, PASSWORD).await?;
+            }
         }
         verdict
     }
 
-    /// What a log-in is counted under. Unknown names are counted like known ones.
-    pub(crate) async fn login_attempt_name(
+    /// The name that was typed and the account. Unknown names are counted twice as well, as if each had an account.
+    async fn login_names(
         &self,
         name: &str,
         user: Option<&User>,
         origin: &Origin,
-    ) -> Result<String, AccessError> {
-        let Some(user) = user else {
-            return Ok(format!("login:{}", crate::secret::sha256_hex(&name.to_ascii_lowercase())));
-        };
+    ) -> Result<(String, String), AccessError> {
+        let typed = sha256_hex(&name.to_ascii_lowercase());
+        let Some(user) = user else { return Ok((format!("name:{typed}"), format!("login:{typed}"))) };
         match origin.ip_text() {
-            Some(ip) if self.inner.store.knows_address(user.id, &ip).await? => Ok(format!("login:{}:{ip}", user.id)),
-            _ => Ok(format!("login:{}", user.id)),
+            Some(ip) if self.inner.store.knows_address(user.id, &ip).await? => {
+                Ok((format!("name:{typed}:{ip}"), format!("login:{}:{ip}", user.id)))
+            }
+            _ => Ok((format!("name:{typed}"), format!("login:{}", user.id))),
         }
     }
+}
+
+/// The row of a refusal whose reason is not what was presented.
+pub(crate) fn waiting(refusal: AuditEvent) -> AuditEvent {
+    refusal.with_details(json!({"reason": "too_many_attempts"}))
 }

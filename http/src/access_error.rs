@@ -24,7 +24,7 @@ impl From<AccessError> for ApiError {
             ),
             AccessError::TooManyRefreshes { retry_after } => Self::too_many_requests(retry_after),
             AccessError::Forbidden { permission } => {
-                Self::forbidden(format!("this needs the permission `{permission}`"))
+                Self::forbidden(format!("this needs the permission `{permission}`")).lacking(permission)
             }
             AccessError::OutOfScope { event_type } => {
                 Self::forbidden(format!("the credential may not publish events of type `{event_type}`"))

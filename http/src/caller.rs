@@ -12,7 +12,7 @@ use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
-use crate::{ApiError, client_ip, request_id};
+use crate::{ApiError, client_ip, context, request_id};
 
 const BEARER: &str = "bearer";
 const API_KEY: &str = "api_key";
@@ -39,7 +39,9 @@ pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
     let access = request
         .data::<Access>()
         .ok_or_else(|| ApiError::internal("the application was built without `.data(access)`"))?;
-    Ok(access.authenticate(credential(request)?).await?)
+    let caller = access.authenticate(credential(request)?).await?;
+    context::remember(access, &caller);
+    Ok(caller)
 }
 
 /// What a request presents, not yet looked at.

@@ -3,15 +3,28 @@
 //! A task-local, because errors are turned into answers in places that never see the request (the framework's
 //! `as_response`). Work spawned on another task does not inherit it; pass the id along there.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
+use karat_access::{Access, Caller};
 use poem::http::{HeaderMap, header};
 
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID_CHARS: usize = 64;
 
 tokio::task_local! {
-    static CONTEXT: RequestContext;
+    static CONTEXT: Scope;
+}
+
+struct Scope {
+    context: RequestContext,
+    caller: RefCell<Option<Known>>,
+}
+
+/// Who is calling, once that is known, and the accounts that know it.
+pub(crate) struct Known {
+    pub access: Access,
+    pub caller: Arc<Caller>,
 }
 
 #[derive(Debug, Clone)]
@@ -31,16 +44,28 @@ impl RequestContext {
 
 /// The id of the request that the current task is answering, when it is answering one under `harden`.
 pub fn request_id() -> Option<Arc<str>> {
-    CONTEXT.try_with(|context| context.request_id.clone()).ok()
+    CONTEXT.try_with(|scope| scope.context.request_id.clone()).ok()
 }
 
 pub(crate) async fn within<F: Future>(context: RequestContext, work: F) -> F::Output {
-    CONTEXT.scope(context, work).await
+    CONTEXT.scope(Scope { context, caller: RefCell::default() }, work).await
+}
+
+/// Notes who is calling, for what is written about the request when it is answered.
+pub(crate) fn remember(access: &Access, caller: &Arc<Caller>) {
+    let known = Known { access: access.clone(), caller: caller.clone() };
+    // Without `harden` around it nothing is written.
+    let _ = CONTEXT.try_with(|scope| scope.caller.replace(Some(known)));
+}
+
+/// Who called, if that was known.
+pub(crate) fn take_caller() -> Option<Known> {
+    CONTEXT.try_with(|scope| scope.caller.take()).ok().flatten()
 }
 
 pub(crate) fn current() -> RequestContext {
     CONTEXT
-        .try_with(RequestContext::clone)
+        .try_with(|scope| scope.context.clone())
         .unwrap_or_else(|_| RequestContext { request_id: new_id(), wants_problem: false })
 }
 

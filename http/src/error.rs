@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use karat_access::Permission;
 use poem::error::ResponseError;
 use poem::http::StatusCode;
 use poem::{IntoResponse, Response};
@@ -27,13 +28,16 @@ pub(crate) struct Parts {
     pub details: Vec<String>,
     pub retry_after: Option<Duration>,
     pub internal: Option<String>,
+    /// What the caller lacked.
+    pub permission: Option<Permission>,
 }
 
 impl ApiError {
     /// An error with this status, stable `code` (`snake_case`, never changed once published) and message for the client.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
-        let parts = Parts { status, code, message, details: Vec::new(), retry_after: None, internal: None };
+        let parts =
+            Parts { status, code, message, details: Vec::new(), retry_after: None, internal: None, permission: None };
         Self { parts: Box::new(parts) }
     }
 
@@ -121,6 +125,13 @@ impl ApiError {
     #[must_use]
     pub fn caused_by(mut self, cause: impl fmt::Display) -> Self {
         self.parts.internal = Some(cause.to_string());
+        self
+    }
+
+    /// Names the permission that the caller lacked: the audit log gets a row about it when the answer is sent.
+    #[must_use]
+    pub(crate) fn lacking(mut self, permission: Permission) -> Self {
+        self.parts.permission = Some(permission);
         self
     }
 

@@ -1,20 +1,23 @@
 //! [`harden`]: the wrapper that makes every answer of an application conform.
 //!
 //! It gives the request an id, bounds its body, reads on behind a refusal so that the sender sees it, catches errors and panics from anything inside, renders them in the
-//! envelope, adds the security headers and writes one log line. Nothing inside it can answer in another form, except
+//! envelope, adds the security headers and writes one log line, and a row of the audit log when the caller lacked a
+//! permission. Nothing inside it can answer in another form, except
 //! with a JSON body of its own.
 
 use std::any::Any;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use futures::FutureExt;
+use karat_access::{Origin, Permission};
 use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Result};
 use tracing::Instrument;
 
 use crate::client_ip::ClientAddress;
-use crate::context::{self, RequestContext};
+use crate::context::{self, Known, RequestContext};
 use crate::{ApiError, Origins, TrustedProxies, body, cors, headers, limit, linger::Rest, render, translate};
 
 /// What [`harden_with`] needs to know.
@@ -84,6 +87,7 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
         let started = Instant::now();
         let context = RequestContext::from_headers(request.headers());
         let method = request.method().clone();
+        let agent = request.headers().get(header::USER_AGENT).cloned();
         let over_tls = self.settings.behind_tls || request.scheme().as_str() == "https";
         let span = tracing::info_span!(target: "karat_http::access", "request", request_id = &*context.request_id);
         let answered = async {
@@ -91,10 +95,16 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
                 let message = "this host name is not answered here";
                 return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", message).into_response();
             }
-            match cors::preflight(&request, origin.as_ref()) {
+            let response = match cors::preflight(&request, origin.as_ref()) {
                 Some(response) => response,
                 None => self.answer(request).await,
+            };
+            let lacked = response.data::<render::Lacked>().copied();
+            if let Some(render::Lacked(permission)) = lacked {
+                // Boxed: rare, and the way to the database would make the future of every request larger.
+                Box::pin(note_denied(permission, client, agent)).await;
             }
+            response
         };
         let mut response = context::within(context.clone(), answered).instrument(span).await;
         cors::add(response.headers_mut(), origin.as_ref());
@@ -179,6 +189,14 @@ fn from_error(error: poem::Error) -> Response {
         response.headers_mut().insert(header::ALLOW, allowed);
     }
     response
+}
+
+/// Puts into the audit log that the caller lacked a permission.
+async fn note_denied(permission: Permission, client: Option<IpAddr>, agent: Option<HeaderValue>) {
+    let Some(Known { access, caller }) = context::take_caller() else { return };
+    let agent = agent.as_ref().and_then(|agent| agent.to_str().ok());
+    let origin = Origin::new(client, agent, context::request_id().as_deref());
+    access.note_access_denied(&caller, permission, &origin).await;
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> &str {

@@ -2,6 +2,7 @@
 //!
 //! This is also the one place where the internal cause of an error is logged.
 
+use karat_access::Permission;
 use poem::http::{HeaderValue, StatusCode, header};
 use poem::{Body, Response};
 use poem_openapi::Object;
@@ -55,6 +56,10 @@ pub struct ProblemBody {
     pub timestamp: String,
 }
 
+/// Goes with an answer: what the caller lacked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lacked(pub Permission);
+
 pub(crate) fn error_response(error: &ApiError, context: &RequestContext) -> Response {
     let parts = error.parts();
     log_cause(error, context);
@@ -64,6 +69,9 @@ pub(crate) fn error_response(error: &ApiError, context: &RequestContext) -> Resp
         ("application/json; charset=utf-8", to_bytes(&error_body(error, context)))
     };
     let mut response = Response::builder().status(parts.status).content_type(content_type).body(body);
+    if let Some(permission) = parts.permission {
+        response.set_data(Lacked(permission));
+    }
     let headers = response.headers_mut();
     if let Some(after) = parts.retry_after {
         let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);

@@ -66,6 +66,7 @@ pub enum Action {
     ApiKeyCreate,
     ApiKeyRevoke,
     SigningKeyRotate,
+    AccessDenied,
 }
 
 /// How it ended.
@@ -178,6 +179,7 @@ impl Action {
             Self::ApiKeyCreate => "api_key_create",
             Self::ApiKeyRevoke => "api_key_revoke",
             Self::SigningKeyRotate => "signing_key_rotate",
+            Self::AccessDenied => "access_denied",
         }
     }
 }

@@ -26,6 +26,7 @@ pub use provider::{ProviderKind, ProviderSettings};
 use crate::fields::is_plain;
 use crate::mfa::LoginOutcome;
 use crate::phone::new_row;
+use crate::refusals::network;
 use crate::secret::{random_hex, sha256, sha256_hex};
 use crate::store::{CodeUse, Identity, NewCodeRow, NewUserRow, Proof};
 use crate::time::{as_us, now_us};
@@ -114,7 +115,7 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<Redirect, AccessError> {
-        self.require_password(caller, "password", password, origin).await?;
+        self.require_password(caller, Action::OauthLink, "password", password, origin).await?;
         let session = caller.session().ok_or(AccessError::NotFound { what: "session" })?;
         self.begin_flow(provider, Some(Link { user: caller.id, session })).await
     }
@@ -126,7 +127,28 @@ impl Access {
     /// ended; [`AccessError::Taken`] when the log-in there, or its address, belongs to another account;
     /// [`AccessError::RegistrationClosed`].
     pub async fn finish_oauth(&self, callback: Callback, origin: &Origin) -> Result<CallbackOutcome, AccessError> {
-        let flow = self.open_flow(&callback)?;
+        let flow = self.open_flow(&callback);
+        let link = flow.as_ref().ok().and_then(|flow| flow.link);
+        let outcome = match flow {
+            Ok(flow) => self.finish_flow(flow, &callback, origin).await,
+            Err(error) => Err(error),
+        };
+        let is_refused = matches!(
+            outcome,
+            Err(AccessError::CodeRefused | AccessError::Taken { .. } | AccessError::RegistrationClosed)
+        );
+        if is_refused {
+            self.audit_callback(&callback.provider, link, origin).await;
+        }
+        outcome
+    }
+
+    async fn finish_flow(
+        &self,
+        flow: Flow,
+        callback: &Callback,
+        origin: &Origin,
+    ) -> Result<CallbackOutcome, AccessError> {
         // Used up before anything is asked of the provider: a second callback finds nothing.
         if self.inner.store.use_token(PURPOSE, &sha256_hex(&flow.state)).await? == CodeUse::Refused {
             return Err(AccessError::CodeRefused);
@@ -164,7 +186,7 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<(), AccessError> {
-        self.require_password(caller, "password", password, origin).await?;
+        self.require_password(caller, Action::OauthUnlink, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::OauthUnlink, caller.id, origin)
             .with_details(serde_json::json!({"provider": provider}));
         let revoked = self.inner.store.unlink_identity(caller.id, provider, caller.session(), &event).await?;
@@ -206,6 +228,20 @@ impl Access {
         let flow = Flow { provider, state, nonce, verifier, link, ends_at: row.expires_at };
         let text = serde_json::to_vec(&flow).map_err(|e| AccessError::Hash(e.to_string()))?;
         Ok(Redirect { url, cookie: self.inner.seal.seal(Uuid::nil(), &text)?.into() })
+    }
+
+    /// The row of a callback that came to nothing: one a minute for who asked for the link, else for a network.
+    async fn audit_callback(&self, provider: &str, link: Option<Link>, origin: &Origin) {
+        let (who, event) = match link {
+            Some(Link { user, .. }) => {
+                (user.to_string(), AuditEvent::refused(Actor::User(user), Action::OauthLink, Some(user), origin))
+            }
+            None => (network(origin), AuditEvent::denied(Action::OauthLogin, None, origin)),
+        };
+        // The name is what the path says: anything, unless it is known.
+        let is_known = self.inner.providers.find(provider).is_ok();
+        let event = if is_known { event.with_details(serde_json::json!({"provider": provider})) } else { event };
+        self.audit_repeatable(&who, event).await;
     }
 
     /// The attempt that this browser began, if the callback is about it.

@@ -1,10 +1,14 @@
 //! Attempts that may fail, counted before they are made: parallel ones cannot pass together, and a log-in that is
 //! refused later does not take its count back.
 
-use super::engine::args;
+use super::engine::{Tx, args};
 use super::{Attempt, Store};
 use crate::AccessError;
 use crate::time::now_us;
+
+/// Of first attempts under one name at the same time all but one find the row of that one at their next look, and of
+/// transactions that wait for each other one goes on at a time.
+const TRIES: usize = 5;
 
 /// How many failures are free, and how long the waits after them are. The first wait doubles with each failure.
 #[derive(Debug, Clone, Copy)]
@@ -39,34 +43,42 @@ impl Store {
     /// Counts one attempt as failed and says whether it may be made. One that succeeds is taken back with
     /// [`Store::clear_attempts`].
     pub(crate) async fn begin_attempt(&self, name: &str, policy: AttemptPolicy) -> Result<Attempt, AccessError> {
-        // Of two first attempts one finds the other's row at its second look.
-        match self.try_attempt(name, policy).await {
-            Err(error) if error.is_deadlock() || is_second(&error) => self.try_attempt(name, policy).await,
-            result => result,
-        }
+        let [attempt] = self.begin_attempts([name], policy).await?;
+        Ok(attempt)
     }
 
-    async fn try_attempt(&self, name: &str, policy: AttemptPolicy) -> Result<Attempt, AccessError> {
+    /// Counts one attempt under several names, in their order and as of one moment: equal counts wait until the same
+    /// moment. Once one of them must wait, those behind it are not counted and answer the same.
+    pub(crate) async fn begin_attempts<const N: usize>(
+        &self,
+        names: [&str; N],
+        policy: AttemptPolicy,
+    ) -> Result<[Attempt; N], AccessError> {
+        for _ in 1..TRIES {
+            match self.try_attempts(names, policy).await {
+                Err(error) if error.is_deadlock() || is_second(&error) => {}
+                result => return result,
+            }
+        }
+        self.try_attempts(names, policy).await
+    }
+
+    async fn try_attempts<const N: usize>(
+        &self,
+        names: [&str; N],
+        policy: AttemptPolicy,
+    ) -> Result<[Attempt; N], AccessError> {
         let mut tx = self.database.write().await?;
         let now = now_us();
-        let sql = "SELECT failures, next_at, expires_at FROM attempts WHERE name = ?";
-        let Some(row) = tx.row_locked(sql, args![name]).await? else {
-            let sql = "INSERT INTO attempts (name, failures, next_at, expires_at) VALUES (?, 1, ?, ?)";
-            tx.execute(sql, args![name, now + policy.wait_us(1), now + policy.forget_after_us]).await?;
-            tx.commit().await?;
-            return Ok(Attempt::Allowed);
-        };
-        let is_old = row.int("expires_at")? <= now;
-        let next_at = row.int("next_at")?;
-        if next_at > now && !is_old {
-            return Ok(Attempt::Wait { micros: next_at - now });
+        let mut attempts = [Attempt::Allowed; N];
+        for (n, name) in names.into_iter().enumerate() {
+            if let wait @ Attempt::Wait { .. } = count(&mut tx, name, policy, now).await? {
+                attempts[n..].fill(wait);
+                break;
+            }
         }
-        let failures = if is_old { 1 } else { row.int("failures")? + 1 };
-        let sql = "UPDATE attempts SET failures = ?, next_at = ?, expires_at = ? WHERE name = ?";
-        let wait = policy.wait_us(failures);
-        tx.execute(sql, args![failures, now + wait, now + policy.forget_after_us.max(wait), name]).await?;
         tx.commit().await?;
-        Ok(Attempt::Allowed)
+        Ok(attempts)
     }
 
     /// Takes one attempt back that was not made after all. The others stay counted, with their wait.
@@ -80,12 +92,34 @@ impl Store {
         tx.commit().await
     }
 
-    /// Forgets the attempts under a name: one of them succeeded.
-    pub(crate) async fn clear_attempts(&self, name: &str) -> Result<(), AccessError> {
+    /// Forgets the attempts under some names: one of them succeeded.
+    pub(crate) async fn clear_attempts(&self, names: &[&str]) -> Result<(), AccessError> {
         let mut tx = self.database.write().await?;
-        tx.execute("DELETE FROM attempts WHERE name = ?", args![name]).await?;
+        for name in names {
+            tx.execute("DELETE FROM attempts WHERE name = ?", args![*name]).await?;
+        }
         tx.commit().await
     }
+}
+
+/// Counts one attempt under a name; the caller commits.
+async fn count(tx: &mut Tx, name: &str, policy: AttemptPolicy, now: i64) -> Result<Attempt, AccessError> {
+    let sql = "SELECT failures, next_at, expires_at FROM attempts WHERE name = ?";
+    let Some(row) = tx.row_locked(sql, args![name]).await? else {
+        let sql = "INSERT INTO attempts (name, failures, next_at, expires_at) VALUES (?, 1, ?, ?)";
+        tx.execute(sql, args![name, now + policy.wait_us(1), now + policy.forget_after_us]).await?;
+        return Ok(Attempt::Allowed);
+    };
+    let is_old = row.int("expires_at")? <= now;
+    let next_at = row.int("next_at")?;
+    if next_at > now && !is_old {
+        return Ok(Attempt::Wait { micros: next_at - now });
+    }
+    let failures = if is_old { 1 } else { row.int("failures")? + 1 };
+    let sql = "UPDATE attempts SET failures = ?, next_at = ?, expires_at = ? WHERE name = ?";
+    let wait = policy.wait_us(failures);
+    tx.execute(sql, args![failures, now + wait, now + policy.forget_after_us.max(wait), name]).await?;
+    Ok(Attempt::Allowed)
 }
 
 /// Another request added the row first: the next try finds it.

@@ -131,6 +131,7 @@ pub(crate) enum CodeUse {
 }
 
 /// An attempt that may fail, counted before it is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Attempt {
     Allowed,
     /// Too many failed; this many microseconds to wait.
@@ -209,7 +210,7 @@ pub(crate) enum Rotation {
     /// Unknown, ended or revoked, or the account is disabled.
     Refused,
     /// Nothing changed: the session has used up its hour.
-    TooMany { retry_at: i64 },
+    TooMany { session: Uuid, retry_at: i64 },
 }
 
 pub(crate) struct NewKeyRow {

@@ -56,7 +56,7 @@ impl Store {
         let user = find_in(&mut tx, token.user).await?.filter(|user| user.is_active);
         let Some(user) = user else { return Ok(Rotation::Refused) };
         if let Some(retry_at) = hour_is_full(&mut tx, &token, request).await? {
-            return Ok(Rotation::TooMany { retry_at });
+            return Ok(Rotation::TooMany { session: token.session, retry_at });
         }
         use_up(&mut tx, &token, request, &user, origin).await?;
         tx.commit().await?;

@@ -18,6 +18,7 @@ mod oidc;
 mod passwords;
 mod people;
 mod recovery;
+mod refusals;
 mod schema;
 mod second_step;
 mod sessions;

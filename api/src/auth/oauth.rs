@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use karat_access::{Access, Callback, CallbackOutcome, Permission};
+use karat_access::{Access, Action, Callback, CallbackOutcome, Permission};
 use karat_http::{Answer, ApiError, Authenticated, Envelope, FormBody, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem::http::header;
@@ -139,13 +139,11 @@ impl OauthApi {
         /// From the provider: why it refused.
         error: Query<Option<String>>,
     ) -> Result<Response<Answer<LoginView>>, CallbackError> {
-        let refused =
-            || ApiError::unauthorized("oauth_refused", "the provider refused, or the log-in was not begun here");
-        if error.0.is_some() {
-            Err(refused())?;
-        }
-        let (Some(code), Some(state), Some(cookie)) = (code.0, state.0, cookie::find(request, FLOW)) else {
-            Err(refused())?
+        let brought = (error.0, code.0, state.0, cookie::find(request, FLOW));
+        let (None, Some(code), Some(state), Some(cookie)) = brought else {
+            self.access.note_refusal(Action::OauthLogin, &origin(request)).await;
+            let message = "the provider refused, or the log-in was not begun here";
+            Err(ApiError::unauthorized("oauth_refused", message))?
         };
         let callback = Callback { provider: provider.0, code: code.into(), state, iss: iss.0, cookie: cookie.into() };
         let outcome = self.access.finish_oauth(callback, &origin(request)).await?;

@@ -1,5 +1,6 @@
 //! Other people's accounts and the audit log, for those who may manage them.
 
+use chrono::DateTime;
 use karat_access::{Access, AuditFilter, NewUser, Permission, ProfileChange, Role, User, UserFilter};
 use karat_http::{Answer, ApiError, Authenticated, Created, JsonBody, created, error_answers, ok, origin};
 use poem::Request;
@@ -266,6 +267,10 @@ impl PeopleApi {
         action: Query<Option<String>>,
         /// `success` or `denied`.
         outcome: Query<Option<String>>,
+        /// From this time on, RFC 3339.
+        from: Query<Option<String>>,
+        /// Before this time, RFC 3339.
+        to: Query<Option<String>>,
         /// `next` of the page before.
         before: Query<Option<i64>>,
         /// At most 500; 50 when left out.
@@ -273,13 +278,21 @@ impl PeopleApi {
     ) -> Result<Answer<AuditPage>, ListPeopleError> {
         caller.require(Permission::ReadAudit)?;
         let limit = page_size(limit.0)?;
+        let from_us = from.0.as_deref().map(|text| parse_time(text, "from")).transpose()?;
+        let to_us = to.0.as_deref().map(|text| parse_time(text, "to")).transpose()?;
+        if let (Some(from), Some(to)) = (from_us, to_us)
+            && from > to
+        {
+            Err(ApiError::validation(vec!["`to`: must not be before `from`".to_owned()]))?;
+        }
         let filter = AuditFilter {
             actor: actor.0.as_deref().map(|text| parse_id(text, "actor")).transpose()?,
             target: target.0.as_deref().map(|text| parse_id(text, "target")).transpose()?,
             action: action.0,
             outcome: outcome.0,
+            from_us,
+            to_us,
             before: before.0,
-            ..AuditFilter::default()
         };
         let rows = self.access.audit_log(&filter, limit).await?;
         let is_full = rows.len() == usize::try_from(limit).unwrap_or(usize::MAX);
@@ -308,6 +321,15 @@ fn parse_role(text: &str) -> Result<Role, ApiError> {
 
 fn parse_id(text: &str, name: &str) -> Result<Uuid, ApiError> {
     Uuid::parse_str(text).map_err(|_| ApiError::validation(vec![format!("`{name}`: must be a UUID")]))
+}
+
+/// Microseconds since 1970, UTC.
+fn parse_time(text: &str, name: &str) -> Result<i64, ApiError> {
+    let time = DateTime::parse_from_rfc3339(text).map_err(|_| {
+        let line = format!("`{name}`: must be a time such as `2026-01-31T10:00:00Z` (RFC 3339; write `+` as `%2B`)");
+        ApiError::validation(vec![line])
+    })?;
+    Ok(time.timestamp_micros())
 }
 
 /// What is no id names nobody.

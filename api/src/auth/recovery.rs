@@ -139,9 +139,13 @@ impl RecoveryApi {
 
     /// Ask for a new link to confirm the caller's address
     #[oai(path = "/verify-email/request", method = "post", operation_id = "request_email_verification")]
-    async fn request_verification(&self, caller: Authenticated) -> Result<Answer<bool>, RequestVerificationError> {
+    async fn request_verification(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+    ) -> Result<Answer<bool>, RequestVerificationError> {
         caller.require(Permission::ManageOwnAccount)?;
-        self.access.request_verification(&caller).await?;
+        self.access.request_verification(&caller, &origin(request)).await?;
         Ok(ok(true, "a message is on its way, unless the address is confirmed already"))
     }
 

@@ -143,7 +143,13 @@ impl SessionApi {
             let pair = self.access.refresh(&token.into(), &origin(request)).await?;
             return Ok(Response::new(ok(pair.into(), "refreshed")));
         }
-        let presented = cookie::take(request, |origin| self.origins.contains(origin))?;
+        let presented = match cookie::take(request, |origin| self.origins.contains(origin)) {
+            Ok(presented) => presented,
+            Err(refused) => {
+                self.access.note_refusal(Action::Refresh, &origin(request)).await;
+                Err(refused)?
+            }
+        };
         let pair = self.access.refresh(&presented.token, &origin(request)).await?;
         let life = life(presented.is_remembered, &pair);
         let mut tokens = TokensView::from(pair);

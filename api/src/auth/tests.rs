@@ -1,5 +1,6 @@
 //! The account routes as a client sees them, on SQLite or on the server that [`databases`] finds.
 
+mod audit;
 mod avatars;
 mod oauth;
 mod people;
