@@ -83,8 +83,7 @@ impl Access {
         let name = format!("mfa:{}", caller.id);
         self.begin_attempt(&name, FACTOR).await?;
         let step = self.matching_step(caller.id, &factor.secret, code)?.ok_or(AccessError::CodeRefused)?;
-        let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
-        let hashes: Vec<_> = codes.iter().map(|code| recovery_hash(caller.id, code)).collect();
+        let (codes, hashes) = recovery_codes(caller.id)?;
         let event = AuditEvent::success(caller.into(), Action::MfaConfirm, caller.id, origin);
         if !self.inner.store.confirm_factor(caller.id, step, &hashes, &event).await? {
             return Err(AccessError::NotFound { what: "factor to confirm" });
@@ -93,7 +92,41 @@ impl Access {
         if let Some(user) = self.find_user(caller.id).await? {
             self.notify(&user, "A second factor was set up for your account.");
         }
-        Ok(codes.into_iter().map(Into::into).collect())
+        Ok(codes)
+    }
+
+    /// Puts new recovery codes in place of the caller's, which stop working, after the password was given again, where the
+    /// account has one, and a code of the authenticator. A recovery code does not do: one that was found would become ten.
+    ///
+    /// # Errors
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::NotFound`] without a
+    /// confirmed factor; [`AccessError::CodeRefused`]; [`AccessError::TooManyAttempts`].
+    pub async fn renew_recovery_codes(
+        &self,
+        caller: &Caller,
+        password: Option<SecretString>,
+        code: &str,
+        origin: &Origin,
+    ) -> Result<Vec<SecretString>, AccessError> {
+        let user = self.require_password(caller, "password", password, origin).await?;
+        let factor = self.inner.store.find_factor(user.id).await?.filter(|factor| factor.is_confirmed);
+        let factor = factor.ok_or(AccessError::NotFound { what: "second factor" })?;
+        let name = format!("mfa:{}", user.id);
+        self.begin_attempt(&name, FACTOR).await?;
+        let (codes, hashes) = recovery_codes(user.id)?;
+        let action = Action::RecoveryCodesRenew;
+        let event = AuditEvent::success(caller.into(), action, user.id, origin);
+        let is_renewed = match self.matching_step(user.id, &factor.secret, code)? {
+            Some(step) => self.inner.store.renew_recovery_codes(user.id, step, &hashes, &event).await?,
+            None => false,
+        };
+        if !is_renewed {
+            self.audit_refusal(AuditEvent::refused(caller.into(), action, Some(user.id), origin)).await;
+            return Err(AccessError::CodeRefused);
+        }
+        self.inner.store.clear_attempts(&name).await?;
+        self.notify(&user, "The recovery codes of your account were replaced.");
+        Ok(codes)
     }
 
     /// Removes the caller's factor, after the password was given again, where the account has one.
@@ -187,6 +220,13 @@ fn totp(base32: &[u8]) -> Result<Totp, AccessError> {
     let text = std::str::from_utf8(base32).map_err(|_| wrong())?;
     let secret = Secret::try_from_base32(text).map_err(|_| wrong())?;
     Builder::new().with_secret(secret).build().map_err(|_| wrong())
+}
+
+/// Recovery codes for a user, and what is kept of them.
+fn recovery_codes(user: Uuid) -> Result<(Vec<SecretString>, Vec<String>), AccessError> {
+    let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
+    let hashes = codes.iter().map(|code| recovery_hash(user, code)).collect();
+    Ok((codes.into_iter().map(Into::into).collect(), hashes))
 }
 
 /// Eighty bits in groups of five.
