@@ -87,8 +87,7 @@ impl Access {
             self.audit_refusal(refusal).await;
             return Err(AccessError::CodeRefused);
         };
-        let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
-        let hashes: Vec<_> = codes.iter().map(|code| recovery_hash(caller.id, code)).collect();
+        let (codes, hashes) = recovery_codes(caller.id)?;
         let event = AuditEvent::success(caller.into(), Action::MfaConfirm, caller.id, origin);
         let session = caller.require_session()?;
         if !self.inner.store.confirm_factor(caller.id, session, step, &hashes, &event).await? {
@@ -98,7 +97,43 @@ impl Access {
         if let Some(user) = self.find_user(caller.id).await? {
             self.notify(&user, "A second factor was set up for your account.");
         }
-        Ok(codes.into_iter().map(Into::into).collect())
+        Ok(codes)
+    }
+
+    /// Puts new recovery codes in place of the caller's, which stop working, after the password was given again, where the
+    /// account has one, and a code of the authenticator. A recovery code does not do: one that was found would become ten.
+    ///
+    /// # Errors
+    /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::NotFound`] without a
+    /// confirmed factor; [`AccessError::CodeRefused`]; [`AccessError::TooManyAttempts`].
+    pub async fn renew_recovery_codes(
+        &self,
+        caller: &Caller,
+        password: Option<SecretString>,
+        code: &str,
+        origin: &Origin,
+    ) -> Result<Vec<SecretString>, AccessError> {
+        let action = Action::RecoveryCodesRenew;
+        let user = self.require_password(caller, action, "password", password, origin).await?;
+        let factor = self.inner.store.find_factor(user.id).await?.filter(|factor| factor.is_confirmed);
+        let factor = factor.ok_or(AccessError::NotFound { what: "second factor" })?;
+        let name = format!("mfa:{}", user.id);
+        let refusal = AuditEvent::refused(caller.into(), action, Some(user.id), origin);
+        self.begin_attempt(&name, FACTOR, &refusal).await?;
+        let (codes, hashes) = recovery_codes(user.id)?;
+        let event = AuditEvent::success(caller.into(), action, user.id, origin);
+        let session = caller.require_session()?;
+        let is_renewed = match self.matching_step(user.id, &factor.secret, code)? {
+            Some(step) => self.inner.store.renew_recovery_codes(user.id, session, step, &hashes, &event).await?,
+            None => false,
+        };
+        if !is_renewed {
+            self.audit_refusal(refusal).await;
+            return Err(AccessError::CodeRefused);
+        }
+        self.inner.store.clear_attempts(&[name.as_str()]).await?;
+        self.notify(&user, "The recovery codes of your account were replaced.");
+        Ok(codes)
     }
 
     /// Removes the caller's factor, after the password was given again, where the account has one.
@@ -194,6 +229,13 @@ fn totp(base32: &[u8]) -> Result<Totp, AccessError> {
     let text = std::str::from_utf8(base32).map_err(|_| wrong())?;
     let secret = Secret::try_from_base32(text).map_err(|_| wrong())?;
     Builder::new().with_secret(secret).build().map_err(|_| wrong())
+}
+
+/// Recovery codes for a user, and what is kept of them.
+fn recovery_codes(user: Uuid) -> Result<(Vec<SecretString>, Vec<String>), AccessError> {
+    let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
+    let hashes = codes.iter().map(|code| recovery_hash(user, code)).collect();
+    Ok((codes.into_iter().map(Into::into).collect(), hashes))
 }
 
 /// Eighty bits in groups of five.

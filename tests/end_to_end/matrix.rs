@@ -79,6 +79,7 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         "change_own_account" | "change_own_user" => (Session, json!({"version": 999})),
         "delete_own_user" | "enroll_totp" | "remove_totp" | "unlink_phone" | "oauth_unlink" => (Session, password()),
         "confirm_totp" => (Session, json!({"code": "000000"})),
+        "renew_recovery_codes" => (Session, json!({"code": "000000", "password": "wrong"})),
         "change_password" => (Session, json!({"current_password": "wrong", "new_password": "x"})),
         "link_phone" => {
             let body = json!({"phone": "+34600123456", "request_id": "x", "code": "000000", "password": "wrong"});

@@ -78,6 +78,31 @@ impl Store {
         Ok(is_used)
     }
 
+    /// Uses up the time step of a right code and puts recovery codes in place of those that are there, in the name of a
+    /// session of their owner; false when the step, or a later one, was used before.
+    /// [`AccessError::NotAuthenticated`] when the session has ended.
+    pub(crate) async fn renew_recovery_codes(
+        &self,
+        user: Uuid,
+        session: Uuid,
+        step: i64,
+        codes: &[String],
+        event: &AuditEvent,
+    ) -> Result<bool, AccessError> {
+        let mut tx = self.database.write().await?;
+        lock(&mut tx, user).await?;
+        require_session(&mut tx, user, session).await?;
+        let sql =
+            "UPDATE mfa_factors SET last_step = ? WHERE user_id = ? AND last_step < ? AND confirmed_at IS NOT NULL";
+        if tx.execute(sql, args![step, user, step]).await? == 0 {
+            return Ok(false);
+        }
+        put_recovery_codes(&mut tx, user, codes).await?;
+        tx.audit(event);
+        tx.commit().await?;
+        Ok(true)
+    }
+
     /// Uses up a recovery code; false when it is unknown or was used before.
     pub(crate) async fn use_recovery_code(
         &self,

@@ -5,6 +5,7 @@
 mod accounts;
 mod api_keys;
 mod audit;
+mod catalogue;
 mod endings;
 mod factors;
 mod github;

@@ -1,5 +1,6 @@
 //! The schema that the migrations come to.
 
+use crate::catalogue::{self, Engine, POSTGRES_ONLY};
 use crate::support::Instance;
 
 /// One file for all engines: what each of them says about its own tables must equal it, so they equal each other.
@@ -14,6 +15,32 @@ async fn the_migrations_of_every_engine_come_to_the_same_schema() {
     assert_eq!(found, EXPECTED, "{}", schema.engine);
 }
 
+/// One file after each migration, for all engines: what each of them says must equal it, so they equal each other. What
+/// only one of them can have is marked there.
+#[tokio::test]
+async fn after_each_migration_the_engines_are_alike() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::empty(&folder).await;
+    let is_postgres = matches!(engine, Engine::Postgres(_));
+    let migrations = catalogue::migrations(engine.name());
+    for other in ["sqlite", "postgres", "mysql"] {
+        assert_eq!(catalogue::migrations(other), migrations, "{other}");
+    }
+    for (number, _) in &migrations {
+        engine.migrate(*number).await;
+        let file = catalogue::folder(&format!("schema.{number}.txt"));
+        let expected = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        let is_meant = |line: &&str| is_postgres || !line.ends_with(POSTGRES_ONLY);
+        let expected: Vec<&str> = expected.lines().filter(is_meant).collect();
+        assert_eq!(engine.describe().await, expected, "{} after migration {number}", engine.name());
+    }
+    engine.close().await;
+    // They are those that the accounts bring with them.
+    let access = karat_access::Access::open(crate::support::settings(&folder)).await.unwrap();
+    let numbers: Vec<i64> = migrations.iter().map(|(number, _)| *number).collect();
+    assert_eq!(access.schema().await.unwrap().migrations, numbers);
+}
+
 #[tokio::test]
 async fn opening_a_database_again_changes_nothing() {
     let instance = Instance::start().await;
@@ -24,26 +51,17 @@ async fn opening_a_database_again_changes_nothing() {
     assert_eq!(again.list_users(None, 10).await.unwrap().len(), 1);
 }
 
-/// A folder as the version before left it: its audit rows have no hash, and the chain begins behind them.
+/// A database as the first version left it: its audit rows have no hash, and the chain begins behind them.
 #[tokio::test]
 async fn a_database_of_the_version_before_is_brought_up_to_date_with_its_rows() {
-    use sqlx::SqlSafeStr;
-    use sqlx::migrate::{Migration, MigrationType, Migrator};
-    if karat_oracle::databases::server().is_some() {
-        return; // Only SQLite has had a version before.
-    }
     let folder = tempfile::tempdir().unwrap();
-    let options = sqlx::sqlite::SqliteConnectOptions::new();
-    let options = options.filename(folder.path().join("accounts.db")).create_if_missing(true);
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    let sql = include_str!("../../migrations/sqlite/0001_accounts.sql").into_sql_str();
-    let first = Migration::new(1, "accounts".into(), MigrationType::Simple, sql, false);
-    Migrator::with_migrations(vec![first]).run(&pool).await.unwrap();
+    let engine = Engine::empty(&folder).await;
+    engine.migrate(1).await;
     let row = "INSERT INTO audit_log (at, actor_kind, action, outcome) VALUES (1, 'shell', 'user_create', 'success')";
     for _ in 0..3 {
-        sqlx::query(row).execute(&pool).await.unwrap();
+        engine.execute(row).await;
     }
-    pool.close().await;
+    engine.close().await;
 
     let access = karat_access::Access::open(crate::support::settings(&folder)).await.unwrap();
     assert_eq!(access.schema().await.unwrap().migrations, [1, 2, 3]);

@@ -149,6 +149,41 @@ async fn security_37_new_recovery_codes_void_the_old_ones() {
 }
 
 #[tokio::test]
+async fn security_37_and_41_recovery_codes_are_renewed_by_the_password_and_a_code_and_the_old_ones_are_void() {
+    let instance = Instance::start().await;
+    let enrolled = enroll(&instance, "maria_77").await;
+    let (access, caller, origin) = (&instance.access, &enrolled.caller, Origin::default());
+    let renew = async |password: Option<&str>, code: &str| {
+        access.renew_recovery_codes(caller, password.map(secret), code, &origin).await
+    };
+    let right = code(&enrolled.secret, 1);
+    assert!(matches!(renew(None, &right).await, Err(AccessError::Invalid(_))));
+    assert!(matches!(renew(Some("wrong"), &right).await, Err(AccessError::InvalidCredentials)));
+    // The first is the code that set the factor up, the last one of those that are to be replaced.
+    for wrong in [code(&enrolled.secret, -2), "000".to_owned(), enrolled.recovery[0].expose_secret().to_owned()] {
+        let refused = renew(Some(PASSWORD), &wrong).await;
+        assert!(matches!(refused, Err(AccessError::CodeRefused)), "`{wrong}`: {refused:?}");
+    }
+    let new = renew(Some(PASSWORD), &right).await.unwrap();
+    assert_eq!(new.len(), 10);
+    // The code was used up.
+    assert!(matches!(renew(Some(PASSWORD), &right).await, Err(AccessError::CodeRefused)));
+    let at_second_step = ticket(&instance, "maria_77").await;
+    let refused = second_step(&instance, &at_second_step, enrolled.recovery[0].expose_secret()).await;
+    assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    second_step(&instance, &at_second_step, new[0].expose_secret()).await.unwrap();
+
+    let without = instance.register("pedro_12").await;
+    let without = who(access, &without).await.unwrap();
+    let refused = access.renew_recovery_codes(&without, Some(secret(PASSWORD)), &right, &origin).await;
+    assert!(matches!(refused, Err(AccessError::NotFound { .. })), "{refused:?}");
+    let written = access.audit_log(&Default::default(), 100).await.unwrap();
+    let outcomes: Vec<_> = written.iter().filter(|row| row.action == "recovery_codes_renew").collect();
+    assert_eq!(outcomes.iter().filter(|row| row.outcome == "success").count(), 1, "{outcomes:?}");
+    assert!(outcomes.iter().filter(|row| row.outcome == "denied").count() >= 4, "{outcomes:?}");
+}
+
+#[tokio::test]
 async fn security_10_an_account_without_a_password_answers_like_one_with_another() {
     let (instance, service) = with_messages().await;
     let (access, origin) = (&instance.access, Origin::default());

@@ -4,7 +4,7 @@ use karat_access::{Access, Permission};
 use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::{Object, OpenApi};
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::AuthTag;
@@ -28,6 +28,16 @@ error_answers! {
 pub struct CodeRequest {
     /// Six digits of the authenticator.
     pub code: String,
+}
+
+/// A code, and the password of the account.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryCodesRequest {
+    /// Six digits of the authenticator.
+    pub code: String,
+    /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    pub password: Option<String>,
 }
 
 /// A factor that is being set up. It is shown this once.
@@ -176,8 +186,24 @@ impl FactorApi {
     ) -> Result<Answer<RecoveryCodesView>, FactorError> {
         caller.require(Permission::ManageOwnAccount)?;
         let codes = self.access.confirm_totp(&caller, &body.0.code, &origin(request)).await?;
-        let recovery_codes = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
-        Ok(ok(RecoveryCodesView { recovery_codes }, "the recovery codes are shown this once: store them now"))
+        Ok(shown_once(&codes))
+    }
+
+    /// Get new recovery codes
+    ///
+    /// Needs the password and a code of the authenticator. The old ones stop working.
+    #[oai(path = "/auth/mfa/recovery-codes", method = "post", operation_id = "renew_recovery_codes")]
+    async fn renew_recovery_codes(
+        &self,
+        request: &Request,
+        caller: Authenticated,
+        body: JsonBody<RecoveryCodesRequest>,
+    ) -> Result<Answer<RecoveryCodesView>, FactorError> {
+        caller.require(Permission::ManageOwnAccount)?;
+        let JsonBody(body) = body;
+        let password = body.password.map(Into::into);
+        let codes = self.access.renew_recovery_codes(&caller, password, &body.code, &origin(request)).await?;
+        Ok(shown_once(&codes))
     }
 
     /// Remove the second factor
@@ -284,4 +310,9 @@ impl FactorApi {
         self.access.revoke_consent(&caller, "api", &origin(request)).await?;
         Ok(ok(self.consent_view(&caller).await?, "the consent was taken back"))
     }
+}
+
+fn shown_once(codes: &[SecretString]) -> Answer<RecoveryCodesView> {
+    let recovery_codes = codes.iter().map(|code| code.expose_secret().to_owned()).collect();
+    ok(RecoveryCodesView { recovery_codes }, "the recovery codes are shown this once: store them now")
 }
