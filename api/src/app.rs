@@ -6,11 +6,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use karat_access::Access;
-use karat_http::{AllowedMethods, ApiError, HardenSettings, authenticate, harden_with};
+use karat_http::{AllowedMethods, ApiError, HardenSettings, authenticate, closed, harden_with};
 use karat_lake::Lake;
 use poem::{
-    Endpoint, EndpointExt, IntoEndpoint, PathPattern, Request, Response, Result, Route, endpoint::BoxEndpoint,
+    Endpoint, EndpointExt, IntoEndpoint, PathPattern, Request, Response, Result, Route,
+    endpoint::{BoxEndpoint, make_sync},
     error::MethodNotAllowedError,
+    web::Html,
 };
 use poem_openapi::{OpenApi, OpenApiService, ServerObject};
 use secrecy::{ExposeSecret, SecretString};
@@ -75,12 +77,13 @@ where
     E: OpenApi + 'static,
 {
     let service = service(&settings, &parts, extra)?;
-    let methods = Methods::of(&service.spec());
+    let document = closed(&service.spec());
+    let methods = Methods::of(&document);
     let guard = |endpoint: BoxEndpoint<'static>| Guarded { is_public: settings.docs_are_public, endpoint };
     let route = Route::new()
-        .at("/openapi.json", guard(service.spec_endpoint().map_to_response().boxed()))
-        .nest("/docs", guard(service.scalar().map_to_response().boxed()))
-        .nest("/swagger", guard(service.swagger_ui().map_to_response().boxed()))
+        .at("/openapi.json", guard(json(document)))
+        .nest("/docs", guard(page(closed(&service.scalar_html()))))
+        .nest("/swagger", guard(page(closed(&service.swagger_ui_html()))))
         .at("/health", health::live())
         .at("/livez", health::live())
         .at("/ready", health::ready(&parts.snapshots, parts.checks.clone()))
@@ -112,7 +115,7 @@ where
 /// # Errors
 /// As [`app`].
 pub fn openapi_json<E: OpenApi + 'static>(settings: &ApiSettings, parts: &Parts, extra: E) -> Result<String, ApiError> {
-    Ok(service(settings, parts, extra)?.spec())
+    Ok(closed(&service(settings, parts, extra)?.spec()))
 }
 
 fn service<E: OpenApi + 'static>(
@@ -162,6 +165,14 @@ impl Methods {
         }
         error
     }
+}
+
+fn json(document: String) -> BoxEndpoint<'static> {
+    make_sync(move |_| Response::builder().content_type("application/json").body(document.clone())).boxed()
+}
+
+fn page(html: String) -> BoxEndpoint<'static> {
+    Route::new().at("/", make_sync(move |_| Html(html.clone()))).map_to_response().boxed()
 }
 
 /// The reference pages, open or for those who are logged in.

@@ -19,7 +19,7 @@ use crate::summary::rfc3339_utc;
 
 error_answers! {
     /// A replay that was not ordered.
-    pub ReplayError: 400, 401, 403, 404, 422, 503;
+    pub ReplayError: 400, 401, 403, 404, 415, 422, 503;
     /// An outcome that was not found out.
     pub OutcomeError: 401, 403, 404;
 }
@@ -70,10 +70,13 @@ pub struct Replay {
     pub id: String,
     pub state: ReplayState,
     /// Name of the pipeline; null while pending.
+    #[oai(nullable)]
     pub pipeline: Option<String>,
     /// When it ended, RFC 3339 in UTC.
+    #[oai(nullable)]
     pub ended_at: Option<String>,
     /// Why it failed, and what to do.
+    #[oai(nullable)]
     pub failure: Option<String>,
 }
 

@@ -1,13 +1,17 @@
 //! [`error_answers!`]: how an operation documents the errors that it answers.
 
+use std::collections::BTreeSet;
+
 use poem_openapi::payload::{Json, Payload};
-use poem_openapi::registry::{MetaMediaType, MetaResponse, MetaResponses, Registry};
+use poem_openapi::registry::{
+    MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry,
+};
 use poem_openapi::types::Type;
 
 use crate::{ErrorBody, ProblemBody};
 
 /// Declares the error type of one operation: an [`ApiError`](crate::ApiError) whose statuses appear in the OpenAPI
-/// document. 500 is always among them. `?` converts anything that converts into `ApiError`.
+/// document, beside those that the layers around every operation answer: 413, 421, 429, 500 and 503. `?` converts anything that converts into `ApiError`.
 ///
 /// ```ignore
 /// karat_http::error_answers! {
@@ -47,10 +51,14 @@ macro_rules! error_answers {
     )+};
 }
 
-/// The OpenAPI entries for these statuses and 500; used by [`error_answers!`].
+/// What any operation may be answered by the layers around it: a body that is too large for all, another host's name, a
+/// quota that is used up, a fault, and accounts that are away.
+const EVERYWHERE: [u16; 5] = [413, 421, 429, 500, 503];
+
+/// The OpenAPI entries for these statuses and those of the layers around every operation; used by [`error_answers!`].
 pub fn documented_errors(statuses: &[u16]) -> MetaResponses {
-    let responses = statuses.iter().chain(&[500]).map(|status| answer(*status)).collect();
-    MetaResponses { responses }
+    let statuses: BTreeSet<u16> = statuses.iter().chain(&EVERYWHERE).copied().collect();
+    MetaResponses { responses: statuses.into_iter().map(answer).collect() }
 }
 
 /// Registers the two error schemas; used by [`error_answers!`].
@@ -64,7 +72,23 @@ fn answer(status: u16) -> MetaResponse {
         MetaMediaType { content_type: Json::<ErrorBody>::CONTENT_TYPE, schema: ErrorBody::schema_ref() },
         MetaMediaType { content_type: "application/problem+json", schema: ProblemBody::schema_ref() },
     ];
-    MetaResponse { description: describe(status), status: Some(status), status_range: None, content, headers: vec![] }
+    let headers = headers(status);
+    MetaResponse { description: describe(status), status: Some(status), status_range: None, content, headers }
+}
+
+fn headers(status: u16) -> Vec<MetaHeader> {
+    let header = |name: &str, ty, description: &str| MetaHeader {
+        name: name.to_owned(),
+        description: Some(description.to_owned()),
+        required: false,
+        deprecated: false,
+        schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new(ty))),
+    };
+    match status {
+        401 => vec![header("WWW-Authenticate", "string", "The kind of credential that is asked for.")],
+        429 | 503 => vec![header("Retry-After", "integer", "Seconds to wait before the next try.")],
+        _ => vec![],
+    }
 }
 
 fn describe(status: u16) -> &'static str {
@@ -80,6 +104,7 @@ fn describe(status: u16) -> &'static str {
         412 => "A precondition does not hold.",
         413 => "The body, or what it decompresses to, is larger than the limit.",
         415 => "The media type or content encoding is not accepted.",
+        421 => "This host name is not answered here.",
         422 => "The request breaks a rule; `details` has a line for each.",
         429 => "The caller's quota is used up; see `Retry-After`.",
         500 => "The server failed; the log has the cause under `request_id`.",

@@ -43,7 +43,7 @@ pub use envelope::{Answer, Created, Envelope, created, ok, timestamp};
 pub use error::ApiError;
 pub use form_body::FormBody;
 pub use harden::{AllowedMethods, HardenSettings, harden, harden_with};
-pub use json_body::JsonBody;
+pub use json_body::{JsonBody, closed};
 pub use limit::{LimitSettings, Limits, Quota, RouteRule, SharedCounts, Taken};
 pub use metrics::metrics;
 pub use origins::Origins;

@@ -26,15 +26,20 @@ error_answers! {
 #[serde(deny_unknown_fields)]
 pub struct ProfileRequest {
     /// 3 to 30 of letters A to Z, digits and `_`; unique without case.
+    #[oai(validator(min_length = 3, max_length = 30, pattern = "^[A-Za-z0-9_]+$"))]
     pub username: Option<String>,
     /// A new address has to be confirmed again. It needs `current_password`, where the account has one, else a log-in
     /// younger than five minutes.
+    #[oai(validator(max_length = 254))]
     pub email: Option<String>,
     /// What others call this person.
+    #[oai(validator(max_length = 100))]
     pub nickname: Option<String>,
     /// The person's name.
+    #[oai(validator(max_length = 100))]
     pub full_name: Option<String>,
     /// Needed for a new address.
+    #[oai(validator(max_length = 1024))]
     pub current_password: Option<String>,
     /// The version of the account that was read: 409 when it was changed meanwhile.
     pub version: i64,
@@ -45,6 +50,7 @@ pub struct ProfileRequest {
 #[serde(deny_unknown_fields)]
 pub struct PasswordRequest {
     /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    #[oai(validator(max_length = 1024))]
     pub password: Option<String>,
 }
 

@@ -21,7 +21,7 @@ error_answers! {
     /// Errors of `GET /api-keys`.
     pub ListKeysError: 401, 403;
     /// Errors of `POST /api-keys`.
-    pub CreateKeyError: 400, 401, 403, 409, 413, 415, 422;
+    pub CreateKeyError: 400, 401, 403, 404, 409, 413, 415, 422;
     /// Errors of `DELETE /api-keys/{id}`.
     pub RevokeKeyError: 401, 403, 404;
 }

@@ -15,7 +15,7 @@ error_answers! {
     /// Errors of the routes on factors.
     pub FactorError: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503;
     /// Errors of the routes for codes to telephones.
-    pub PhoneError: 400, 401, 403, 413, 415, 422, 429, 501, 503;
+    pub PhoneError: 400, 401, 403, 409, 413, 415, 422, 429, 501, 503;
     /// Errors of the routes on consent.
     pub ConsentError: 400, 401, 403, 404, 413, 415, 422;
     /// Errors of reading consent.
@@ -94,6 +94,7 @@ pub struct LinkPhoneRequest {
     /// Six digits.
     pub code: String,
     /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    #[oai(validator(max_length = 1024))]
     pub password: Option<String>,
 }
 
@@ -102,8 +103,10 @@ pub struct LinkPhoneRequest {
 #[serde(deny_unknown_fields)]
 pub struct ConsentRequest {
     /// Version of the text that was shown.
+    #[oai(validator(min_length = 1, max_length = 50))]
     pub version: String,
     /// Where it was given; `api` when left out.
+    #[oai(validator(min_length = 1, max_length = 100))]
     pub source: Option<String>,
 }
 

@@ -42,6 +42,7 @@ pub struct LinkOauthRequest {
     /// The provider's name.
     pub provider: String,
     /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    #[oai(validator(max_length = 1024))]
     pub password: Option<String>,
 }
 

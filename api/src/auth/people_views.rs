@@ -21,10 +21,13 @@ pub struct UsersPage {
 #[serde(deny_unknown_fields)]
 pub struct NewUserRequest {
     /// 3 to 30 of letters A to Z, digits and `_`; unique without case.
+    #[oai(validator(min_length = 3, max_length = 30, pattern = "^[A-Za-z0-9_]+$"))]
     pub username: String,
     /// In ASCII; unique without case.
+    #[oai(validator(max_length = 254))]
     pub email: Option<String>,
     /// As at registration.
+    #[oai(validator(min_length = 8, max_length = 128))]
     pub password: String,
     /// `user` when left out.
     pub role: Option<String>,
@@ -35,12 +38,16 @@ pub struct NewUserRequest {
 #[serde(deny_unknown_fields)]
 pub struct UserChangeRequest {
     /// 3 to 30 of letters A to Z, digits and `_`; unique without case.
+    #[oai(validator(min_length = 3, max_length = 30, pattern = "^[A-Za-z0-9_]+$"))]
     pub username: Option<String>,
     /// A new address has to be confirmed again.
+    #[oai(validator(max_length = 254))]
     pub email: Option<String>,
     /// What others call this person.
+    #[oai(validator(max_length = 100))]
     pub nickname: Option<String>,
     /// The person's name.
+    #[oai(validator(max_length = 100))]
     pub full_name: Option<String>,
     /// False disables the account and ends its sessions at once.
     pub is_active: Option<bool>,

@@ -24,6 +24,7 @@ error_answers! {
 #[serde(deny_unknown_fields)]
 pub struct EmailRequest {
     /// The address of the account.
+    #[oai(validator(max_length = 254))]
     pub email: String,
 }
 
@@ -34,6 +35,7 @@ pub struct ResetRequest {
     /// From the link.
     pub token: String,
     /// The new password.
+    #[oai(validator(min_length = 8, max_length = 128))]
     pub new_password: String,
 }
 
@@ -42,8 +44,10 @@ pub struct ResetRequest {
 #[serde(deny_unknown_fields)]
 pub struct ChangePasswordRequest {
     /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    #[oai(validator(max_length = 1024))]
     pub current_password: Option<String>,
     /// The new one.
+    #[oai(validator(min_length = 8, max_length = 128))]
     pub new_password: String,
 }
 

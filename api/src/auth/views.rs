@@ -13,12 +13,16 @@ use serde::Deserialize;
 #[oai(example)]
 pub struct RegisterRequest {
     /// 3 to 30 of letters A to Z, digits and `_`; unique without case.
+    #[oai(validator(min_length = 3, max_length = 30, pattern = "^[A-Za-z0-9_]+$"))]
     pub username: Option<String>,
     /// In ASCII; unique without case.
+    #[oai(validator(max_length = 254))]
     pub email: Option<String>,
     /// 8 to 128 characters with upper and lower case, a digit and a special character.
+    #[oai(validator(min_length = 8, max_length = 128))]
     pub password: String,
     /// The person's name.
+    #[oai(validator(min_length = 1, max_length = 100))]
     pub full_name: Option<String>,
 }
 
@@ -32,6 +36,7 @@ pub struct LoginRequest {
     /// The e-mail address; without it, `username` is needed.
     pub email: Option<String>,
     /// The password.
+    #[oai(validator(max_length = 1024))]
     pub password: String,
     /// For browsers: the refresh token is put into a cookie that scripts cannot read, and is left out of the answer.
     pub use_cookie: Option<bool>,
@@ -54,10 +59,13 @@ pub struct RefreshRequest {
 #[oai(example)]
 pub struct NewApiKeyRequest {
     /// A name to know it by.
+    #[oai(validator(min_length = 1, max_length = 100))]
     pub name: String,
     /// `publish:<event type>`, `publish:<prefix>.*`, `publish:*`, `publish_for_others`, `read`.
+    #[oai(validator(min_items = 1))]
     pub scopes: Vec<String>,
     /// Its life in days, 1 to 3650; without it the key does not expire.
+    #[oai(validator(minimum(value = "1"), maximum(value = "3650")))]
     pub expires_in_days: Option<u32>,
 }
 

@@ -52,11 +52,13 @@ pub struct Job {
 #[oai(example)]
 pub struct JobPage {
     pub epoch: u64,
+    #[oai(nullable)]
     pub as_of: Option<String>,
     pub data_state: DataState,
     /// By source and name.
     pub jobs: Vec<Job>,
     /// For the next page; null on the last.
+    #[oai(nullable)]
     pub next_cursor: Option<String>,
 }
 

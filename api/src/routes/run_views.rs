@@ -15,21 +15,32 @@ pub struct Run {
     pub run_id: String,
     pub job: String,
     /// Whose run it is.
+    #[oai(nullable)]
     pub user_id: Option<String>,
     /// `completed`, `failed`, `aborted` or `running`.
     pub status: String,
     /// RFC 3339 in UTC, like all times here.
+    #[oai(nullable)]
     pub started_at: Option<String>,
+    #[oai(nullable)]
     pub finished_at: Option<String>,
     /// Null while it runs, and when its start was never told.
+    #[oai(nullable)]
     pub duration_ms: Option<f64>,
+    #[oai(nullable)]
     pub records_read: Option<i64>,
+    #[oai(nullable)]
     pub records_written: Option<i64>,
+    #[oai(nullable)]
     pub records_failed: Option<i64>,
+    #[oai(nullable)]
     pub bytes_written: Option<i64>,
     /// Why it failed or was aborted.
+    #[oai(nullable)]
     pub error_message: Option<String>,
+    #[oai(nullable)]
     pub parent_run_id: Option<String>,
+    #[oai(nullable)]
     pub last_event_at: Option<String>,
     /// Events that told of it.
     pub events: i64,
@@ -40,11 +51,13 @@ pub struct Run {
 #[oai(example)]
 pub struct RunPage {
     pub epoch: u64,
+    #[oai(nullable)]
     pub as_of: Option<String>,
     pub data_state: DataState,
     /// Newest first.
     pub runs: Vec<Run>,
     /// For the next page; null on the last.
+    #[oai(nullable)]
     pub next_cursor: Option<String>,
 }
 
@@ -53,10 +66,12 @@ pub struct RunPage {
 #[oai(example)]
 pub struct RunDetail {
     pub epoch: u64,
+    #[oai(nullable)]
     pub as_of: Option<String>,
     pub data_state: DataState,
     pub run: Run,
     /// The run that started it, when that is known and visible.
+    #[oai(nullable)]
     pub parent: Option<Run>,
     /// Runs that it started, newest first, at most 1000.
     pub children: Vec<Run>,

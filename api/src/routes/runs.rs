@@ -28,8 +28,10 @@ use crate::{
 };
 
 error_answers! {
-    /// Errors of the lists of runs.
+    /// Errors of the list of runs.
     pub ListRunsError: 400, 401, 403, 410, 422, 429, 503, 504;
+    /// Errors of the list of a job's runs. 404 is for a path that cannot be read: a job without runs has an empty list.
+    pub ListJobRunsError: 400, 401, 403, 404, 410, 422, 429, 503, 504;
     /// Errors of `GET /runs/{run_id}`.
     pub ReadRunError: 400, 401, 403, 404, 409, 422, 429, 503, 504;
 }
@@ -124,7 +126,7 @@ impl RunsApi {
         limit: Parameter<LimitText>,
         /// From `next_cursor` of the page before.
         cursor: Parameter<CursorText>,
-    ) -> Result<DataAnswer<RunPage>, ListRunsError> {
+    ) -> Result<DataAnswer<RunPage>, ListJobRunsError> {
         let mut params = Params::of(request, &["status", "from", "to", "tz", "limit", "cursor"]);
         let dates = Dates { from: &from, to: &to, tz: &tz };
         let mut filter = dates.understand(&mut params);

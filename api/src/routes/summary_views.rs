@@ -46,6 +46,7 @@ pub struct Summary {
     /// The epoch that the figures are of.
     pub epoch: u64,
     /// Newest event time that is folded in, RFC 3339 in UTC.
+    #[oai(nullable)]
     pub as_of: Option<String>,
     pub data_state: DataState,
     /// The dates that were asked for, both included.
@@ -58,6 +59,7 @@ pub struct Summary {
     /// Over all buckets of all pages.
     pub totals: Figures,
     /// For the next page; null on the last.
+    #[oai(nullable)]
     pub next_cursor: Option<String>,
 }
 

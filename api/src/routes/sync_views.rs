@@ -24,22 +24,31 @@ pub struct JobStatus {
     pub job: String,
     pub state: SyncState,
     /// The run that started last.
+    #[oai(nullable)]
     pub last_run_id: Option<String>,
+    #[oai(nullable)]
     pub last_status: Option<String>,
     /// RFC 3339 in UTC, like all times here.
+    #[oai(nullable)]
     pub last_started_at: Option<String>,
     /// Newest event of any of its runs.
+    #[oai(nullable)]
     pub last_event_at: Option<String>,
     /// When a run last completed.
+    #[oai(nullable)]
     pub last_success_at: Option<String>,
     /// Seconds since then.
+    #[oai(nullable)]
     pub freshness_seconds: Option<i64>,
     /// Failed and aborted runs since the last one that completed.
     pub consecutive_failures: i64,
     /// From one start to the next: declared, or the median of the last ten gaps; null below three gaps.
+    #[oai(nullable)]
     pub expected_interval_seconds: Option<f64>,
     /// From when it counts as late; null when never.
+    #[oai(nullable)]
     pub late_after: Option<String>,
+    #[oai(nullable)]
     pub last_error: Option<String>,
 }
 
@@ -59,16 +68,21 @@ pub struct PipelineStatus {
     pub pipeline: String,
     pub state: PipelineState,
     /// Why it is paused.
+    #[oai(nullable)]
     pub reason: Option<String>,
     /// Records in the log that gold does not have yet; null while that is not known.
+    #[oai(nullable)]
     pub lag_records: Option<u64>,
+    #[oai(nullable)]
     pub lag_bytes: Option<u64>,
     /// How long ago the epoch was written, when records wait; else 0.
     pub lag_seconds: f64,
     /// Newest event time that is folded in.
+    #[oai(nullable)]
     pub newest_event: Option<String>,
     pub epoch: u64,
     /// When the epoch was written.
+    #[oai(nullable)]
     pub written_at: Option<String>,
     /// Version of each table.
     pub versions: BTreeMap<String, u64>,
@@ -83,7 +97,9 @@ pub struct TableFreshness {
     /// How old its newest event may be.
     pub fresh_within_seconds: f64,
     /// How old it is; null before there is one.
+    #[oai(nullable)]
     pub age_seconds: Option<i64>,
+    #[oai(nullable)]
     pub is_fresh: Option<bool>,
 }
 
@@ -92,6 +108,7 @@ pub struct TableFreshness {
 #[oai(example)]
 pub struct SyncStatus {
     pub epoch: u64,
+    #[oai(nullable)]
     pub as_of: Option<String>,
     pub data_state: DataState,
     /// By source and job.

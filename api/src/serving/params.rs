@@ -13,7 +13,7 @@ pub const DEFAULT_LIMIT: u32 = 1_000;
 /// The most rows of a page.
 pub const MAX_LIMIT: u32 = 10_000;
 /// Longer values are no names, and would be echoed.
-const MAX_VALUE_CHARS: usize = 500;
+pub const MAX_VALUE_CHARS: usize = 500;
 
 /// Collects what is wrong with the parameters of one request.
 #[derive(Debug, Default)]

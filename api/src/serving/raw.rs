@@ -90,7 +90,7 @@ kinds! {
     /// An IANA time zone.
     ZoneText: "string", "Europe/Berlin".into(), |schema| schema.default = Some("UTC".into());
     /// A name, taken as it is.
-    NameText: "string", "billing".into(), |schema| schema.ty = "string";
+    NameText: "string", "billing".into(), |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
     /// What buckets are split by.
     GroupText: "string", "source".into(), |schema| schema.enum_items = items(&["source", "job", "none"]);
     /// The length of a bucket.
@@ -111,5 +111,6 @@ kinds! {
         schema.maximum = Some(f64::from(super::params::MAX_LIMIT));
     };
     /// Where the next page begins.
-    CursorText: "string", "from `next_cursor` of the page before".into(), |schema| schema.ty = "string";
+    CursorText: "string", "from `next_cursor` of the page before".into(),
+        |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
 }

@@ -17,6 +17,7 @@ pub struct Figures {
     /// Started and not finished.
     pub running: i64,
     /// `completed / (completed + failed + aborted)`, from 0 to 1; null when none has finished.
+    #[oai(nullable)]
     pub success_rate: Option<f64>,
     /// Distinct jobs, told apart by source and name.
     pub jobs: i64,
@@ -25,12 +26,15 @@ pub struct Figures {
     pub records_failed: i64,
     pub bytes_written: i64,
     /// Mean duration of the finished runs whose duration is known; null without one.
+    #[oai(nullable)]
     pub avg_duration_ms: Option<f64>,
     /// The duration of rank ceil(0.95 n) among them, exact up to 200 runs, above that within 1 %.
+    #[oai(nullable)]
     pub p95_duration_ms: Option<f64>,
     /// How often the bucket changed after it had ended (in UTC); the largest of what is folded.
     pub revision: i64,
     /// When it last did, RFC 3339 in UTC.
+    #[oai(nullable)]
     pub revised_at: Option<String>,
 }
 

@@ -1,6 +1,8 @@
 //! Every answer conforms, whoever makes it.
 
-use karat_http::{Answer, ApiError, FormBody, HardenSettings, JsonBody, error_answers, harden, harden_with, ok};
+use karat_http::{
+    Answer, ApiError, FormBody, HardenSettings, JsonBody, closed, error_answers, harden, harden_with, ok,
+};
 use poem::http::{Method, StatusCode, header};
 use poem::{Body, Endpoint, EndpointExt, IntoResponse, Request, Response, Route, endpoint, get, handler};
 use poem_openapi::param::{Path, Query};
@@ -263,11 +265,23 @@ async fn errors_inside_other_middleware_still_conform() {
 fn every_error_answer_is_documented() {
     let document: Value = serde_json::from_str(&OpenApiService::new(Api, "sample", "1").spec()).unwrap();
     let responses = &document["paths"]["/people"]["post"]["responses"];
-    for status in ["200", "400", "404", "409", "422", "500"] {
+    // The last five are those of the layers around every operation.
+    for status in ["200", "400", "404", "409", "422", "413", "421", "429", "500", "503"] {
         assert!(responses[status]["content"].is_object(), "{status}: {responses}");
+    }
+    for status in ["429", "503"] {
+        assert!(responses[status]["headers"]["Retry-After"].is_object(), "{status}: {responses}");
     }
     assert!(document["components"]["schemas"]["ErrorBody"].is_object());
     assert!(document["components"]["schemas"]["ProblemBody"].is_object());
+}
+
+#[test]
+fn the_document_says_that_a_body_has_no_other_fields() {
+    let document: Value = serde_json::from_str(&closed(&OpenApiService::new(Api, "sample", "1").spec())).unwrap();
+    let schemas = &document["components"]["schemas"];
+    assert_eq!(schemas["Person"]["additionalProperties"], Value::Bool(false), "{schemas}");
+    assert!(schemas["ErrorBody"].get("additionalProperties").is_none(), "{schemas}");
 }
 
 #[allow(dead_code, reason = "proves that an ApiError is an answer by itself")]

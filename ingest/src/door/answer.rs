@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use karat_http::{ApiError, Envelope, ok, request_id, timestamp};
-use poem::http::StatusCode;
-use poem_openapi::payload::Json;
-use poem_openapi::{ApiResponse, Object};
+use karat_http::{ApiError, Envelope, ProblemBody, ok, request_id, timestamp};
+use poem::{IntoResponse, http::StatusCode};
+use poem_openapi::payload::{Json, Payload};
+use poem_openapi::registry::{MetaMediaType, Registry};
+use poem_openapi::types::Type;
+use poem_openapi::{ApiResponse, Object, ResponseContent};
 
 use crate::{
     event::{BodyFault, Code, Rejection},
@@ -36,6 +38,7 @@ pub struct Published {
     /// One for each refused event, in the order sent.
     pub errors: Vec<PublishedError>,
     /// Names the accepted batch in `GET /receipts/{id}`; null when nothing was accepted.
+    #[oai(nullable)]
     pub receipt: Option<String>,
     /// The layer that is known to hold the events: `logged`, or up to the one asked for with `wait`.
     pub layer: String,
@@ -85,6 +88,7 @@ pub struct ReceiptState {
     /// Events of the batch.
     pub records: u64,
     /// Events of the batch in quarantine; null when it is not known.
+    #[oai(nullable)]
     pub quarantined: Option<u64>,
 }
 
@@ -102,7 +106,30 @@ pub enum PublishAnswer {
     Partly(Json<Envelope<Published>>),
     /// All events were refused.
     #[oai(status = 422)]
-    Refused(Json<RefusedBody>),
+    Refused(Refusal),
+}
+
+/// A refusal with its counts. Where `Accept` asks for problem details, an error is answered in its place.
+pub struct Refusal(Json<RefusedBody>);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> poem::Response {
+        self.0.into_response()
+    }
+}
+
+impl ResponseContent for Refusal {
+    fn media_types() -> Vec<MetaMediaType> {
+        vec![
+            MetaMediaType { content_type: Json::<RefusedBody>::CONTENT_TYPE, schema: RefusedBody::schema_ref() },
+            MetaMediaType { content_type: "application/problem+json", schema: ProblemBody::schema_ref() },
+        ]
+    }
+
+    fn register(registry: &mut Registry) {
+        RefusedBody::register(registry);
+        ProblemBody::register(registry);
+    }
 }
 
 /// The answer for an outcome. `layer` is the one reached, `waited` tells whether it is the one that was asked for.
@@ -143,7 +170,7 @@ fn refused(outcome: Outcome, wants_problem: bool) -> Result<PublishAnswer, ApiEr
     if wants_problem {
         return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).details(details));
     }
-    Ok(PublishAnswer::Refused(Json(RefusedBody {
+    let body = RefusedBody {
         status: "error".to_owned(),
         error: "Validation Error".to_owned(),
         message: message.to_owned(),
@@ -152,7 +179,8 @@ fn refused(outcome: Outcome, wants_problem: bool) -> Result<PublishAnswer, ApiEr
         data: published(&outcome, None, Layer::Logged),
         request_id: request_id().map(|id| id.to_string()).unwrap_or_default(),
         timestamp: timestamp(),
-    })))
+    };
+    Ok(PublishAnswer::Refused(Refusal(Json(body))))
 }
 
 fn published(outcome: &Outcome, receipt: Option<String>, layer: Layer) -> Published {

@@ -19,6 +19,6 @@ mod api;
 mod body;
 mod budget;
 
-pub use answer::{PublishAnswer, PublishFailed, Published, PublishedError, ReceiptState, RefusedBody};
+pub use answer::{PublishAnswer, PublishFailed, Published, PublishedError, ReceiptState, Refusal, RefusedBody};
 pub use api::{IngestApi, WaitFor};
 pub use budget::Budget;

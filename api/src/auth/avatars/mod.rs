@@ -4,6 +4,7 @@
 //! no position, no other file behind the picture. It is stored under a name that says nothing and cannot be guessed,
 //! and is served from there to anybody who has the name, as `<img>` needs it.
 
+mod answer;
 mod picture;
 mod pictures;
 mod scanner;
@@ -16,10 +17,11 @@ use object_store::ObjectStore;
 use poem::http::header;
 use poem::{Body, Request, RequestBody};
 use poem_openapi::param::Path;
-use poem_openapi::payload::{Binary, Response};
+use poem_openapi::payload::Response;
 use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, OpenApi};
 
+use self::answer::Picture;
 pub(super) use self::pictures::Pictures;
 #[cfg(test)]
 pub(super) use self::scanner::tests::stand_in as scanner_stand_in;
@@ -31,7 +33,7 @@ const MEDIA: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
 
 error_answers! {
     /// Errors of setting a picture.
-    pub SetAvatarError: 401, 403, 404, 413, 415, 422, 501, 503;
+    pub SetAvatarError: 400, 401, 403, 404, 413, 415, 422, 501, 503;
     /// Errors of removing a picture.
     pub DeleteAvatarError: 401, 403, 404, 501, 503;
     /// Errors of reading a picture.
@@ -122,13 +124,11 @@ impl AvatarApi {
         &self,
         /// The last part of `avatar_url`.
         name: Path<String>,
-    ) -> Result<Response<Binary<Vec<u8>>>, ReadAvatarError> {
+    ) -> Result<Response<Picture>, ReadAvatarError> {
         let bytes = self.pictures.read(&name).await?;
         let bytes = bytes.ok_or_else(|| ApiError::not_found("there is no such picture"))?;
-        let media = if name.ends_with(".png") { "image/png" } else { "image/jpeg" };
         // A name is never used twice, so whoever has the picture may keep it.
-        Ok(Response::new(Binary(bytes))
-            .header(header::CONTENT_TYPE, media)
+        Ok(Response::new(Picture::new(&name, bytes))
             .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
             .header(header::CONTENT_DISPOSITION, "inline")
             .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"))
