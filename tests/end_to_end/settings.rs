@@ -155,7 +155,8 @@ async fn what_is_fit_for_production_starts_with_its_documents_closed_and_address
     let folder = Folder::new();
     let file = folder.text("karat.toml");
     let text = "environment = \"production\"\n[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://karat.example.org\"\n\
-                allowed_hosts = [\"karat.example.org\", \"127.0.0.1\"]\nbehind_tls = true\n[mail]\nurl = \"smtps://mail.invalid\"\nfrom = \"Karat <karat@example.org>\"\n";
+                allowed_hosts = [\"karat.example.org\", \"127.0.0.1\"]\nbehind_tls = true\n\
+                [mail]\nurl = \"smtps://mail.invalid\"\nfrom = \"Karat <karat@example.org>\"\n";
     fs::write(&file, text).unwrap();
     let secrets = ["one", "two"].map(|name| {
         fs::write(folder.path(name), format!("{name}=id:{CANARY}@https://{name}.example.org")).unwrap();
