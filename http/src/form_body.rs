@@ -42,7 +42,7 @@ impl<'a, T: Type + DeserializeOwned, const LIMIT: u64> ApiExtractor<'a> for Form
             return Err(ApiError::unsupported_media_type("the body must be sent as a form").into());
         }
         let bytes = limited_body(request.headers(), body.take()?, LIMIT).await?;
-        match Form::from_request(request, &mut RequestBody::new(Body::from(bytes))).await {
+        match <Form<T> as FromRequest>::from_request(request, &mut RequestBody::new(Body::from(bytes))).await {
             Ok(Form(form)) => Ok(Self(form)),
             Err(cause) => Err(ApiError::bad_request("bad_form", "the form cannot be read").caused_by(cause).into()),
         }

@@ -17,6 +17,31 @@ pub enum Engine {
     Mariadb,
 }
 
+/// How connections to the database are protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DatabaseTls {
+    /// Not at all.
+    Off,
+    /// By TLS, with whoever answers.
+    Required,
+    /// By TLS, with a server whose certificate and name are right.
+    Verify,
+}
+
+impl DatabaseTls {
+    /// `ssl-mode` in an address, as each engine calls it.
+    fn mode(self, engine: Engine) -> &'static str {
+        match (engine, self) {
+            (Engine::Postgres, Self::Off) => "disable",
+            (Engine::Postgres, Self::Required) => "require",
+            (Engine::Postgres, Self::Verify) => "verify-full",
+            (_, Self::Off) => "DISABLED",
+            (_, Self::Required) => "REQUIRED",
+            (_, Self::Verify) => "VERIFY_IDENTITY",
+        }
+    }
+}
+
 /// The accounts database.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Accounts database")]
@@ -54,6 +79,13 @@ pub struct DatabaseArgs {
     /// Name of the database.
     #[arg(long = "database-name", id = "database_name", env = "KARAT__DATABASE__NAME")]
     pub name: Option<String>,
+    /// How connections are protected, when the address is given in parts; as the server likes it when absent.
+    #[arg(long = "database-tls", id = "database_tls", env = "KARAT__DATABASE__TLS", value_enum)]
+    pub tls: Option<DatabaseTls>,
+    /// Who vouches for the server's certificate, PEM, when the address is given in parts; the authorities of the web when
+    /// absent.
+    #[arg(long = "database-ca", id = "database_ca", env = "KARAT__DATABASE__CA", value_name = "FILE")]
+    pub ca: Option<String>,
     /// Connections of this process to the database server.
     #[arg(
         long = "database-connections",
@@ -102,7 +134,9 @@ impl DatabaseArgs {
             || self.port.is_some()
             || self.user.is_some()
             || self.password.is_some()
-            || self.name.is_some();
+            || self.name.is_some()
+            || self.tls.is_some()
+            || self.ca.is_some();
         let text = match (&self.url, has_parts) {
             (None, false) => return Ok(None),
             (Some(_), true) => {
@@ -127,7 +161,8 @@ impl DatabaseArgs {
     fn joined_parts(&self) -> Result<String> {
         let missing =
             |name: &str| Failure::configuration(format!("`database.{name}` is missing: the address is given in parts"));
-        let scheme = match self.engine.ok_or_else(|| missing("engine"))? {
+        let engine = self.engine.ok_or_else(|| missing("engine"))?;
+        let scheme = match engine {
             Engine::Postgres => "postgres",
             Engine::Mysql => "mysql",
             Engine::Mariadb => "mariadb",
@@ -142,6 +177,7 @@ impl DatabaseArgs {
             user: self.user.as_deref(),
             password: password.as_deref(),
             path: name,
+            query: [("ssl-mode", self.tls.map(|tls| tls.mode(engine))), ("ssl-ca", self.ca.as_deref())],
         };
         parts.url().ok_or_else(|| Failure::configuration("`database.host` is no host name"))
     }
@@ -151,7 +187,7 @@ impl DatabaseArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Redis")]
 pub struct RedisArgs {
-    /// A Redis server, redis://, so that several processes share limits; or @FILE.
+    /// A Redis server, redis:// or rediss://, so that several processes share limits; or @FILE.
     #[arg(long = "redis", id = "redis", env = "KARAT__REDIS__URL", hide_env_values = true, value_name = "URL")]
     pub url: Option<String>,
     /// Its host, when the address is given in parts.
@@ -169,6 +205,20 @@ pub struct RedisArgs {
     /// Number of the database, 0 when absent.
     #[arg(long = "redis-name", id = "redis_name", env = "KARAT__REDIS__NAME", value_name = "NUMBER")]
     pub name: Option<u16>,
+    /// TLS to it, when the address is given in parts; an address says so with rediss://.
+    #[arg(
+        long = "redis-tls",
+        id = "redis_tls",
+        env = "KARAT__REDIS__TLS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value_t = false,
+        hide_default_value = true,
+        action = clap::ArgAction::Set
+    )]
+    pub tls: bool,
 }
 
 impl RedisArgs {
@@ -177,7 +227,8 @@ impl RedisArgs {
     /// # Errors
     /// It is given twice, or lacks a part.
     pub fn address(&self) -> Result<Option<SecretString>> {
-        let has_parts = self.port.is_some() || self.user.is_some() || self.password.is_some() || self.name.is_some();
+        let has_parts =
+            self.port.is_some() || self.user.is_some() || self.password.is_some() || self.name.is_some() || self.tls;
         match (&self.url, &self.host) {
             (None, None) if has_parts => {
                 Err(Failure::configuration("`redis.host` is missing: the address is given in parts"))
@@ -192,7 +243,9 @@ impl RedisArgs {
                 let password = self.password.as_deref().map(secret).transpose()?;
                 let path = self.name.map(|name| name.to_string()).unwrap_or_default();
                 let (user, password) = (self.user.as_deref(), password.as_deref());
-                let parts = Parts { scheme: "redis", host, port: self.port, user, password, path: &path };
+                let scheme = if self.tls { "rediss" } else { "redis" };
+                let query = [("", None), ("", None)];
+                let parts = Parts { scheme, host, port: self.port, user, password, path: &path, query };
                 let url = parts.url().ok_or_else(|| Failure::configuration("`redis.host` is no host name"))?;
                 Ok(Some(url.into()))
             }
@@ -208,6 +261,8 @@ struct Parts<'a> {
     user: Option<&'a str>,
     password: Option<&'a str>,
     path: &'a str,
+    /// Those that have a value.
+    query: [(&'a str, Option<&'a str>); 2],
 }
 
 impl Parts<'_> {
@@ -222,6 +277,11 @@ impl Parts<'_> {
         url.set_username(&escaped(self.user.unwrap_or_default())).ok()?;
         url.set_password(self.password.map(escaped).as_deref()).ok()?;
         url.path_segments_mut().ok()?.push(self.path);
+        for (name, value) in self.query {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
         Some(url.into())
     }
 }
@@ -260,6 +320,33 @@ mod tests {
         assert!(parsed("--redis-host redis:6380").redis.address().is_err(), "a port is a part of its own");
         let redis = parsed("--redis-host [::1] --redis-password s3:cret --redis-name 4").redis.address().unwrap();
         assert_eq!(redis.unwrap().expose_secret(), "redis://:s3%3Acret@[::1]/4");
+        let redis = parsed("--redis-host cache --redis-tls").redis.address().unwrap();
+        assert_eq!(redis.unwrap().expose_secret().trim_end_matches('/'), "rediss://cache");
+    }
+
+    #[test]
+    fn how_connections_are_protected_is_a_part_too_in_the_words_of_each_engine() {
+        for (engine, tls, mode) in [
+            ("postgres", "off", "disable"),
+            ("postgres", "required", "require"),
+            ("postgres", "verify", "verify-full"),
+            ("mysql", "off", "DISABLED"),
+            ("mysql", "required", "REQUIRED"),
+            ("mariadb", "verify", "VERIFY_IDENTITY"),
+        ] {
+            let words = format!(
+                "--database-engine {engine} --database-host db --database-name karat --database-tls {tls} \
+                 --database-ca /etc/a&b.pem"
+            );
+            let url = match parsed(&words).database.address().unwrap() {
+                Some(DatabaseAddress::Postgres(url) | DatabaseAddress::MySql(url)) => url,
+                other => panic!("{other:?}"),
+            };
+            let url = Url::parse(url.expose_secret()).unwrap();
+            let query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+            let expected = [("ssl-mode", mode), ("ssl-ca", "/etc/a&b.pem")];
+            assert_eq!(query, expected.map(|(name, value)| (name.to_owned(), value.to_owned())), "{engine} {tls}");
+        }
     }
 
     #[test]
@@ -270,6 +357,9 @@ mod tests {
             "--database-engine mysql --database-host db",
             "--redis redis://:canary@h --redis-port 1",
             "--redis-password canary",
+            "--database postgres://u:canary@db/x --database-tls verify",
+            "--redis redis://:canary@h --redis-tls",
+            "--redis-tls",
         ] {
             let both = parsed(words);
             let said = format!("{:?} {:?}", both.database.address(), both.redis.address());

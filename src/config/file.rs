@@ -36,6 +36,15 @@ pub(super) struct Entry {
     pub values: Vec<String>,
     /// Written in the file itself, instead of where the file says.
     pub is_plain: bool,
+    /// The files that it names instead.
+    pub files: Vec<PathBuf>,
+}
+
+/// A value of the file, as it was found.
+struct Value {
+    text: String,
+    is_plain: bool,
+    file: Option<PathBuf>,
 }
 
 /// The file that the words or the environment name, or the usual one when it is there.
@@ -146,9 +155,12 @@ impl<'t> Reader<'t> {
             return self.problems.push((line, what));
         };
         let is_secret = option.is_hide_env_values_set();
-        let read = values(value.get_ref(), self.path, is_secret).and_then(|(values, is_plain)| {
+        let read = values(value.get_ref(), self.path, is_secret).and_then(|found| {
+            let is_plain = found.iter().any(|value| value.is_plain);
+            let files = found.iter().filter_map(|value| value.file.clone()).collect();
+            let values: Vec<String> = found.into_iter().map(|value| value.text).collect();
             check(option, &values)?;
-            Ok(Entry { line, values, is_plain })
+            Ok(Entry { line, values, is_plain, files })
         });
         match read {
             Ok(entry) => drop(self.file.entries.insert(key, entry)),
@@ -178,41 +190,35 @@ fn reference<'a>(table: &'a DeTable<'_>) -> Option<(&'a str, &'a str)> {
     Some((key, value.get_ref().as_str()?)).filter(|_| is_alone && matches!(key, "env" | "file"))
 }
 
-/// The values, and whether any is written in the file itself.
-fn values(value: &DeValue<'_>, path: &Path, is_secret: bool) -> Result<(Vec<String>, bool), String> {
-    let DeValue::Array(list) = value else {
-        let (value, is_plain) = one(value, path, is_secret)?;
-        return Ok((vec![value], is_plain));
-    };
-    let mut values = Vec::new();
-    let mut is_plain = false;
-    for value in list.iter() {
-        let (value, is_written) = one(value.get_ref(), path, is_secret)?;
-        values.push(value);
-        is_plain |= is_written;
+fn values(value: &DeValue<'_>, path: &Path, is_secret: bool) -> Result<Vec<Value>, String> {
+    match value {
+        DeValue::Array(list) => list.iter().map(|value| one(value.get_ref(), path, is_secret)).collect(),
+        value => Ok(vec![one(value, path, is_secret)?]),
     }
-    Ok((values, is_plain))
 }
 
-fn one(value: &DeValue<'_>, path: &Path, is_secret: bool) -> Result<(String, bool), String> {
+fn one(value: &DeValue<'_>, path: &Path, is_secret: bool) -> Result<Value, String> {
+    let mut source = None;
     let found = match value {
         DeValue::Table(table) => match reference(table) {
             Some(("env", name)) => std::env::var(name).map_err(|_| format!("the environment has no `{name}`"))?,
             Some((_, file)) => {
                 let file = path.parent().unwrap_or_else(|| Path::new("")).join(file);
                 let found = std::fs::read_to_string(&file).map_err(|error| format!("`{}`: {error}", file.display()))?;
+                source = Some(file);
                 found.trim_end().to_owned()
             }
             None => return Err("expected a value, or `{ env = \"NAME\" }`, or `{ file = \"PATH\" }`".to_owned()),
         },
         other => {
             let written = text(other).ok_or("expected a text, a number, true or false, or a list of these")?;
-            return Ok((written, true));
+            return Ok(Value { text: written, is_plain: true, file: None });
         }
     };
     // What was found is the secret itself, and not the name of a file.
     let is_like_a_name = is_secret && found.starts_with('@');
-    Ok((if is_like_a_name { format!("@{found}") } else { found }, false))
+    let text = if is_like_a_name { format!("@{found}") } else { found };
+    Ok(Value { text, is_plain: false, file: source })
 }
 
 fn text(value: &DeValue<'_>) -> Option<String> {
@@ -276,6 +282,7 @@ mod tests {
         assert_eq!((hosts.line, hosts.values.len(), hosts.is_plain), (4, 2, true));
         let url = file.entry("database.url").unwrap();
         assert_eq!((url.values[0].as_str(), url.is_plain), ("postgres://karat:from-file@db/karat", false));
+        assert!(url.files[0].ends_with("password") && hosts.files.is_empty());
         assert_eq!(file.entry("database.connections").unwrap().values, ["10"]);
         let command = file.under(Cli::command());
         let matches = command.get_matches_from(["karat", "up"]);

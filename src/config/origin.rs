@@ -20,6 +20,8 @@ pub enum Origin {
         line: usize,
         /// Written in the file itself, instead of where the file says.
         is_plain: bool,
+        /// Where the file says that it is.
+        files: Vec<PathBuf>,
     },
     Default,
 }
@@ -83,6 +85,7 @@ fn settings(command: &Command, matches: &ArgMatches, file: &ConfigFile) -> Vec<S
                 path: Path::to_owned(file.path()),
                 line: entry.line,
                 is_plain: entry.is_plain,
+                files: entry.files.clone(),
             }),
         };
         Some(Setting { key, values, origin, is_secret: option.is_hide_env_values_set() })

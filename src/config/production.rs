@@ -1,7 +1,11 @@
 //! What keeps a process from starting in production: every problem at once, each with what to do.
 
+mod connections;
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
 use karat_http::Origins;
-use url::{Host, Url};
+use url::Url;
 
 use super::{Origin, Setting, Settings};
 use crate::{
@@ -62,6 +66,7 @@ fn refuse(problems: Vec<String>) -> Result<()> {
 fn of_secrets(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
     for Setting { key, values, origin, .. } in settings.iter().filter(|setting| setting.is_secret) {
+        problems.extend(files_of(values, origin).into_iter().filter_map(|file| open_file(key, file)));
         let is_shown = values.iter().any(|value| holds_secret(key, value));
         match origin {
             Origin::CommandLine if is_shown => problems.push(format!(
@@ -75,6 +80,7 @@ fn of_secrets(settings: &Settings) -> Vec<String> {
         }
         for value in values {
             match secret(value) {
+                Ok(value) if is_empty(key, &value) => problems.push(format!("the password in `{key}` is empty")),
                 Ok(value) if is_known(&value) => {
                     problems.push(format!("the password in `{key}` is one that everybody knows: choose another one"));
                 }
@@ -84,6 +90,31 @@ fn of_secrets(settings: &Settings) -> Vec<String> {
         }
     }
     problems
+}
+
+/// The files that the values of a setting were, or will be, read from.
+fn files_of<'a>(values: &'a [String], origin: &'a Origin) -> Vec<&'a Path> {
+    let named = values.iter().filter(|value| !value.starts_with("@@")).filter_map(|value| value.strip_prefix('@'));
+    let mut files: Vec<&Path> = named.map(Path::new).collect();
+    if let Origin::File { files: read, .. } = origin {
+        files.extend(read.iter().map(|file| file.as_path()));
+    }
+    files
+}
+
+/// Whether there is nothing where the secret of a setting should be.
+fn is_empty(key: &str, value: &str) -> bool {
+    let end = match key {
+        "kafka.properties" => {
+            return holds_secret(key, value) && value.split_once('=').is_some_and(|(_, end)| end.is_empty());
+        }
+        // `NAME=CLIENT_ID:CLIENT_SECRET`, and perhaps an issuer.
+        "access.providers" => value.rsplit_once("@http").map_or(value, |(client, _)| client),
+        // The standard drops a colon with nothing behind it, and the address would look as if it had none.
+        _ if key.ends_with(".url") => value.split_once('@').map_or("x", |(user, _)| user),
+        _ => return value.is_empty(),
+    };
+    end.ends_with(':')
 }
 
 /// Whether a value is more than the name of a file, than an address without a password, and than a property of the Kafka client
@@ -120,15 +151,18 @@ fn of_the_server(arguments: &ServeArgs) -> Vec<String> {
                 .to_owned(),
         ),
     }
-    match access.smtp.as_deref().map(secret) {
-        None => problems.push("`mail.url` is not set: mail, with its secrets, would go into a folder".to_owned()),
-        Some(Ok(url)) if is_open_mail(&url) => problems.push(
-            "`mail.url` is `smtp://` to another machine, which carries links with secrets openly: use `smtps://`, or add \
-             `?tls=required`"
-                .to_owned(),
-        ),
-        Some(_) => {}
+    if access.allowed_hosts.is_empty() {
+        let what = "`server.allowed_hosts` is not set: requests are answered whatever host they name, so that a page of \
+                    anybody could call through a name of its own";
+        problems.push(what.to_owned());
     }
+    if access.tls_certificate.is_none() && !access.behind_tls {
+        let what = "passwords and tokens would travel openly: name a certificate with `server.tls_certificate`, or set \
+                    `server.behind_tls` where TLS ends in front of this process";
+        problems.push(what.to_owned());
+    }
+    problems.extend(access.tls_key.as_deref().and_then(|file| open_file("server.tls_key", file)));
+    problems.extend(connections::problems(access, &arguments.instance.database));
     match access.origins() {
         Ok(origins) => problems.extend(open_origins(&origins, &access.allowed_origins)),
         Err(_) => problems.push("`server.allowed_origins` has an entry that is no origin; `*` is none".to_owned()),
@@ -148,17 +182,16 @@ fn open_origins(origins: &Origins, text: &str) -> Vec<String> {
     open.collect()
 }
 
-/// Whether mail goes openly over a network.
-fn is_open_mail(url: &str) -> bool {
-    let Ok(url) = Url::parse(url) else { return false };
-    let is_local = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        // An address of a scheme that the standard does not name has its host as text.
-        Some(Host::Domain(name)) => matches!(name, "localhost" | "127.0.0.1"),
-        None => false,
-    };
-    url.scheme() == "smtp" && !is_local && !url.query().is_some_and(|query| query.contains("tls=required"))
+/// A file with a secret that every user of the machine can read or change. What a container is given in `/run/secrets` is
+/// seen by nobody else, and is readable by all inside it.
+fn open_file(key: &str, file: &Path) -> Option<String> {
+    // One that is not there is named where it is read.
+    let mode = std::fs::metadata(file).ok()?.permissions().mode();
+    let is_open = mode & 0o007 != 0 && !file.starts_with("/run/secrets");
+    is_open.then(|| {
+        let (file, mode) = (file.display(), mode & 0o777);
+        format!("`{key}`: everybody on the machine may read or change `{file}` (mode {mode:o}): run `chmod 600` on it")
+    })
 }
 
 #[cfg(test)]
@@ -194,12 +227,39 @@ mod tests {
     }
 
     #[test]
-    fn mail_over_a_network_must_be_closed() {
-        for open in ["smtp://mail.example.org", "smtp://u:p@10.0.0.7:25"] {
-            assert!(is_open_mail(open), "{open}");
+    fn a_password_that_is_none_is_told_from_one_with_the_same_signs() {
+        for (key, empty) in [
+            ("database.password", ""),
+            ("database.url", "postgres://karat:@db/karat"),
+            ("redis.url", "redis://:@cache"),
+            ("access.providers", "google=id:"),
+            ("access.providers", "own=id:@https://id.example.org"),
+            ("kafka.properties", "sasl.password="),
+        ] {
+            assert!(is_empty(key, empty), "{key} {empty}");
         }
-        for closed in ["smtps://mail.example.org", "smtp://127.0.0.1:25", "smtp://mail.example.org?tls=required"] {
-            assert!(!is_open_mail(closed), "{closed}");
+        for (key, given) in [
+            ("database.password", ":@"),
+            ("database.url", "postgres://karat@db/karat"),
+            ("database.url", "postgres://karat:x@db/karat"),
+            ("redis.url", "redis://cache:6379"),
+            ("access.providers", "own=id:se:@cret@https://id.example.org"),
+            ("kafka.properties", "sasl.password=YWI="),
+            ("kafka.properties", "sasl.mechanism=PLAIN"),
+        ] {
+            assert!(!is_empty(key, given), "{key} {given}");
         }
+    }
+
+    #[test]
+    fn files_that_everybody_may_read_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "x").unwrap();
+        for (mode, is_open) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(open_file("database.password", &file).is_some(), is_open, "{mode:o}");
+        }
+        assert_eq!(open_file("database.password", &folder.path().join("none")), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Settings: files, the environment and flags above each other, shown with where they came from, and what production refuses.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::{Value, json};
 
@@ -67,7 +67,15 @@ async fn every_problem_of_a_file_of_settings_is_named_with_its_line() {
 async fn production_names_everything_that_is_not_fit_for_it_and_does_not_start() {
     let folder = Folder::new();
     let file = folder.text("karat.toml");
-    fs::write(&file, format!("[access]\nproviders = [\"google=id:{CANARY}\"]\n")).unwrap();
+    let providers = format!("\"google=id:{CANARY}\", \"own=id:{CANARY}@http://id.example.org\"");
+    fs::write(&file, format!("[access]\nproviders = [{providers}]\n[sms]\nurl = {{ file = \"sms\" }}\n")).unwrap();
+    // Secrets that everybody may read, one of them empty.
+    let redis = format!("redis://:{CANARY}@cache.example.org");
+    for (name, secret) in [("redis", redis.as_str()), ("sms", "https://AC1:@sms.example.org"), ("key.pem", "x")] {
+        fs::write(folder.path(name), secret).unwrap();
+        fs::set_permissions(folder.path(name), fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let redis = format!("@{}", folder.text("redis"));
     let said = folder
         .run(&[
             "up",
@@ -83,8 +91,12 @@ async fn production_names_everything_that_is_not_fit_for_it_and_does_not_start()
             "http://app.example.org",
             "--kafka-property",
             "sasl.password=canary-4711",
+            "--redis",
+            &redis,
+            "--tls-key",
+            &folder.text("key.pem"),
             "--database",
-            "postgres://karat:changeme@127.0.0.1:1/karat",
+            "postgres://karat:changeme@db.example.org:1/karat",
         ])
         .await;
     assert_eq!((said.code, said.out.as_str()), (78, ""), "{said:?}");
@@ -98,6 +110,15 @@ async fn production_names_everything_that_is_not_fit_for_it_and_does_not_start()
         "`http://app.example.org`",
         "`--without-limits`",
         "`--demo`",
+        "the accounts database is on another machine",
+        "Redis is on another machine",
+        "`server.allowed_hosts` is not set",
+        "`server.tls_certificate`",
+        "`own` of `access.providers` is at `http://`",
+        "the password in `sms.url` is empty",
+        &format!("`sms.url`: everybody on the machine may read or change `{}`", folder.text("sms")),
+        &format!("`server.tls_key`: everybody on the machine may read or change `{}`", folder.text("key.pem")),
+        &format!("`redis.url`: everybody on the machine may read or change `{}`", folder.text("redis")),
     ] {
         assert!(said.err.contains(expected), "{expected}: {}", said.err);
     }
@@ -136,10 +157,12 @@ async fn what_is_fit_for_production_starts_with_its_documents_closed_and_address
     let folder = Folder::new();
     let file = folder.text("karat.toml");
     let text = "environment = \"production\"\n[server]\nlisten = \"127.0.0.1:0\"\npublic_url = \"https://karat.example.org\"\n\
+                allowed_hosts = [\"karat.example.org\", \"127.0.0.1\"]\nbehind_tls = true\n\
                 [mail]\nurl = \"smtps://mail.invalid\"\nfrom = \"Karat <karat@example.org>\"\n";
     fs::write(&file, text).unwrap();
     let secrets = ["one", "two"].map(|name| {
         fs::write(folder.path(name), format!("{name}=id:{CANARY}@https://{name}.example.org")).unwrap();
+        fs::set_permissions(folder.path(name), fs::Permissions::from_mode(0o600)).unwrap();
         format!("@{}", folder.text(name))
     });
     let variables = [("KARAT__ACCESS__PROVIDERS", secrets.join(";"))];

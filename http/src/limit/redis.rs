@@ -47,12 +47,14 @@ pub struct SharedCounts {
 }
 
 impl SharedCounts {
-    /// Counts on the server at `url` (`redis://` or `redis://:PASSWORD@HOST:PORT/DB`). It need not answer yet.
+    /// Counts on the server at `url` (`redis://` or `redis://:PASSWORD@HOST:PORT/DB`, with `rediss://` over TLS, for which
+    /// the process has named its cryptography). It need not answer yet.
     ///
     /// # Errors
     /// [`AccessError::Unreachable`] when the address is none.
     pub fn new(url: &SecretString) -> Result<Self, AccessError> {
-        let client = Client::open(url.expose_secret()).map_err(|_| redis_error("the address is no `redis://` URL"))?;
+        let client = Client::open(url.expose_secret())
+            .map_err(|_| redis_error("the address is no `redis://` or `rediss://` URL"))?;
         Ok(Self {
             client,
             connection: OnceCell::new(),

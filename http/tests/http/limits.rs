@@ -208,6 +208,14 @@ async fn limits_go_on_when_redis_dies_and_are_shared_again_when_it_is_back() {
     }
 }
 
+#[test]
+fn redis_is_reached_over_tls_too() {
+    for address in ["redis://:x@cache.example.org/1", "rediss://:x@cache.example.org/1"] {
+        assert!(SharedCounts::new(&address.to_owned().into()).is_ok(), "{address}");
+    }
+    assert!(SharedCounts::new(&"http://cache.example.org".to_owned().into()).is_err());
+}
+
 #[tokio::test]
 async fn security_78_only_listed_origins_may_read_answers() {
     let settings = HardenSettings { origins: "https://app.example.org".parse().unwrap(), ..HardenSettings::default() };
