@@ -1,6 +1,7 @@
 //! The account routes as a client sees them, on SQLite or on the server that [`databases`] finds.
 
 mod avatars;
+mod cookies;
 mod oauth;
 mod people;
 mod security;
