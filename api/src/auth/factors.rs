@@ -3,12 +3,14 @@
 use karat_access::{Access, Permission};
 use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
+use poem_openapi::payload::Response;
 use poem_openapi::{Object, OpenApi};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::AuthTag;
 use super::account::PasswordRequest;
+use super::session;
 use super::views::{LoginView, UserView, rfc3339};
 
 error_answers! {
@@ -81,6 +83,10 @@ pub struct PhoneCodeRequest {
     pub request_id: String,
     /// Six digits.
     pub code: String,
+    /// For browsers: the refresh token is put into a cookie that scripts cannot read, and is left out of the answer.
+    pub use_cookie: Option<bool>,
+    /// With `use_cookie`: the cookie outlives the browser's session.
+    pub remember_me: Option<bool>,
 }
 
 /// A telephone number, the code that was sent to it, and the password of the account.
@@ -245,9 +251,9 @@ impl FactorApi {
         &self,
         request: &Request,
         body: JsonBody<PhoneCodeRequest>,
-    ) -> Result<Answer<LoginView>, PhoneError> {
+    ) -> Result<Response<Answer<LoginView>>, PhoneError> {
         let outcome = self.access.login_by_phone(&body.phone, &body.request_id, &body.code, &origin(request)).await?;
-        Ok(ok(outcome.into(), "the code was right"))
+        Ok(session::logged_in(outcome, body.use_cookie, body.remember_me))
     }
 
     /// Add a telephone number to the caller's account

@@ -14,15 +14,20 @@ use serde::Deserialize;
 
 use super::AuthTag;
 use super::account::PasswordRequest;
-use super::cookie;
 use super::views::{LoginView, rfc3339};
+use super::{cookie, session};
 
 /// Not `Strict`: the browser comes back from another site, and must bring it.
 const FLOW: &str = "__Host-karat-oauth";
+/// Behind the sealed attempt, which has no dot: the browser asked for its token in a cookie. Whoever changes the mark only
+/// changes where the own browser keeps it.
+const IN_COOKIE: &str = ".c";
+/// The same, for a cookie that outlives the browser's session.
+const REMEMBERED: &str = ".r";
 
 error_answers! {
     /// Errors of beginning at a provider.
-    pub BeginError: 401, 404, 429, 503;
+    pub BeginError: 400, 401, 404, 429, 503;
     /// Errors of beginning to link.
     pub LinkOauthError: 400, 401, 403, 404, 413, 415, 422, 429, 503;
     /// Errors of coming back from a provider.
@@ -114,9 +119,18 @@ impl OauthApi {
         &self,
         /// The provider's name: `google`, `github`, `facebook`, `apple`, or one of the settings.
         provider: Path<String>,
+        /// For browsers: the callback puts the refresh token into a cookie that scripts cannot read.
+        use_cookie: Query<Option<bool>>,
+        /// With `use_cookie`: the cookie outlives the browser's session.
+        remember_me: Query<Option<bool>>,
     ) -> Result<ToProvider, BeginError> {
         let redirect = self.access.begin_oauth_login(&provider).await?;
-        let cookie = flow_cookie(redirect.cookie.expose_secret());
+        let mark = match (use_cookie.0, remember_me.0) {
+            (Some(true), Some(true)) => REMEMBERED,
+            (Some(true), _) => IN_COOKIE,
+            _ => "",
+        };
+        let cookie = flow_cookie(redirect.cookie.expose_secret(), mark);
         let view = RedirectView { authorize_url: redirect.url.clone() };
         Ok(ToProvider::Found(ok(view, "go to the provider"), redirect.url, cookie))
     }
@@ -146,14 +160,16 @@ impl OauthApi {
             let message = "the provider refused, or the log-in was not begun here";
             Err(ApiError::unauthorized("oauth_refused", message))?
         };
-        let callback = Callback { provider: provider.0, code: code.into(), state, iss: iss.0, cookie: cookie.into() };
-        let outcome = self.access.finish_oauth(callback, &origin(request)).await?;
-        let answer = match outcome {
-            CallbackOutcome::Login(outcome) => ok((*outcome).into(), "logged in"),
-            CallbackOutcome::Linked => ok(LoginView::default(), "the log-in was added to the account"),
+        let remembered = cookie.strip_suffix(REMEMBERED);
+        let in_cookie = remembered.or_else(|| cookie.strip_suffix(IN_COOKIE));
+        let (use_cookie, remember) = (Some(in_cookie.is_some()), Some(remembered.is_some()));
+        let cookie = in_cookie.unwrap_or(&cookie).to_owned().into();
+        let callback = Callback { provider: provider.0, code: code.into(), state, iss: iss.0, cookie };
+        let answer = match self.access.finish_oauth(callback, &origin(request)).await? {
+            CallbackOutcome::Login(outcome) => session::logged_in(*outcome, use_cookie, remember),
+            CallbackOutcome::Linked => Response::new(ok(LoginView::default(), "the log-in was added to the account")),
         };
-        Ok(Response::new(answer)
-            .header(header::SET_COOKIE, format!("{FLOW}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")))
+        Ok(answer.header(header::SET_COOKIE, format!("{FLOW}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0")))
     }
 
     /// Come back from a provider that posts
@@ -192,7 +208,7 @@ impl OauthApi {
         let JsonBody(body) = body;
         let password = body.password.map(Into::into);
         let redirect = self.access.begin_oauth_link(&caller, &body.provider, password, &origin(request)).await?;
-        let cookie = flow_cookie(redirect.cookie.expose_secret());
+        let cookie = flow_cookie(redirect.cookie.expose_secret(), "");
         let view = RedirectView { authorize_url: redirect.url };
         Ok(Response::new(ok(view, "go to the provider")).header(header::SET_COOKIE, cookie))
     }
@@ -228,7 +244,7 @@ impl OauthApi {
     }
 }
 
-fn flow_cookie(sealed: &str) -> String {
+fn flow_cookie(sealed: &str, mark: &str) -> String {
     let seconds = karat_access::FLOW_LIFE.as_secs();
-    format!("{FLOW}={sealed}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
+    format!("{FLOW}={sealed}{mark}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={seconds}")
 }

@@ -68,25 +68,30 @@ impl SessionApi {
     pub(super) fn new(access: Access, origins: Origins) -> Self {
         Self { access, origins }
     }
+}
 
-    fn answer(outcome: LoginOutcome, use_cookie: Option<bool>, remember: Option<bool>) -> Response<Answer<LoginView>> {
-        let pair = match outcome {
-            LoginOutcome::Tokens(pair) => pair,
-            step @ LoginOutcome::MfaRequired { .. } => {
-                return Response::new(ok(step.into(), "the second factor is needed"));
-            }
-        };
-        let life = life(remember == Some(true), &pair);
-        let mut tokens = TokensView::from(*pair);
-        if use_cookie != Some(true) {
-            return Response::new(ok(tokens.into(), "logged in"));
+/// What a log-in answers, whatever the way in: tokens, in a cookie where the browser asked for it, or the second step.
+pub(super) fn logged_in(
+    outcome: LoginOutcome,
+    use_cookie: Option<bool>,
+    remember: Option<bool>,
+) -> Response<Answer<LoginView>> {
+    let pair = match outcome {
+        LoginOutcome::Tokens(pair) => pair,
+        step @ LoginOutcome::MfaRequired { .. } => {
+            return Response::new(ok(step.into(), "the second factor is needed"));
         }
-        let hidden = cookie::hide(&mut tokens);
-        let answer = Response::new(ok(tokens.into(), "logged in"));
-        match hidden {
-            Some(token) => cookie::put(answer, &token, life),
-            None => answer,
-        }
+    };
+    let life = life(remember == Some(true), &pair);
+    let mut tokens = TokensView::from(*pair);
+    if use_cookie != Some(true) {
+        return Response::new(ok(tokens.into(), "logged in"));
+    }
+    let hidden = cookie::hide(&mut tokens);
+    let answer = Response::new(ok(tokens.into(), "logged in"));
+    match hidden {
+        Some(token) => cookie::put(answer, &token, life),
+        None => answer,
     }
 }
 
@@ -113,7 +118,7 @@ impl SessionApi {
             _ => Err(ApiError::validation(vec!["give either `username` or `email`".to_owned()]))?,
         };
         let outcome = self.access.login(&name, body.password.into(), &origin(request)).await?;
-        Ok(Self::answer(outcome, body.use_cookie, body.remember_me))
+        Ok(logged_in(outcome, body.use_cookie, body.remember_me))
     }
 
     /// Log in: the second step
@@ -125,7 +130,7 @@ impl SessionApi {
     ) -> Result<Response<Answer<LoginView>>, LoginError> {
         let JsonBody(body) = body;
         let pair = self.access.login_with_factor(&body.mfa_token.into(), &body.code, &origin(request)).await?;
-        Ok(Self::answer(LoginOutcome::Tokens(Box::new(pair)), body.use_cookie, body.remember_me))
+        Ok(logged_in(LoginOutcome::Tokens(Box::new(pair)), body.use_cookie, body.remember_me))
     }
 
     /// Exchange a refresh token

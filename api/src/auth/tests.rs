@@ -2,6 +2,7 @@
 
 mod audit;
 mod avatars;
+mod cookies;
 mod oauth;
 mod people;
 mod security;

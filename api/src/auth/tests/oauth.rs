@@ -6,11 +6,11 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-const AUTHORIZE: &str = "/api/v1/auth/oauth/facebook/authorize";
+pub(super) const AUTHORIZE: &str = "/api/v1/auth/oauth/facebook/authorize";
 const CALLBACK: &str = "/api/v1/auth/oauth/facebook/callback";
 
 /// An application with one provider, to which every code is a good one.
-async fn start() -> App {
+pub(super) async fn start() -> App {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let site = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -29,18 +29,24 @@ async fn start() -> App {
 }
 
 async fn answer(mut socket: TcpStream) {
-    let (mut text, mut buffer) = (String::new(), [0_u8; 4096]);
-    while !is_whole(&text) {
-        let read = socket.read(&mut buffer).await.unwrap_or(0);
-        if read == 0 {
-            return;
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-    }
+    let text = read_request(&mut socket).await;
     let is_exchange = text.starts_with("POST ");
     let body = if is_exchange { r#"{"access_token":"EAAB1"}"# } else { r#"{"id":"10229"}"# };
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
     let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
+}
+
+/// Head and form of what a client sent, or as much of it as came.
+pub(super) async fn read_request(socket: &mut TcpStream) -> String {
+    let (mut text, mut buffer) = (String::new(), [0_u8; 4096]);
+    while !is_whole(&text) {
+        let read = socket.read(&mut buffer).await.unwrap_or(0);
+        if read == 0 {
+            break;
+        }
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    text
 }
 
 fn is_whole(text: &str) -> bool {
@@ -51,7 +57,7 @@ fn is_whole(text: &str) -> bool {
 }
 
 /// What a browser has after it was sent to the provider: its cookie, and the state in the address.
-async fn begin(app: &App, path: &str) -> (String, String) {
+pub(super) async fn begin(app: &App, path: &str) -> (String, String) {
     let reply = app.call(Method::GET, path, None, None).await;
     assert_eq!(reply.status, 302, "{}", reply.body);
     let cookie = reply.headers["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
@@ -60,7 +66,7 @@ async fn begin(app: &App, path: &str) -> (String, String) {
     (cookie, state)
 }
 
-async fn come_back(app: &App, query: &str, cookie: Option<&str>) -> Reply {
+pub(super) async fn come_back(app: &App, query: &str, cookie: Option<&str>) -> Reply {
     let mut request = Request::builder().uri_str(format!("{CALLBACK}?{query}"));
     if let Some(cookie) = cookie {
         request = request.header("cookie", cookie);

@@ -74,7 +74,7 @@ async fn security_30_a_refresh_over_http2_has_its_host_in_the_address() {
 }
 
 /// The cookie of the refresh token in an answer.
-fn refresh_cookie(headers: &poem::http::HeaderMap) -> String {
+pub(super) fn refresh_cookie(headers: &poem::http::HeaderMap) -> String {
     let mut cookies = headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap());
     cookies.find(|cookie| cookie.starts_with("__Host-karat-refresh=")).unwrap().to_owned()
 }
