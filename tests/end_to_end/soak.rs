@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Between two requests. Those that come while bronze commits share the next commit.
-const TICK: Duration = Duration::from_millis(75);
+const TICK: Duration = Duration::from_millis(50);
 
 /// Events of a request.
 const EVENTS: u64 = 5;
