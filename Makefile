@@ -12,7 +12,7 @@ LAKE ?= data/lake
 URL ?= http://127.0.0.1:8080
 MINUTES ?= 2
 
-.PHONY: help check test chaos soak test-services check-demo lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check test chaos soak test-services check-demo schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,8 @@ test-services: ## Starts real services, runs on them what can run on them, stops
 	  --skip failing_calls:: --skip fsck:: --skip disk:: --skip power:: --skip clock::; \
 	echo "testing limits on Redis, mail and providers" >&2; \
 	$(CARGO) test --workspace --locked --test http --test access; \
+	echo "asking a server on SQLite what its API document allows" >&2; \
+	dev/schemathesis.sh; \
 	echo "testing the accounts on PostgreSQL" >&2; \
 	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --test access; \
 	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --lib -- auth::tests::; \
@@ -62,6 +64,10 @@ coverage: ## Lines of accounts and access that the tests run, file by file; fail
 check-demo: ## Runs the demo, verifies its tables, compares them and the summaries with delta-rs, Polars and DuckDB
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-demo.sh
+
+schemathesis: ## Asks a server with the sample data what its API document allows, for some minutes; SEED=5 for the same questions
+	$(CARGO) build --workspace --bin karat --locked
+	$(if $(SEED),KARAT_SEED=$(SEED)) dev/schemathesis.sh
 
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

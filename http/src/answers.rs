@@ -11,7 +11,8 @@ use poem_openapi::types::Type;
 use crate::{ErrorBody, ProblemBody};
 
 /// Declares the error type of one operation: an [`ApiError`](crate::ApiError) whose statuses appear in the OpenAPI
-/// document, beside those that the layers around every operation answer: 413, 421, 429, 500 and 503. `?` converts anything that converts into `ApiError`.
+/// document, beside those that the layers around every operation answer: 413, 421, 429, 500 and 503. `?` converts
+/// anything that converts into `ApiError`.
 ///
 /// ```ignore
 /// karat_http::error_answers! {

@@ -1,6 +1,6 @@
 //! Log-in, refresh, log-out, the caller's sessions.
 
-use karat_access::{Access, LoginOutcome, Permission, TokenPair};
+use karat_access::{Access, Action, LoginOutcome, Permission, TokenPair};
 use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::payload::Response;

@@ -226,7 +226,7 @@ async fn security_60_the_picture_of_a_deleted_account_is_gone() {
 #[tokio::test]
 async fn security_60_of_pictures_that_are_set_at_once_one_stays() {
     let pictures = tempfile::tempdir().unwrap();
-    let avatars = Some(crate::auth::AvatarSettings { folder: pictures.path().to_owned(), scanner: None });
+    let avatars = Some(avatars::at(pictures.path().to_str().unwrap()).await);
     let app = App::start_with(AuthSettings { avatars, ..AuthSettings::without_limits() }).await;
     let tokens = app.register("maria_77").await;
     futures::future::join_all((0..8).map(|_| set_picture(&app, tokens.access_token()))).await;

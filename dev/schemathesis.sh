@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Asks a running server everything that its OpenAPI document allows, and much that it does not, and fails when an answer
+# is a fault of the server (5xx) or is not what the document says: status, media type, schema, headers.
+#
+#   dev/schemathesis.sh [KARAT]
+#
+# KARAT is the binary; without it, KARAT_BIN, or the one in CARGO_TARGET_DIR (default target). The server runs in a folder
+# of its own on a free port, with the sample data, without limits, on SQLite; the questions come from an admin. The same
+# KARAT_SEED (default 5) asks the same questions; they take at most KARAT_SCHEMATHESIS_SECONDS (default 240).
+#
+# Left out is what would end the run itself, which every other question would then answer with 401:
+#   logout, logout_all      they end the session of the run
+#   delete_own_user         it ends the account of the run
+# and no question about a user or a session names the account or the session of the run (dev/schemathesis.py).
+#
+# Needs Python 3.10 or newer; Schemathesis is installed from PyPI once, into ${KARAT_DEV_DIR:-target/dev}/schemathesis.
+# Exit codes: 0 ok, 1 something was found or does not start.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+here=$PWD/dev
+karat=${1:-${KARAT_BIN:-${CARGO_TARGET_DIR:-target}/debug/karat}}
+seed=${KARAT_SEED:-5} seconds=${KARAT_SCHEMATHESIS_SECONDS:-240}
+deadline_s=120 stop_deadline_s=40
+version=4.32.5
+
+home=${KARAT_DEV_DIR:-target/dev}/schemathesis
+mkdir -p "$home"
+home=$(cd "$home" && pwd)
+# The last step of the installation leaves the mark, so that a broken-off one, or that of another version, is done again.
+if [ ! -e "$home/.installed-$version" ]; then
+  echo "schemathesis: installing schemathesis $version into $home" >&2
+  python3 -m venv --clear "$home/venv"
+  "$home/venv/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version" >&2
+  touch "$home/.installed-$version"
+fi
+
+work=$(mktemp -d)
+pid=
+finish() {
+  if [ -n "$pid" ]; then kill -KILL "$pid" 2>/dev/null || true; fi
+  rm -rf "$work"
+}
+trap finish EXIT
+
+die() {
+  echo "schemathesis: $*" >&2
+  tail -n 20 "$work/log" >&2
+  exit 1
+}
+
+is_running() { kill -0 "$pid" 2>/dev/null; }
+
+# It says so when everything is there: the last line of the demo.
+is_ready() { grep -q 'Ctrl-C' "$work/out" 2>/dev/null; }
+
+data=$work/data
+"$karat" up --demo --without-limits --data-dir "$data" --listen 127.0.0.1:0 >"$work/out" 2>"$work/log" </dev/null &
+pid=$!
+end=$((SECONDS + deadline_s))
+until is_ready; do
+  is_running || die 'the server ended by itself'
+  [ $SECONDS -lt $end ] || die "the sample data was not in gold after ${deadline_s}s"
+  sleep 0.2
+done
+KARAT_URL=$(sed -n 's|^ *reference *\(http.*\)/docs$|\1|p' "$work/out")
+
+# Pairs of digits, so that chance makes no sequence and no repetition, which passwords must not have.
+KARAT_USER=schemathesis KARAT_PASSWORD=Kx7-$(od -An -N12 -tx1 /dev/urandom | tr -d '\n' | tr ' ' '-')-Q
+export KARAT_URL KARAT_USER KARAT_PASSWORD
+printf '%s\n' "$KARAT_PASSWORD" |
+  "$karat" user create --username "$KARAT_USER" --role admin --password-stdin --data-dir "$data" >/dev/null ||
+  die 'the admin could not be created'
+login=$("$home/venv/bin/python" "$here/schemathesis.py" login) || die 'the admin could not log in'
+read -r token KARAT_RUN_IDS <<<"$login"
+export KARAT_RUN_IDS
+
+checks=not_a_server_error,status_code_conformance,content_type_conformance
+checks=$checks,response_schema_conformance,response_headers_conformance
+left_out=()
+for operation in logout logout_all delete_own_user; do left_out+=(--exclude-operation-id "$operation"); done
+
+# The security schemes are left to the header below: a made-up key beside it would make every answer a 401. Slow or
+# picky generation of data says something about the tool, not about the server.
+code=0
+(cd "$work" && SCHEMATHESIS_HOOKS=$here/schemathesis.py "$home/venv/bin/schemathesis" run "$KARAT_URL/openapi.json" \
+  --url "$KARAT_URL/api/v1" --header "Authorization: Bearer $token" --generation-with-security-parameters false \
+  --checks "$checks" "${left_out[@]}" --seed "$seed" --max-time "$seconds" --max-examples 50 --workers 1 \
+  --request-timeout 40 --continue-on-failure --suppress-health-check all --generation-database none) || code=$?
+
+is_running || die 'the server ended by itself'
+"$home/venv/bin/python" "$here/schemathesis.py" check "$token" ||
+  die 'the run ended its own session: answers after that say nothing'
+[ $code = 0 ] || die "something was found, or could not be asked (exit code $code)"
+
+kill -TERM "$pid"
+end=$((SECONDS + stop_deadline_s))
+while is_running; do
+  [ $SECONDS -lt $end ] || die "the server did not stop within ${stop_deadline_s}s"
+  sleep 0.1
+done
+wait "$pid" || die "the server ended with $?"
+pid=
+echo 'schemathesis: all well' >&2
