@@ -31,7 +31,7 @@ chaos: ## Faults under load for MINUTES=2, from SEED if given, with LOG=embedded
 	  $(if $(filter s3,$(LAKE)),on_s3::failing_requests_lose_and_double_nothing,$(if \
 	    $(filter kafka,$(LOG)),chaos_on_kafka::chaos_on_kafka,chaos::chaos))
 
-soak: ## Ten commits a second beside maintenance for MINUTES=2; prints what must stay flat
+soak: ## Nine commits of bronze a second beside maintenance for MINUTES=2; prints what must stay flat
 	KARAT_SOAK_MINUTES=$(MINUTES) \
 	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact soak::soak
 

@@ -149,7 +149,7 @@ row "One year of quarters of an hour to days in a zone, 1 source / 100 sources /
     "$(field one_ms <<<"$folds") / $(field all_ms <<<"$folds") / $(field by_source_ms <<<"$folds") ms, slowest zone of each" -
 
 say "who is calling"
-token=$(cargo bench --locked -p karat -p karat-benches --bench token)
+token=$(cargo bench --locked --workspace --bench token)
 tail -n 1 <<<"$token" >&2
 row "An access token is validated, for the first time / again; an API key, likewise" "\`cargo bench --bench token\`" \
     "$(field token_first_us <<<"$token") / $(field token_cached_us <<<"$token") us; $(field key_first_us <<<"$token") / $(field key_cached_us <<<"$token") us, medians" -

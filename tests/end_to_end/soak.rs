@@ -1,4 +1,4 @@
-//! `make soak`: requests at a pace that makes some ten commits of bronze a second, beside maintenance, for as long as it is
+//! `make soak`: requests at a pace that keeps bronze committing, nine times a second, beside maintenance, for as long as it is
 //! told. What must stay flat is printed as a table, minute after minute, and compared.
 
 use std::{
