@@ -202,7 +202,8 @@ impl Access {
         Ok(LoginOutcome::MfaRequired { ticket, expires_in: TICKET_LIFE })
     }
 
-    async fn check_factor(&self, user: Uuid, code: &str, origin: &Origin) -> Result<bool, AccessError> {
+    /// Whether a code is right; if so, it is used up.
+    pub(crate) async fn check_factor(&self, user: Uuid, code: &str, origin: &Origin) -> Result<bool, AccessError> {
         let Some(factor) = self.inner.store.find_factor(user).await?.filter(|factor| factor.is_confirmed) else {
             return Ok(false);
         };

@@ -41,6 +41,37 @@ impl Access {
         password: SecretString,
         origin: &Origin,
     ) -> Result<LoginOutcome, AccessError> {
+        self.log_in(name, password, None, origin).await
+    }
+
+    /// Logs in by password and second factor in one step. It does not have to wait because of failed attempts of others.
+    /// An account without a second factor needs no code.
+    ///
+    /// # Errors
+    /// As [`Access::login`]; [`AccessError::CodeRefused`] when the password was right and the code was not.
+    pub async fn login_with_code(
+        &self,
+        name: &str,
+        password: SecretString,
+        code: &str,
+        origin: &Origin,
+    ) -> Result<LoginOutcome, AccessError> {
+        match self.log_in(name, password, Some(code), origin).await? {
+            LoginOutcome::MfaRequired { ticket, .. } => {
+                Ok(LoginOutcome::Tokens(Box::new(self.login_with_factor(&ticket, code, origin).await?)))
+            }
+            done => Ok(done),
+        }
+    }
+
+    /// The first step. `code` passes a wait, and then there is no second.
+    async fn log_in(
+        &self,
+        name: &str,
+        password: SecretString,
+        code: Option<&str>,
+        origin: &Origin,
+    ) -> Result<LoginOutcome, AccessError> {
         if password.expose_secret().len() > MAX_PASSWORD_BYTES {
             return Err(AccessError::Invalid(vec![too_long()]));
         }
@@ -48,13 +79,18 @@ impl Access {
         let (user, hash) = found.map_or((None, None), |login| (Some(login.user), login.password_hash));
         let refusal = AuditEvent::denied(Action::Login, user.as_ref().map(|user| user.id), origin);
         // Counted before it is checked: parallel guesses cannot pass together.
-        let attempt = self.begin_login(name, user.as_ref(), origin, &refusal).await?;
+        let attempt = self.begin_login(name, user.as_ref(), code, origin, &refusal).await?;
         let verdict = self.verify_login(&attempt, password.clone(), hash.clone()).await?;
         match (user, hash) {
             (Some(user), Some(hash)) if verdict.matches && user.is_active && self.is_admitted(&user) => {
                 self.forget_attempts(&attempt).await?;
                 let hash = if verdict.is_outdated { self.rehash(user.id, &hash, password).await? } else { hash };
-                self.finish_login(user.id, Action::Login, Proof::Password(hash), origin).await
+                let proof = Proof::Password(hash);
+                if attempt.is_passed {
+                    let pair = self.start_session(user.id, Action::LoginMfa, proof, origin).await?;
+                    return Ok(LoginOutcome::Tokens(Box::new(pair)));
+                }
+                self.finish_login(user.id, Action::Login, proof, origin).await
             }
             _ => {
                 self.audit_refusal(if attempt.is_looked_at { refusal } else { waiting(refusal) }).await;

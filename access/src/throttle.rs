@@ -1,5 +1,5 @@
 //! Delays after failed attempts. They slow guessing down and never lock the owner out: an address that the account
-//! has logged in from before has a count of its own, and every wait ends by itself.
+//! has logged in from before has a count of its own, a code of the second factor passes, and every wait ends by itself.
 //!
 //! A log-in is counted under the name that was typed and under the account. Only the first is ever told to wait: a
 //! name that nobody has waits after the same guesses, and that an account waits because of guesses at its other name
@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::password::Verdict;
+use crate::refusals::network;
 use crate::secret::sha256_hex;
 use crate::store::Attempt;
 use crate::store::AttemptPolicy;
@@ -50,12 +52,19 @@ pub(crate) struct LoginAttempt {
     /// False when the account waits and the name that was typed does not: the password is not looked at then, and the
     /// answer is that of a wrong one.
     pub is_looked_at: bool,
+    /// A code of the second factor passed the wait, and is used up.
+    pub is_passed: bool,
 }
 
 impl LoginAttempt {
+    /// Under what it was counted. One that passed a wait was not, or not under both.
     fn counted(&self) -> Vec<&str> {
         let (typed, account) = (self.typed.as_str(), self.account.as_str());
-        if self.is_looked_at { vec![typed, account] } else { vec![typed] }
+        match self {
+            Self { is_passed: true, .. } => vec![],
+            Self { is_looked_at: true, .. } => vec![typed, account],
+            Self { .. } => vec![typed],
+        }
     }
 }
 
@@ -82,7 +91,7 @@ impl Access {
         AccessError::TooManyAttempts { retry_after: Duration::from_micros(u64::try_from(micros).unwrap_or(0)) }
     }
 
-    /// Counts a log-in as failed until it is taken back.
+    /// Counts a log-in as failed until it is taken back. A code of the second factor passes a wait.
     ///
     /// # Errors
     /// [`AccessError::TooManyAttempts`]: under this name none may be made now, whoever has it.
@@ -90,16 +99,41 @@ impl Access {
         &self,
         name: &str,
         user: Option<&User>,
+        code: Option<&str>,
         origin: &Origin,
         refusal: &AuditEvent,
     ) -> Result<LoginAttempt, AccessError> {
         let (typed, account) = self.login_names(name, user, origin).await?;
         let attempts = self.inner.store.begin_attempts([typed.as_str(), account.as_str()], PASSWORD).await?;
+        // Only where there is a wait: a code that was looked at is used up.
+        let is_passed = attempts != [Attempt::Allowed; 2] && self.passes_wait(&account, user, code, origin).await?;
         let is_looked_at = match attempts {
+            _ if is_passed => true,
             [Attempt::Wait { micros }, _] => return Err(self.must_wait(&typed, micros, refusal).await),
             [Attempt::Allowed, of_account] => of_account == Attempt::Allowed,
         };
-        Ok(LoginAttempt { typed, account, is_looked_at })
+        Ok(LoginAttempt { typed, account, is_looked_at, is_passed })
+    }
+
+    /// Whether a code is one of the account's second factor. Guesses are counted by network: those of others must not
+    /// make its owner wait here, too. It takes as long for a name that nobody has.
+    async fn passes_wait(
+        &self,
+        account: &str,
+        user: Option<&User>,
+        code: Option<&str>,
+        origin: &Origin,
+    ) -> Result<bool, AccessError> {
+        let Some(code) = code else { return Ok(false) };
+        let name = format!("pass:{account}:{}", network(origin));
+        if self.inner.store.begin_attempt(&name, FACTOR).await? != Attempt::Allowed {
+            return Ok(false);
+        }
+        let is_right = self.check_factor(user.map_or(Uuid::nil(), |user| user.id), code, origin).await?;
+        if is_right {
+            self.inner.store.clear_attempts(&[name.as_str()]).await?;
+        }
+        Ok(is_right)
     }
 
     /// Checks the password of a log-in. It costs one hash, whatever is looked at.
@@ -114,7 +148,7 @@ impl Access {
 
     /// Forgets what was counted before a log-in that succeeded.
     pub(crate) async fn forget_attempts(&self, attempt: &LoginAttempt) -> Result<(), AccessError> {
-        self.inner.store.clear_attempts(&attempt.counted()).await
+        self.inner.store.clear_attempts(&[attempt.typed.as_str(), attempt.account.as_str()]).await
     }
 
     /// Checks a password whose attempt was counted under some names. When nothing was checked, nothing failed.

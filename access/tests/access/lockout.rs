@@ -3,7 +3,7 @@
 use crate::factors::{code, enroll, second_step, ticket};
 use crate::second_step::with_messages;
 use crate::support::{Instance, PASSWORD, account, secret, tamper, tokens, who};
-use karat_access::{AccessError, AuditFilter, NewAccount, Origin, ProfileChange};
+use karat_access::{AccessError, AuditFilter, LoginOutcome, NewAccount, Origin, ProfileChange};
 use secrecy::ExposeSecret;
 use std::fmt::Debug;
 
@@ -50,6 +50,68 @@ async fn security_15_guesses_at_a_password_make_every_log_in_by_password_wait() 
     }
     hold(&instance).await;
     must_wait("a name that nobody has", instance.login("Nobody_1", PASSWORD).await);
+}
+
+#[tokio::test]
+async fn security_13_a_code_of_the_second_factor_passes_a_wait() {
+    let instance = Instance::start().await;
+    let enrolled = enroll(&instance, "maria_77").await;
+    let (access, new) = (&instance.access, Origin::new(Some("203.0.113.5".parse().unwrap()), None, None));
+    let log_in =
+        async |name: &str, password: &str, code: &str| access.login_with_code(name, secret(password), code, &new).await;
+    for name in ["maria_77", "nobody_1"] {
+        for _ in 0..5 {
+            assert!(matches!(instance.login(name, "wrong").await, Err(AccessError::InvalidCredentials)));
+        }
+    }
+    hold(&instance).await;
+    must_wait("without a code", access.login("maria_77", secret(PASSWORD), &new).await);
+    let recovery = enrolled.recovery[0].expose_secret();
+    let right = code(&enrolled.secret, 1);
+    let wrong = if right == "000000" { "000001" } else { "000000" };
+    must_wait("a wrong code", log_in("maria_77", PASSWORD, wrong).await);
+    must_wait("a name that nobody has", log_in("nobody_1", PASSWORD, &right).await);
+
+    // The code is looked at first: it does not save guesses at the password.
+    let refused = log_in("maria_77", "wrong", recovery).await;
+    assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "{refused:?}");
+    must_wait("a code that was used up", log_in("maria_77", PASSWORD, recovery).await);
+    let LoginOutcome::Tokens(pair) = log_in("maria_77", PASSWORD, &right).await.unwrap() else {
+        panic!("the code was the second step");
+    };
+    assert!(who(access, &pair).await.is_ok());
+
+    // Who guesses at the code from elsewhere waits for it, and the owner does not.
+    for _ in 0..5 {
+        assert!(matches!(instance.login("maria_77", "wrong").await, Err(AccessError::InvalidCredentials)));
+    }
+    hold(&instance).await;
+    let elsewhere = Origin::new(Some("203.0.113.9".parse().unwrap()), None, None);
+    let recovery = enrolled.recovery[1].expose_secret();
+    for _ in 0..5 {
+        must_wait("a guess", access.login_with_code("maria_77", secret(PASSWORD), wrong, &elsewhere).await);
+    }
+    must_wait("after the guesses", access.login_with_code("maria_77", secret(PASSWORD), recovery, &elsewhere).await);
+    let owner = Origin::new(Some("203.0.113.7".parse().unwrap()), None, None);
+    let passed = access.login_with_code("maria_77", secret(PASSWORD), recovery, &owner).await;
+    assert!(matches!(passed, Ok(LoginOutcome::Tokens(_))), "{passed:?}");
+}
+
+#[tokio::test]
+async fn a_log_in_with_its_code_is_one_step_where_there_is_a_second_factor_and_where_there_is_none() {
+    let instance = Instance::start().await;
+    let enrolled = enroll(&instance, "maria_77").await;
+    instance.register("pedro_12").await;
+    let (access, origin) = (&instance.access, Origin::default());
+    let refused = access.login_with_code("maria_77", secret(PASSWORD), "000000x", &origin).await;
+    assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    let right = code(&enrolled.secret, 1);
+    let refused = access.login_with_code("maria_77", secret("wrong"), &right, &origin).await;
+    assert!(matches!(refused, Err(AccessError::InvalidCredentials)), "{refused:?}");
+    for (name, code) in [("maria_77", right.as_str()), ("pedro_12", "000000")] {
+        let done = access.login_with_code(name, secret(PASSWORD), code, &origin).await;
+        assert!(matches!(done, Ok(LoginOutcome::Tokens(_))), "{name}: {done:?}");
+    }
 }
 
 #[tokio::test]

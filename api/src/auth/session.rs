@@ -105,7 +105,7 @@ impl SessionApi {
     /// Log in
     ///
     /// By username or e-mail address. Unknown names and wrong passwords get the same answer. With a second factor the
-    /// answer has `mfa_required` and no tokens.
+    /// answer has `mfa_required` and no tokens, unless a `code` of it comes along.
     #[oai(path = "/login", method = "post", operation_id = "login")]
     async fn login(
         &self,
@@ -117,7 +117,11 @@ impl SessionApi {
             (Some(name), None) | (None, Some(name)) => name,
             _ => Err(ApiError::validation(vec!["give either `username` or `email`".to_owned()]))?,
         };
-        let outcome = self.access.login(&name, body.password.into(), &origin(request)).await?;
+        let (password, origin) = (body.password.into(), origin(request));
+        let outcome = match &body.code {
+            Some(code) => self.access.login_with_code(&name, password, code, &origin).await?,
+            None => self.access.login(&name, password, &origin).await?,
+        };
         Ok(logged_in(outcome, body.use_cookie, body.remember_me))
     }
 

@@ -38,6 +38,10 @@ pub struct LoginRequest {
     /// The password.
     #[oai(validator(max_length = 1024))]
     pub password: String,
+    /// Six digits of the authenticator, or a recovery code: the second step in one with the first. Such a log-in does not have
+    /// to wait because others failed under its name.
+    #[oai(validator(max_length = 64))]
+    pub code: Option<String>,
     /// For browsers: the refresh token is put into a cookie that scripts cannot read, and is left out of the answer.
     pub use_cookie: Option<bool>,
     /// With `use_cookie`: the cookie outlives the browser's session.
@@ -301,6 +305,7 @@ impl Example for LoginRequest {
             username: Some("maria_77".to_owned()),
             email: None,
             password: "nine-Blue-7-boats".to_owned(),
+            code: None,
             use_cookie: None,
             remember_me: None,
         }
