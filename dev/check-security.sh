@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Whether each statement of docs/SECURITY.md is shown by a test: a row names at least one, and each that it names is there,
-# carries the number of the row (`security_07_...`, `security_03_and_04_...`) and is not ignored. Prints what is missing.
+# carries the number of the row (`security_07_...`, `security_03_and_04_...`) and is not ignored. And whether each test with
+# the number of a row is named on the page. Prints what is missing.
 #
 #   dev/check-security.sh
 #
@@ -43,4 +44,11 @@ while read -r number named; do
     fi
   done
 done <<<"$rows"
+numbers=$(cut -d ' ' -f 1 <<<"$rows")
+for name in $tests; do
+  if grep -q -- "\`$name\`" "$page"; then continue; fi
+  for number in $numbers; do
+    if carries "$name" "$number"; then say "$number: \`$name\` is not named"; fi
+  done
+done
 exit "$missing"

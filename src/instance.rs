@@ -29,6 +29,7 @@ use karat_transform::{
     runner::RunnerSettings,
     worker::{WorkerSettings, runner_settings},
 };
+use reqwest::header::{HOST, HeaderMap, HeaderValue};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,9 @@ pub struct Instance {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Note {
     pub url: String,
+    /// The name that requests must give, where only some are answered.
+    #[serde(default)]
+    pub host: Option<String>,
     /// Credential of the folder's owner.
     pub local: String,
 }
@@ -224,8 +228,13 @@ impl Note {
     /// A client of the instance. Its certificate is for the names by which others know it, and not for the address in the note,
     /// which only the folder's owner can have written: so it is not asked for.
     pub fn client(&self, timeout: Duration) -> Result<reqwest::Client> {
-        let builder = reqwest::Client::builder().timeout(timeout).danger_accept_invalid_certs(true).no_proxy();
-        builder.build().map_err(Failure::unreachable)
+        let mut headers = HeaderMap::new();
+        if let Some(host) = &self.host {
+            headers.insert(HOST, HeaderValue::from_str(host).map_err(Failure::unreachable)?);
+        }
+        // HTTP/2 would take the name from the address.
+        let builder = reqwest::Client::builder().timeout(timeout).default_headers(headers).http1_only();
+        builder.danger_accept_invalid_certs(true).no_proxy().build().map_err(Failure::unreachable)
     }
 
     pub fn local(&self) -> SecretString {

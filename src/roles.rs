@@ -183,7 +183,8 @@ impl Server {
         let metrics =
             arguments.metrics_listen.map(|address| MetricsServer::new(address, access.clone())).transpose()?;
         let secret = secret::load_or_create(&instance.keys())?;
-        let note = Note { url, local: hex::encode(rand::random::<[u8; 32]>()) };
+        let host = arguments.access.allowed_hosts.first().cloned();
+        let note = Note { url, host, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
         let poke = Arc::new(Notify::new());
         let watcher = notices::Watcher::new(Arc::clone(log), &lake, &instance.pipelines, Arc::clone(&poke))?;

@@ -149,7 +149,7 @@ impl Access {
     ) -> Result<(), AccessError> {
         let user = self.require_password(caller, Action::MfaRemove, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::MfaRemove, user.id, origin);
-        if !self.inner.store.remove_factor(user.id, &event).await? {
+        if !self.inner.store.remove_factor(user.id, caller.require_session()?, &event).await? {
             return Err(AccessError::NotFound { what: "second factor" });
         }
         self.notify(&user, "The second factor of your account was removed.");

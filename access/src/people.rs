@@ -68,7 +68,7 @@ impl Access {
             return Err(self.refuse(caller, Action::UserDelete, Permission::ManageUsers, id, origin).await);
         }
         let event = AuditEvent::success(caller.into(), Action::UserDelete, id, origin);
-        let (user, revoked) = self.inner.store.delete_user(id, &event).await?;
+        let (user, revoked) = self.inner.store.delete_user(id, None, &event).await?;
         self.note_gone(id, &revoked);
         Ok(user)
     }
@@ -93,6 +93,10 @@ impl Access {
         let mut events = Vec::new();
         if !parsed.is_empty() {
             caller.require(Permission::ManageUsers)?;
+            // With the password, by the route for the own account: a stolen token would be enough here.
+            if caller.id == id {
+                return Err(self.refuse(caller, Action::UserUpdate, Permission::ManageUsers, id, origin).await);
+            }
             events.push(AuditEvent::success(caller.into(), Action::UserUpdate, id, origin));
         }
         if let Some(is_active) = is_active {

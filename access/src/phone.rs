@@ -127,7 +127,9 @@ impl Access {
             CodeUse::Accepted { .. } => self.inner.store.clear_attempts(&[name.as_str()]).await,
             CodeUse::Refused => {
                 // By the number: ids of requests can be made up without end.
-                self.audit_repeatable(phone.as_str(), refusal.clone()).await;
+                // Of an account, where it is known which.
+                let who = format!("{} {}", phone.as_str(), refusal.actor.columns().1.unwrap_or_default());
+                self.audit_repeatable(&who, refusal.clone()).await;
                 Err(AccessError::CodeRefused)
             }
         }

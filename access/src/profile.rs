@@ -7,7 +7,7 @@ use crate::accounts::parse_full_name;
 use crate::store::{Consent, Session, User, UserChange};
 use crate::{Access, AccessError, Action, AuditEvent, Caller, Email, Origin, Username};
 
-/// What a person changes about the own account. `None` leaves a field as it is, an empty text removes it.
+/// What a person changes about the own account. `None` leaves a field as it is; an empty `nickname` or `full_name` removes it.
 #[derive(Debug, Default)]
 pub struct ProfileChange {
     /// The name.
@@ -47,7 +47,8 @@ impl Access {
                 .await?;
         }
         let event = AuditEvent::success(caller.into(), Action::UserUpdate, caller.id, origin);
-        let user = self.inner.store.update_user(caller.id, &parsed, new_email, &event).await?;
+        let proved_in = if new_email { Some(caller.require_session()?) } else { None };
+        let user = self.inner.store.update_user(caller.id, &parsed, proved_in, &event).await?;
         if new_email {
             self.notify(&before, "The e-mail address of your account was changed to another one.");
             self.send_verification(&user).await?;
@@ -70,7 +71,7 @@ impl Access {
     ) -> Result<User, AccessError> {
         let user = self.require_password(caller, Action::UserDelete, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::UserDelete, user.id, origin);
-        let (user, revoked) = self.inner.store.delete_user(user.id, &event).await?;
+        let (user, revoked) = self.inner.store.delete_user(user.id, caller.session(), &event).await?;
         self.note_gone(user.id, &revoked);
         self.notify(&user, "Your account was deleted.");
         Ok(user)

@@ -204,8 +204,10 @@ impl Inner {
             for user in removed {
                 tracing::info!(%user, "a deleted account was removed for good; its events in the lake stay");
             }
+            // Many are due at a time, perhaps; what others revoked does not wait for that.
+            self.catch_up().await?;
         }
-        self.store.purge_before(now_us() - as_us(KEEP_ENDED)).await
+        self.store.purge_before(now_us(), now_us() - as_us(KEEP_ENDED)).await
     }
 }
 
@@ -241,6 +243,6 @@ async fn keep_up(inner: Weak<Inner>) {
 
 fn note_failure(what: &str, result: Result<(), AccessError>) {
     if let Err(error) = result {
-        tracing::warn!(%error, what, "upkeep of the accounts failed; trying again at the next turn");
+        tracing::warn!(%error, what, "upkeep of the accounts failed; it is tried again");
     }
 }

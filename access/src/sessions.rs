@@ -213,10 +213,15 @@ impl Access {
         })
     }
 
-    /// Answers the new hash.
+    /// Answers the hash that the account has then.
     async fn rehash(&self, id: Uuid, old: &SecretString, password: SecretString) -> Result<SecretString, AccessError> {
-        let new = self.inner.hasher.hash(password).await?;
-        self.inner.store.replace_password_hash(id, old.expose_secret(), &new).await?;
-        Ok(new.into())
+        let new = self.inner.hasher.hash(password.clone()).await?;
+        if self.inner.store.replace_password_hash(id, old.expose_secret(), &new).await? {
+            return Ok(new.into());
+        }
+        // Another log-in was here first, or the password is another one now.
+        let now = self.inner.store.find_login_of(id).await?.and_then(|login| login.password_hash);
+        let verdict = self.inner.hasher.verify(password, now.clone()).await?;
+        now.filter(|_| verdict.matches).ok_or(AccessError::InvalidCredentials)
     }
 }

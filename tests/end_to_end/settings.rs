@@ -153,6 +153,16 @@ async fn a_certificate_makes_every_connection_tls_and_commands_still_find_the_in
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn commands_find_an_instance_that_answers_under_another_name_only() {
+    let folder = Folder::new();
+    let mut karat = folder.start("karat", &["up", "--listen", "127.0.0.1:0", "--allowed-host", "karat.example.org"]);
+    let url = karat.url().await;
+    assert_eq!(http().get(format!("{url}/livez")).send().await.unwrap().status(), 421);
+    folder.run(&["replay", "start", "etl_runs", "--all"]).await.ok();
+    karat.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_fit_for_production_starts_with_its_documents_closed_and_addresses_confirmed() {
     let folder = Folder::new();
     let file = folder.text("karat.toml");

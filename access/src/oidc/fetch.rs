@@ -75,10 +75,12 @@ impl Fetch {
         };
         match read(request).await? {
             Answered::Taken(value) => Ok(value),
-            Answered::Refused(status) => {
+            // The code (RFC 6749, 5.2); any other refusal is about us, our secret for one.
+            Answered::Refused(status) if status == reqwest::StatusCode::BAD_REQUEST => {
                 tracing::info!(%status, "a provider refused");
                 Err(AccessError::CodeRefused)
             }
+            Answered::Refused(status) => Err(refused(&format!("status {status}"))),
         }
     }
 }

@@ -116,7 +116,7 @@ impl Access {
         origin: &Origin,
     ) -> Result<Redirect, AccessError> {
         self.require_password(caller, Action::OauthLink, "password", password, origin).await?;
-        let session = caller.session().ok_or(AccessError::NotFound { what: "session" })?;
+        let session = caller.require_session()?;
         self.begin_flow(provider, Some(Link { user: caller.id, session })).await
     }
 
@@ -129,26 +129,30 @@ impl Access {
     pub async fn finish_oauth(&self, callback: Callback, origin: &Origin) -> Result<CallbackOutcome, AccessError> {
         let flow = self.open_flow(&callback);
         let link = flow.as_ref().ok().and_then(|flow| flow.link);
-        let outcome = match flow {
+        let entered = match flow {
             Ok(flow) => self.finish_flow(flow, &callback, origin).await,
             Err(error) => Err(error),
         };
         let is_refused = matches!(
-            outcome,
+            entered,
             Err(AccessError::CodeRefused | AccessError::Taken { .. } | AccessError::RegistrationClosed)
         );
         if is_refused {
             self.audit_callback(&callback.provider, link, origin).await;
         }
-        outcome
+        match entered? {
+            Some(identity) => self.enter(identity, origin).await,
+            None => Ok(CallbackOutcome::Linked),
+        }
     }
 
+    /// Answers the log-in to enter by; none when it was linked.
     async fn finish_flow(
         &self,
         flow: Flow,
         callback: &Callback,
         origin: &Origin,
-    ) -> Result<CallbackOutcome, AccessError> {
+    ) -> Result<Option<Identity>, AccessError> {
         // Used up before anything is asked of the provider: a second callback finds nothing.
         if self.inner.store.use_token(PURPOSE, &sha256_hex(&flow.state)).await? == CodeUse::Refused {
             return Err(AccessError::CodeRefused);
@@ -160,16 +164,16 @@ impl Access {
         let known = self.inner.store.find_identity(&person.issuer, &person.subject).await?;
         match (flow.link, known) {
             (Some(link), Some(identity)) if identity.user != link.user => Err(AccessError::Taken { field: "identity" }),
-            (Some(_), Some(_)) => Ok(CallbackOutcome::Linked),
-            (Some(link), None) => self.link_person(link, &flow.provider, person, origin).await,
+            (Some(_), Some(_)) => Ok(None),
+            (Some(link), None) => {
+                self.link_person(link, &flow.provider, person, origin).await?;
+                Ok(None)
+            }
             (None, Some(identity)) => {
                 self.inner.store.touch_identity(identity.id).await?;
-                self.enter(identity, origin).await
+                Ok(Some(identity))
             }
-            (None, None) => {
-                let identity = self.register_person(&flow.provider, person, origin).await?;
-                self.enter(identity, origin).await
-            }
+            (None, None) => self.register_person(&flow.provider, person, origin).await.map(Some),
         }
     }
 
@@ -272,14 +276,14 @@ impl Access {
         provider: &str,
         person: Person,
         origin: &Origin,
-    ) -> Result<CallbackOutcome, AccessError> {
+    ) -> Result<(), AccessError> {
         let Link { user, session } = link;
         let account = self.find_user(user).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
         let event = AuditEvent::success(Actor::User(user), Action::OauthLink, user, origin)
             .with_details(serde_json::json!({"provider": provider}));
         self.inner.store.link_identity(&identity(user, provider, &person), session, &event).await?;
         self.notify(&account, "A log-in at another provider was added to your account.");
-        Ok(CallbackOutcome::Linked)
+        Ok(())
     }
 
     /// An account for a person who has none. One with the same address is not joined, whoever confirmed what: its

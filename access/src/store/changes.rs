@@ -23,13 +23,14 @@ impl Store {
         Ok((changes.iter().map(change).collect::<Result<_, _>>()?, newest))
     }
 
-    /// Removes sessions, codes and attempts that ended, and changes older than that, before a time.
-    pub(crate) async fn purge_before(&self, at: i64) -> Result<(), AccessError> {
-        for sql in [
-            "DELETE FROM sessions WHERE expires_at < ?",
-            "DELETE FROM one_time_codes WHERE expires_at < ?",
-            "DELETE FROM attempts WHERE expires_at < ?",
-            "DELETE FROM access_changes WHERE at < ?",
+    /// Removes attempts that are forgotten by now, and sessions and codes that ended and changes that were made before a
+    /// time.
+    pub(crate) async fn purge_before(&self, now: i64, before: i64) -> Result<(), AccessError> {
+        for (sql, at) in [
+            ("DELETE FROM attempts WHERE expires_at < ?", now),
+            ("DELETE FROM sessions WHERE expires_at < ?", before),
+            ("DELETE FROM one_time_codes WHERE expires_at < ?", before),
+            ("DELETE FROM access_changes WHERE at < ?", before),
         ] {
             // One transaction each, so that none holds several tables for long.
             let mut tx = self.database.write().await?;

@@ -120,10 +120,17 @@ impl Store {
         Ok(is_used)
     }
 
-    /// Removes the factor and its recovery codes; false when there was none.
-    pub(crate) async fn remove_factor(&self, user: Uuid, event: &AuditEvent) -> Result<bool, AccessError> {
+    /// Removes the factor and its recovery codes, in the name of a session of their owner; false when there was none.
+    /// [`AccessError::NotAuthenticated`] when the session has ended.
+    pub(crate) async fn remove_factor(
+        &self,
+        user: Uuid,
+        session: Uuid,
+        event: &AuditEvent,
+    ) -> Result<bool, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, user).await?;
+        require_session(&mut tx, user, session).await?;
         let is_removed = tx.execute("DELETE FROM mfa_factors WHERE user_id = ?", args![user]).await? > 0;
         if is_removed {
             tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;

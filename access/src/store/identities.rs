@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::engine::{Row, Tx, args};
-use super::proof::is_live;
+use super::proof::{is_live, require_session};
 use super::sessions::revoke_live;
 use super::users::{insert, lock};
 use super::{Identity, NewUserRow, Store};
@@ -80,6 +80,9 @@ impl Store {
         }
         let mut tx = self.database.write().await?;
         lock(&mut tx, user).await?;
+        if let Some(session) = keep {
+            require_session(&mut tx, user, session).await?;
+        }
         let sql = "SELECT id FROM identities WHERE user_id = ? AND provider = ?";
         if tx.rows(sql, args![user, provider]).await?.is_empty() {
             return Ok(None);

@@ -13,21 +13,25 @@ use crate::{AccessError, AuditEvent};
 
 impl Store {
     /// Changes a profile that is still at the version the change was made to; [`AccessError::Outdated`] otherwise, and
-    /// when it would change the address of somebody who proved nothing for that.
+    /// when it would change the address of somebody who proved nothing for that. `proved_in` is the session in which
+    /// somebody did; [`AccessError::NotAuthenticated`] when it has ended.
     pub(crate) async fn update_user(
         &self,
         id: Uuid,
         change: &UserChange,
-        may_change_address: bool,
+        proved_in: Option<Uuid>,
         event: &AuditEvent,
     ) -> Result<User, AccessError> {
         let mut tx = self.database.write().await?;
         let before = lock(&mut tx, id).await?;
+        if let Some(session) = proved_in {
+            require_session(&mut tx, id, session).await?;
+        }
         let version = before.version;
         if version != change.version {
             return Err(AccessError::Outdated { version });
         }
-        if change_profile(&mut tx, before, change).await? && !may_change_address {
+        if change_profile(&mut tx, before, change).await? && proved_in.is_none() {
             // It was the account's own when it was looked at.
             return Err(AccessError::Outdated { version });
         }
@@ -68,15 +72,17 @@ impl Store {
         Ok((user, revoked))
     }
 
-    /// Replaces the hash only if it is still the one that was checked.
-    pub(crate) async fn replace_password_hash(&self, id: Uuid, old: &str, new: &str) -> Result<(), AccessError> {
+    /// Replaces the hash if it is still the one that was checked; false when it is not.
+    pub(crate) async fn replace_password_hash(&self, id: Uuid, old: &str, new: &str) -> Result<bool, AccessError> {
         let mut tx = self.database.write().await?;
         let sql = "UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?";
-        tx.execute(sql, args![new, id, old]).await?;
-        tx.commit().await
+        let is_replaced = tx.execute(sql, args![new, id, old]).await? > 0;
+        tx.commit().await?;
+        Ok(is_replaced)
     }
 
     /// Sets a password and revokes every session but one; open codes of the account die. Answers the revoked ones.
+    /// [`AccessError::NotAuthenticated`] when the one has ended.
     pub(crate) async fn set_password(
         &self,
         id: Uuid,
@@ -99,6 +105,9 @@ impl Store {
     ) -> Result<Vec<Uuid>, AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, id).await?;
+        if let Some(session) = keep {
+            require_session(&mut tx, id, session).await?;
+        }
         let now = now_us();
         let sql = "UPDATE users SET password_hash = ?, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.execute(sql, args![hash, now, id]).await?;
@@ -155,6 +164,9 @@ impl Store {
     ) -> Result<(User, Vec<Uuid>), AccessError> {
         let mut tx = self.database.write().await?;
         lock(&mut tx, id).await?;
+        if let Some(session) = keep {
+            require_session(&mut tx, id, session).await?;
+        }
         keep_a_way_in(&mut tx, id, WayIn::Phone).await?;
         let sql = "UPDATE users SET phone = NULL, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.execute(sql, args![now_us(), id]).await?;
@@ -210,6 +222,7 @@ async fn change_profile(tx: &mut Tx, before: User, change: &UserChange) -> Resul
 mod tests {
     use super::*;
     use crate::store::testing::{USER, change, store};
+    use crate::store::{NewSessionRow, Proof};
     use crate::{Action, Actor, Email, Origin};
 
     #[tokio::test]
@@ -220,14 +233,24 @@ mod tests {
         let event = AuditEvent::success(Actor::User(id), Action::UserUpdate, id, &Origin::default());
         let email = Email::parse("maria@example.org").unwrap();
         let put_back = |version| UserChange { email: Some(email.clone()), version, ..UserChange::default() };
-        store.update_user(id, &put_back(1), false, &event).await.unwrap();
+        store.update_user(id, &put_back(1), None, &event).await.unwrap();
         // A change with the password comes between the look at the account and this one.
         change(&store, "UPDATE users SET email = 'new@example.org', email_key = 'new@example.org'").await;
-        let refused = store.update_user(id, &put_back(2), false, &event).await;
+        let refused = store.update_user(id, &put_back(2), None, &event).await;
         assert!(matches!(refused, Err(AccessError::Outdated { .. })), "{refused:?}");
         let user = store.find_user(id).await.unwrap().unwrap();
         assert_eq!((user.email.as_deref(), user.version), (Some("new@example.org"), 2));
-        let user = store.update_user(id, &put_back(2), true, &event).await.unwrap();
+        let row = NewSessionRow {
+            id: Uuid::now_v7(),
+            user: id,
+            token_hash: "x".to_owned(),
+            at: now_us(),
+            expires_at: now_us() + 1_000_000_000,
+            origin: Origin::default(),
+            proof: Proof::New,
+        };
+        store.create_session(&row, &event).await.unwrap();
+        let user = store.update_user(id, &put_back(2), Some(row.id), &event).await.unwrap();
         assert_eq!(user.email.as_deref(), Some("maria@example.org"));
     }
 }

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::engine::{Row, Tx, args};
+use super::proof::require_session;
 use super::sessions::revoke_live;
 use super::{ChangeKind, NewUserRow, Store, StoredLogin, User, UserFilter};
 use crate::fields::is_plain;
@@ -108,17 +109,31 @@ impl Store {
     }
 
     /// Marks an account as deleted, revokes its sessions and keys; a purge removes it later. Answers the account as it
-    /// was, with its picture, and the sessions.
-    pub(crate) async fn delete_user(&self, id: Uuid, event: &AuditEvent) -> Result<(User, Vec<Uuid>), AccessError> {
-        match self.try_delete_user(id, event).await {
-            Err(error) if error.is_deadlock() => self.try_delete_user(id, event).await,
+    /// was, with its picture, and the sessions. An owner does it in the name of a session;
+    /// [`AccessError::NotAuthenticated`] when that has ended.
+    pub(crate) async fn delete_user(
+        &self,
+        id: Uuid,
+        session: Option<Uuid>,
+        event: &AuditEvent,
+    ) -> Result<(User, Vec<Uuid>), AccessError> {
+        match self.try_delete_user(id, session, event).await {
+            Err(error) if error.is_deadlock() => self.try_delete_user(id, session, event).await,
             result => result,
         }
     }
 
-    async fn try_delete_user(&self, id: Uuid, event: &AuditEvent) -> Result<(User, Vec<Uuid>), AccessError> {
+    async fn try_delete_user(
+        &self,
+        id: Uuid,
+        session: Option<Uuid>,
+        event: &AuditEvent,
+    ) -> Result<(User, Vec<Uuid>), AccessError> {
         let mut tx = self.database.write().await?;
         let user = keep_an_admin(&mut tx, id, |_| true).await?;
+        if let Some(session) = session {
+            require_session(&mut tx, id, session).await?;
+        }
         let now = now_us();
         let sql = "UPDATE users SET deleted_at = ?, is_active = 0, avatar_url = NULL, updated_at = ?, \
                    version = version + 1 WHERE id = ?";
@@ -143,8 +158,15 @@ impl Store {
         }
         let mut tx = self.database.write().await?;
         for id in &ids {
-            tx.execute("DELETE FROM users WHERE id = ? AND deleted_at IS NOT NULL", args![*id]).await?;
-            tx.audit(&AuditEvent::success(crate::Actor::System, crate::Action::UserPurge, *id, &Default::default()));
+            // Another process may have removed it meanwhile, and written its row.
+            if tx.execute("DELETE FROM users WHERE id = ? AND deleted_at IS NOT NULL", args![*id]).await? > 0 {
+                tx.audit(&AuditEvent::success(
+                    crate::Actor::System,
+                    crate::Action::UserPurge,
+                    *id,
+                    &Default::default(),
+                ));
+            }
         }
         tx.commit().await?;
         Ok(ids)

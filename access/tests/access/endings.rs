@@ -3,7 +3,8 @@
 use crate::factors::{code, enroll, second_step, ticket};
 use crate::support::{Instance, PASSWORD, secret, settings, tamper, who, who_by_key};
 use karat_access::{
-    Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, Origin, Role, Scopes, TokenFault,
+    Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, Origin, ProfileChange, Role, Scopes,
+    TokenFault,
 };
 use secrecy::ExposeSecret;
 
@@ -97,7 +98,8 @@ async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_e
     instance.access = Access::open(with_sms).await.unwrap();
     let (access, origin) = (&instance.access, Origin::default());
     // The caller of a request that was let in before its session ended.
-    let caller = who(access, &instance.register("maria_77").await).await.unwrap();
+    let pair = instance.register("maria_77").await;
+    let caller = who(access, &pair).await.unwrap();
     let password = || Some(secret(PASSWORD));
     let enrolment = access.enroll_totp(&caller, password(), &origin).await.unwrap();
     let request = access.request_phone_code("+34600123456", &origin).await.unwrap();
@@ -111,7 +113,13 @@ async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_e
     let scopes = Scopes::parse(["read"]).unwrap();
     let new = NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None };
     let made = access.create_own_api_key(&caller, new, &origin).await.map(drop);
-    for refused in [confirmed, enrolled, linked, made] {
+    let changed = access.change_password(&caller, password(), secret(NEW), &origin).await;
+    let (version, email) = (pair.user.version, Some("mallory@example.org".to_owned()));
+    let change = ProfileChange { version, email, current_password: password(), ..ProfileChange::default() };
+    let moved = access.update_own_account(&caller, change, &origin).await.map(drop);
+    let removed = access.remove_totp(&caller, password(), &origin).await;
+    let deleted = access.delete_own_account(&caller, password(), &origin).await.map(drop);
+    for refused in [confirmed, enrolled, linked, made, changed, moved, removed, deleted] {
         let is_revoked = matches!(refused, Err(AccessError::NotAuthenticated(TokenFault::Revoked)));
         assert!(is_revoked, "{refused:?}");
     }

@@ -180,7 +180,7 @@ async fn security_37_and_41_recovery_codes_are_renewed_by_the_password_and_a_cod
     let written = access.audit_log(&Default::default(), 100).await.unwrap();
     let outcomes: Vec<_> = written.iter().filter(|row| row.action == "recovery_codes_renew").collect();
     assert_eq!(outcomes.iter().filter(|row| row.outcome == "success").count(), 1, "{outcomes:?}");
-    assert!(outcomes.iter().filter(|row| row.outcome == "denied").count() >= 4, "{outcomes:?}");
+    assert_eq!(outcomes.iter().filter(|row| row.outcome == "denied").count(), 5, "{outcomes:?}");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ error_answers! {
     pub ChangeAccountError: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503;
 }
 
-/// What a person changes about the own account. A field that is left out stays as it is, an empty text removes it.
+/// What a person changes about the own account. A field that is left out stays as it is; an empty `nickname` or `full_name` removes it.
 #[derive(Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileRequest {

@@ -39,6 +39,7 @@ pub struct RecoveryCodesRequest {
     /// Six digits of the authenticator.
     pub code: String,
     /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    #[oai(validator(max_length = 1024))]
     pub password: Option<String>,
 }
 

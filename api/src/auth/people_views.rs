@@ -33,7 +33,7 @@ pub struct NewUserRequest {
     pub role: Option<String>,
 }
 
-/// What is changed about an account. A field that is left out stays as it is, an empty text removes it.
+/// What is changed about an account. A field that is left out stays as it is; an empty `nickname` or `full_name` removes it.
 #[derive(Object, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserChangeRequest {

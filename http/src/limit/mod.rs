@@ -17,6 +17,7 @@ use std::time::Duration;
 use karat_access::{Access, AccessError, Caller, CallerKind};
 use poem::http::{HeaderValue, Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
+use tokio::sync::Semaphore;
 
 pub use redis::SharedCounts;
 
@@ -27,6 +28,9 @@ use count::LocalCounts;
 
 /// Good keys that are new here wait at most so long behind made-up ones of their network.
 const MADE_UP_WINDOW: Duration = Duration::from_secs(60);
+
+/// Credentials that were never seen are looked up so many at a time.
+const LOOKUPS: usize = 8;
 
 /// So many requests in so long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,12 +91,13 @@ pub struct Limits {
     settings: LimitSettings,
     local: LocalCounts,
     shared: Option<SharedCounts>,
+    lookups: Semaphore,
 }
 
 impl Limits {
     /// Limits that are counted here, or in Redis when there is one.
     pub fn new(settings: LimitSettings, shared: Option<SharedCounts>) -> Arc<Self> {
-        Arc::new(Self { settings, local: LocalCounts::default(), shared })
+        Arc::new(Self { settings, local: LocalCounts::default(), shared, lookups: Semaphore::new(LOOKUPS) })
     }
 
     /// Answers a request, if its quota allows.
@@ -124,14 +129,17 @@ impl Limits {
     async fn rule_for(&self, request: &Request) -> Rule {
         let path = request.uri().path();
         let path = self.settings.prefixes.iter().find_map(|prefix| path.strip_prefix(prefix));
-        let Some(path) = path else { return Rule::Free };
+        let ip = limit_key(client_ip(request).unwrap_or(IpAddr::from([0, 0, 0, 0])));
+        let Some(path) = path else { return self.uncounted(request, ip).await };
         let is_owner =
             |(start, header): (&str, &str)| path.starts_with(start) && request.headers().contains_key(header);
         let is_free = self.settings.free.iter().any(|start| path.starts_with(start));
-        if is_free || request.method() == Method::OPTIONS || self.settings.owner.is_some_and(is_owner) {
+        if is_free || request.method() == Method::OPTIONS {
             return Rule::Free;
         }
-        let ip = limit_key(client_ip(request).unwrap_or(IpAddr::from([0, 0, 0, 0])));
+        if self.settings.owner.is_some_and(is_owner) {
+            return self.uncounted(request, ip).await;
+        }
         let path = path.trim_end_matches('/');
         let is_rule = |rule: &&RouteRule| rule.path == path && rule.method == request.method().as_str();
         if let Some(rule) = self.settings.rules.iter().find(is_rule) {
@@ -165,6 +173,14 @@ impl Limits {
         }
     }
 
+    /// What is not counted may still look at a key, and made-up ones are bounded there too.
+    async fn uncounted(&self, request: &Request, ip: IpAddr) -> Rule {
+        match self.caller(request, ip).await {
+            Ok(_) => Rule::Free,
+            Err((quota, taken)) => Rule::Full(quota, taken),
+        }
+    }
+
     /// Who asks; a credential that does not hold counts as none. An API key that was never seen has to be looked up in
     /// the database, which many made-up ones must not reach: of a network that showed as many as it may ask without a
     /// credential, keys that were good before are still taken, and others have to wait. Counted in this process, whose
@@ -178,6 +194,9 @@ impl Limits {
         let anonymous = self.settings.anonymous;
         let quota = Quota { window: anonymous.window.min(MADE_UP_WINDOW), ..anonymous };
         let key = format!("{}:{ip}:unknown keys", quota.name);
+        // It is counted after it was looked up, so that many good new keys at a time are not refused: those that are under way
+        // at that moment are what a flood has beyond its quota.
+        let _turn = self.lookups.acquire().await.ok();
         if let Some(taken) = self.local.full(&key, quota) {
             return Err((quota, taken));
         }

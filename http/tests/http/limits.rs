@@ -106,6 +106,8 @@ async fn made_up_keys_reach_the_database_a_few_times_only_and_hold_no_key_that_w
     for n in 0..3 {
         assert_eq!(ask("/api/v1/nowhere", &format!("kk_00{n}_00")).await, 404, "{n}");
     }
+    // Nor by a way that is not counted: what is behind it may look at keys too.
+    assert_eq!(ask("/health", "kk_0099_00").await, 429);
     // Also where another window would have room for them. The new key is good: nobody looked.
     for key in ["kk_0099_00", new.as_str()] {
         assert_eq!(ask("/api/v1/same", key).await, 429, "{key}");

@@ -60,9 +60,13 @@ fn is_open_database(address: &DatabaseAddress) -> bool {
         DatabaseAddress::MySql(_) => of_query(&["socket"]).is_some(),
         _ => url.host_str().is_some_and(|host| host.to_ascii_lowercase().starts_with("%2f")),
     };
-    let is_here = match of_query(&["host"]).filter(|_| matches!(address, DatabaseAddress::Postgres(_))) {
+    let is_postgres = matches!(address, DatabaseAddress::Postgres(_));
+    // Where the address names no host, that of PostgreSQL takes the one of its own variables.
+    let elsewhere = is_postgres && ["PGHOST", "PGHOSTADDR"].iter().any(|name| std::env::var_os(name).is_some());
+    let is_here = match of_query(&["host", "hostaddr"]).filter(|_| is_postgres) {
         Some(host) => host.starts_with('/') || is_this_machine(&host),
-        None => has_socket || is_local(&url) || url.host_str().unwrap_or_default().is_empty(),
+        None if url.host_str().unwrap_or_default().is_empty() => !elsewhere,
+        None => has_socket || is_local(&url),
     };
     let mode = of_query(&["sslmode", "ssl-mode"]).unwrap_or_default();
     !is_here && !mode.eq_ignore_ascii_case(verified)
@@ -120,6 +124,7 @@ mod tests {
             "postgres://karat:x@db/karat?sslmode=verify-ca",
             "postgres://karat:x@db/karat?sslmode=verify-full&sslmode=disable",
             "postgres://karat:x@localhost/karat?host=db",
+            "postgres://karat:x@localhost/karat?hostaddr=10.0.0.7",
             "mysql://karat:x@db/karat?ssl-mode=REQUIRED",
             "mariadb://karat:x@db/karat",
         ] {

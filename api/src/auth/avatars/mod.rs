@@ -91,14 +91,15 @@ impl AvatarApi {
         if let Some(scanner) = &settings.scanner {
             scanner::scan(scanner, &bytes).await?;
         }
-        let _room = self.room.acquire().await.map_err(ApiError::internal)?;
-        let (picture, extension) = tokio::task::spawn_blocking(move || picture::rewrite(&bytes, &declared))
-            .await
-            .map_err(ApiError::internal)??;
+        let (picture, extension) = {
+            let _room = self.room.acquire().await.map_err(ApiError::internal)?;
+            let rewritten = tokio::task::spawn_blocking(move || picture::rewrite(&bytes, &declared)).await;
+            rewritten.map_err(ApiError::internal)??
+        };
         let url = self.pictures.add(picture, extension).await?;
         match self.access.set_avatar(&caller, Some(&url), &origin(request)).await {
             Ok((user, before)) => {
-                self.pictures.remove(before.as_deref()).await?;
+                self.pictures.forget(before.as_deref()).await;
                 Ok(ok(user.into(), "the picture was set"))
             }
             // Deleted meanwhile: nobody would ever remove the picture.
@@ -113,8 +114,11 @@ impl AvatarApi {
     #[oai(path = "/users/avatar", method = "delete", operation_id = "delete_avatar")]
     async fn delete(&self, request: &Request, caller: Authenticated) -> Result<Answer<UserView>, DeleteAvatarError> {
         caller.require(Permission::ManageOwnAccount)?;
-        let (user, before) = self.access.set_avatar(&caller, None, &origin(request)).await?;
+        let before = self.access.find_user(caller.id).await?.and_then(|user| user.avatar_url);
+        // While the account still names it: whoever is told that it failed can ask again.
         self.pictures.remove(before.as_deref()).await?;
+        let (user, before) = self.access.set_avatar(&caller, None, &origin(request)).await?;
+        self.pictures.forget(before.as_deref()).await;
         Ok(ok(user.into(), "the picture was removed"))
     }
 

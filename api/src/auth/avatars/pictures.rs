@@ -60,11 +60,15 @@ impl Pictures {
         }
     }
 
-    /// Removes the picture of an account that is gone. What was done to the account stands, so a failure is for the
+    /// Removes a picture that no account names any more. What was done to the account stands, so a failure is for the
     /// log, with the name that somebody has to remove by hand.
     pub(in crate::auth) async fn forget(&self, url: Option<&str>) {
         if let Err(error) = self.remove(url).await {
-            tracing::error!(?error, url, "the picture of a deleted account could not be removed: remove it by hand");
+            tracing::error!(
+                ?error,
+                url,
+                "a picture that no account has any more could not be removed: remove it by hand"
+            );
         }
     }
 }
