@@ -71,7 +71,7 @@ start_server() {
 }
 
 say "building"
-cargo build --release --locked -p karat -p karat-benches
+cargo build --release --locked --workspace --bins
 
 if [ -z "$INPUT" ]; then
     say "generating events"
