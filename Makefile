@@ -11,6 +11,9 @@ DEV_DIR := $(or $(KARAT_DEV_DIR),target/dev)
 LAKE ?= data/lake
 URL ?= http://127.0.0.1:8080
 MINUTES ?= 2
+# Parts of the end-to-end suite that need no service: they are left to `make test`.
+WITHOUT_SERVICES := accounts bad_input canary chaos clock crash demo disk epochs failing_calls flood fsck matrix memory openapi \
+  power replay settings shell stop
 
 .PHONY: help check test chaos soak test-services check-demo schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
@@ -35,7 +38,6 @@ soak: ## Nine commits of bronze a second beside maintenance for MINUTES=2; print
 	KARAT_SOAK_MINUTES=$(MINUTES) \
 	  $(CARGO) test --workspace --locked --test end_to_end -- --ignored --nocapture --exact soak::soak
 
-# What needs no service at all and takes minutes is left to `make test`.
 test-services: ## Starts real services, runs on them what can run on them, stops them
 	@trap 'dev/kafka.sh stop; dev/services.sh stop' EXIT; \
 	services=$$(dev/services.sh start); \
@@ -46,8 +48,7 @@ test-services: ## Starts real services, runs on them what can run on them, stops
 	export "$$broker"; \
 	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}, with a lake on disk and on S3" >&2; \
 	$(CARGO) test --workspace --locked --test contract --test end_to_end --test on_s3 -- \
-	  --skip failing_calls:: --skip fsck:: --skip disk:: --skip power:: --skip clock:: \
-	  --skip matrix:: --skip canary:: --skip settings:: --skip accounts:: --skip shell:: --skip flood:: --skip openapi::; \
+	  $(foreach part,$(WITHOUT_SERVICES),--skip $(part)::); \
 	echo "testing limits on Redis, mail and providers" >&2; \
 	$(CARGO) test --workspace --locked --test http --test access; \
 	echo "asking a server on SQLite what its API document allows" >&2; \
