@@ -13,12 +13,14 @@ fn settings(name: &'static str) -> LimitSettings {
     let quota = |requests| Quota { name, requests, window: Duration::from_secs(60) };
     LimitSettings {
         prefixes: &["/api/v1", "/api"],
-        rules: vec![RouteRule { method: "POST", path: "/auth/login", quota: quota(2) }],
+        rules: vec![
+            RouteRule { method: "POST", path: "/auth/login", quota: quota(2) },
+            RouteRule { method: "GET", path: "/pictures/", quota: Quota { name: "pictures", ..quota(4) } },
+        ],
         anonymous: quota(3),
         user: quota(5),
         api_key: quota(5),
         publishing: vec![],
-        free: vec!["/free/"],
         owner: Some(("/owner", "x-owner")),
     }
 }
@@ -64,7 +66,24 @@ async fn answers_tell_what_is_left_and_refusals_when_to_come_back() {
     assert!(header(&refused, "ratelimit").starts_with("\"login\";r=0;"));
     for _ in 0..10 {
         assert_eq!(send(&app, Method::GET, "/health").await.status(), StatusCode::OK);
-        assert_eq!(send(&app, Method::GET, "/api/v1/free/x").await.status(), StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn routes_that_begin_alike_can_share_a_quota() {
+    let app = app(Limits::new(settings("anonymous"), None));
+    let paths = ["/api/v1/pictures/a", "/api/pictures/b", "/api/v1/pictures/c/d", "/api/v1/pictures/a"];
+    for (n, path) in paths.into_iter().enumerate() {
+        let answer = send(&app, Method::GET, path).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+        assert!(header(&answer, "ratelimit").starts_with(&format!("\"pictures\";r={};", 3 - n)), "{path}");
+    }
+    let refused = send(&app, Method::GET, "/api/v1/pictures/e").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    // What begins otherwise, or is another method, does not fall under it.
+    for (method, path) in [(Method::GET, "/api/v1/picturesque"), (Method::POST, "/api/v1/pictures/a")] {
+        let other = send(&app, method, path).await;
+        assert!(header(&other, "ratelimit").starts_with("\"anonymous\";"), "{path}");
     }
 }
 
