@@ -43,16 +43,16 @@ impl Access {
         &self,
         purpose: &'static str,
         address: &str,
-        request: &str,
+        code_request: &str,
     ) -> Result<String, AccessError> {
         let code = random_digits(6)?;
         let at = now_us();
         let row = NewCodeRow {
-            id: row_of_request(request),
+            id: row_of_request(code_request),
             purpose,
             user: None,
             address: address.to_owned(),
-            code_hash: number_hash(purpose, address, request, &code),
+            code_hash: number_hash(purpose, address, code_request, &code),
             tries: NUMBER_TRIES,
             at,
             expires_at: at + as_us(NUMBER_LIFE),
@@ -127,14 +127,14 @@ pub(crate) fn new_token(
 
 /// The row of the code that a request asked for. The request itself is kept nowhere: whoever reads the database knows
 /// the row and cannot ask for it.
-pub(crate) fn row_of_request(request: &str) -> Uuid {
+pub(crate) fn row_of_request(code_request: &str) -> Uuid {
     let mut bytes = [0_u8; 16];
-    bytes.copy_from_slice(&sha256(request)[..16]);
+    bytes.copy_from_slice(&sha256(code_request)[..16]);
     uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
 /// Six digits could be tried out against a plain hash. With the request, which only who asked for the code knows, they
 /// cannot; and they live for minutes and die after five tries.
-pub(crate) fn number_hash(purpose: &str, address: &str, request: &str, code: &str) -> String {
-    sha256_hex(&json!([purpose, address, request, code]).to_string())
+pub(crate) fn number_hash(purpose: &str, address: &str, code_request: &str, code: &str) -> String {
+    sha256_hex(&json!([purpose, address, code_request, code]).to_string())
 }

@@ -40,12 +40,6 @@ pub enum AccessError {
         /// The permission that was asked for.
         permission: Permission,
     },
-    /// The API key's scopes do not cover an event type.
-    #[error("the API key has no scope for `{event_type}`")]
-    OutOfScope {
-        /// The event type that was to be published.
-        event_type: String,
-    },
     /// Input that breaks rules, one line each.
     #[error("invalid input: {}", .0.join("; "))]
     Invalid(Vec<String>),
@@ -186,7 +180,6 @@ impl AccessError {
             | Self::RefreshRefused { .. }
             | Self::TooManyRefreshes { .. }
             | Self::Forbidden { .. }
-            | Self::OutOfScope { .. }
             | Self::Invalid(_)
             | Self::Taken { .. }
             | Self::NotFound { .. }

@@ -36,26 +36,6 @@ impl Access {
         self.set_role(id, role, caller.into(), origin).await
     }
 
-    /// Enables or disables another account. Disabling ends its sessions at once.
-    ///
-    /// # Errors
-    /// [`AccessError::Forbidden`]; [`AccessError::NotFound`]; [`AccessError::LastAdmin`].
-    pub async fn set_active_of(
-        &self,
-        caller: &Caller,
-        id: Uuid,
-        is_active: bool,
-        origin: &Origin,
-    ) -> Result<User, AccessError> {
-        caller.require(Permission::DeactivateUsers)?;
-        let target = self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
-        let event = self.may_set_active(caller, &target, is_active, origin).await?;
-        let (user, revoked) = self.inner.store.set_active(id, is_active, &event).await?;
-        self.inner.recent.user_changed(&user);
-        self.note_revoked(&revoked);
-        Ok(user)
-    }
-
     /// Deletes another account. It can be brought back by hand until the purge removes it for good. Answers the account
     /// as it was, so that what is kept of it elsewhere can go too.
     ///

@@ -13,8 +13,8 @@ use crate::time::now_us;
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Outcome, Phone, Role, Username};
 
 impl Access {
-    /// Sends a code of six digits to a number, and answers the id of the request. The code works with that id alone, so
-    /// what others try spends none of its tries. The answer is the same whether an account has the number.
+    /// Sends a code of six digits to a number, and answers the secret of this request for one. The code works with it
+    /// alone, so what others try spends none of its tries. The answer is the same whether an account has the number.
     ///
     /// # Errors
     /// [`AccessError::Invalid`]; [`AccessError::TooManyAttempts`] after five in an hour; [`AccessError::Unconfigured`].
@@ -25,16 +25,16 @@ impl Access {
         let phone = parse(phone)?;
         let refusal = AuditEvent::denied(Action::PhoneCodeRequest, None, origin);
         self.begin_attempt(&format!("sms:{}", phone.as_str()), MESSAGE, &refusal).await?;
-        let request = random_hex::<16>()?;
-        let code = self.issue_number(PHONE, phone.as_str(), &request).await?;
+        let code_request = random_hex::<16>()?;
+        let code = self.issue_number(PHONE, phone.as_str(), &code_request).await?;
         let minutes = NUMBER_LIFE.as_secs() / 60;
         let text = format!("{code} is your Karat code. It works for {minutes} minutes. Tell it to nobody.");
         self.inner.post.sms(Sms { to: phone.as_str().to_owned(), text: text.into() });
         self.audit_refusal(AuditEvent { outcome: Outcome::Success, ..refusal }).await;
-        Ok(request)
+        Ok(code_request)
     }
 
-    /// Logs in by a code and the id of the request for it. A number that no account has gets a new one, where
+    /// Logs in by a code and the secret of the request for it. A number that no account has gets a new one, where
     /// registration is open.
     ///
     /// # Errors
@@ -42,14 +42,14 @@ impl Access {
     pub async fn login_by_phone(
         &self,
         phone: &str,
-        request: &str,
+        code_request: &str,
         code: &str,
         origin: &Origin,
     ) -> Result<LoginOutcome, AccessError> {
         let phone = parse(phone)?;
         let found = self.inner.store.find_user_by_phone(phone.as_str()).await?;
         let refusal = AuditEvent::denied(Action::Login, found.as_ref().map(|user| user.id), origin);
-        self.use_phone_code(&phone, request, code, &refusal).await?;
+        self.use_phone_code(&phone, code_request, code, &refusal).await?;
         let user = match found {
             Some(user) if user.is_active => user,
             Some(_) => {
@@ -62,7 +62,7 @@ impl Access {
         self.finish_login(user.id, Action::Login, proof, origin).await
     }
 
-    /// Adds a number to the caller's account, by a code, the id of the request for it, and the password, where the
+    /// Adds a number to the caller's account, by a code, the secret of the request for it, and the password, where the
     /// account has one.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Access {
         &self,
         caller: &Caller,
         phone: &str,
-        request: &str,
+        code_request: &str,
         code: &str,
         password: Option<SecretString>,
         origin: &Origin,
@@ -80,7 +80,7 @@ impl Access {
         let phone = parse(phone)?;
         let before = self.require_password(caller, Action::PhoneLink, "password", password, origin).await?;
         let refusal = AuditEvent::refused(caller.into(), Action::PhoneLink, Some(caller.id), origin);
-        self.use_phone_code(&phone, request, code, &refusal).await?;
+        self.use_phone_code(&phone, code_request, code, &refusal).await?;
         let event = AuditEvent::success(caller.into(), Action::PhoneLink, caller.id, origin);
         let session = caller.require_session()?;
         let user = self.inner.store.set_phone(caller.id, session, phone.as_str(), &event).await?;
@@ -114,19 +114,19 @@ impl Access {
     async fn use_phone_code(
         &self,
         phone: &Phone,
-        request: &str,
+        code_request: &str,
         code: &str,
         refusal: &AuditEvent,
     ) -> Result<(), AccessError> {
-        let row = row_of_request(request);
+        let row = row_of_request(code_request);
         // By the request too: guesses of somebody who did not ask for the code make nobody else wait.
         let name = format!("phone:{}:{row}", phone.as_str());
         self.begin_attempt(&name, FACTOR, refusal).await?;
-        let hash = number_hash(PHONE, phone.as_str(), request, code.trim());
+        let hash = number_hash(PHONE, phone.as_str(), code_request, code.trim());
         match self.inner.store.use_code(PHONE, phone.as_str(), row, &hash).await? {
             CodeUse::Accepted { .. } => self.inner.store.clear_attempts(&[name.as_str()]).await,
             CodeUse::Refused => {
-                // By the number: ids of requests can be made up without end.
+                // By the number: requests can be made up without end.
                 // Of an account, where it is known which.
                 let who = format!("{} {}", phone.as_str(), refusal.actor.columns().1.unwrap_or_default());
                 self.audit_repeatable(&who, refusal.clone()).await;

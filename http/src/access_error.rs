@@ -26,9 +26,6 @@ impl From<AccessError> for ApiError {
             AccessError::Forbidden { permission } => {
                 Self::forbidden(format!("this needs the permission `{permission}`")).lacking(permission)
             }
-            AccessError::OutOfScope { event_type } => {
-                Self::forbidden(format!("the credential may not publish events of type `{event_type}`"))
-            }
             AccessError::Invalid(lines) => Self::validation(lines),
             AccessError::Taken { field } => {
                 Self::conflict("already_taken", format!("another account has this {field}"))

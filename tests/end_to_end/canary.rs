@@ -131,7 +131,7 @@ async fn phone(person: &mut Person, web: &Web) {
     let message = web.request("/2010-04-01/").await;
     let code = message.split("Body=").nth(1).unwrap()[..6].to_owned();
     person.keep("credentials at the service for messages", &web.credentials("/2010-04-01/").await);
-    let verify = json!({"phone": PHONE, "request_id": asked["data"]["request_id"], "code": code});
+    let verify = json!({"phone": PHONE, "code_request": asked["data"]["code_request"], "code": code});
     person.codes.push(("code to a telephone", code));
     let (status, tokens) = answer(person.post("/auth/phone/verify", &verify)).await;
     assert_eq!(status, 200, "{tokens}");

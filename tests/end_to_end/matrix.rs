@@ -39,7 +39,7 @@ const OPERATE: Right = Roles(&["operator", "admin"]);
 fn rule(operation: &str) -> Option<(Right, Value)> {
     let none = Value::Null;
     let password = || json!({"password": "wrong"});
-    let code = || json!({"phone": "+34600123456", "request_id": "x", "code": "000000"});
+    let code = || json!({"phone": "+34600123456", "code_request": "x", "code": "000000"});
     Some(match operation {
         "read_daily_summary"
         | "read_weekly_summary"
@@ -82,7 +82,7 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         "renew_recovery_codes" => (Session, json!({"code": "000000", "password": "wrong"})),
         "change_password" => (Session, json!({"current_password": "wrong", "new_password": "x"})),
         "link_phone" => {
-            let body = json!({"phone": "+34600123456", "request_id": "x", "code": "000000", "password": "wrong"});
+            let body = json!({"phone": "+34600123456", "code_request": "x", "code": "000000", "password": "wrong"});
             (Session, body)
         }
         "oauth_link" => (Session, json!({"provider": "none", "password": "wrong"})),

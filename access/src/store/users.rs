@@ -95,19 +95,6 @@ impl Store {
         finish(tx, id, event).await
     }
 
-    /// Enables or disables an account; disabling revokes its sessions. Answers the account and what was revoked.
-    pub(crate) async fn set_active(
-        &self,
-        id: Uuid,
-        is_active: bool,
-        event: &AuditEvent,
-    ) -> Result<(User, Vec<Uuid>), AccessError> {
-        let mut tx = self.database.write().await?;
-        keep_an_admin(&mut tx, id, |_| !is_active).await?;
-        let revoked = put_state(&mut tx, id, is_active).await?;
-        Ok((finish(tx, id, event).await?, revoked))
-    }
-
     /// Marks an account as deleted, revokes its sessions and keys; a purge removes it later. Answers the account as it
     /// was, with its picture, and the sessions. An owner does it in the name of a session;
     /// [`AccessError::NotAuthenticated`] when that has ended.

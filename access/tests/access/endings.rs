@@ -1,7 +1,7 @@
 //! What ends a session or an account, and that it is the end for every credential, in every process.
 
 use crate::factors::{code, enroll, second_step, ticket};
-use crate::support::{Instance, PASSWORD, secret, settings, tamper, who, who_by_key};
+use crate::support::{Instance, PASSWORD, secret, set_active, settings, tamper, who, who_by_key};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, Origin, ProfileChange, Role, Scopes,
     TokenFault,
@@ -50,7 +50,7 @@ async fn security_26_each_way_to_end_a_session_or_an_account_holds_at_once_and_e
             "another password" => access.change_password(&owner, Some(secret(PASSWORD)), secret(NEW), &origin).await,
             "a password by the shell" => access.reset_password(owner.id, secret(NEW), Actor::Shell, &origin).await,
             "an admin" => access.end_sessions_of(&admin, owner.id, &origin).await.map(drop),
-            "disabled" => access.set_active_of(&admin, owner.id, false, &origin).await.map(drop),
+            "disabled" => set_active(access, &admin, owner.id, false).await.map(drop),
             "deleted" => access.delete_own_account(&owner, Some(secret(PASSWORD)), &origin).await.map(drop),
             _ => access.delete_user(&admin, owner.id, &origin).await.map(drop),
         };

@@ -1,6 +1,6 @@
 //! Other people's accounts, attempts, deletion, consent.
 
-use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
+use crate::support::{Instance, PASSWORD, secret, set_active, settings, tamper, who};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, CallerKind, Origin, ProfileChange, Role, User,
     UserFilter,
@@ -38,17 +38,17 @@ async fn a_moderator_disables_users_only_and_their_sessions_end_at_once() {
     let instance = Instance::start().await;
     let (moderator, admin) =
         (instance.user("mod_a", Role::Moderator).await, instance.user("admin_a", Role::Admin).await);
-    let (access, origin) = (&instance.access, Origin::default());
+    let access = &instance.access;
     let pair = instance.register("maria_77").await;
-    let disabled = access.set_active_of(&caller(&moderator), pair.user.id, false, &origin).await.unwrap();
+    let disabled = set_active(access, &caller(&moderator), pair.user.id, false).await.unwrap();
     assert!(!disabled.is_active);
     assert!(who(access, &pair).await.is_err() && instance.refresh(&pair).await.is_err());
     assert!(matches!(instance.login("maria_77", PASSWORD).await, Err(AccessError::InvalidCredentials)));
     for target in [&admin, &moderator] {
-        let refused = access.set_active_of(&caller(&moderator), target.id, false, &origin).await;
+        let refused = set_active(access, &caller(&moderator), target.id, false).await;
         assert!(matches!(refused, Err(AccessError::Forbidden { .. })));
     }
-    assert!(access.set_active_of(&caller(&moderator), pair.user.id, true, &origin).await.unwrap().is_active);
+    assert!(set_active(access, &caller(&moderator), pair.user.id, true).await.unwrap().is_active);
     assert!(instance.login("maria_77", PASSWORD).await.is_ok());
 }
 
@@ -59,7 +59,7 @@ async fn security_57_two_admins_who_end_each_other_leave_one() {
     let (a, b) = (instance.user("admin_a", Role::Admin).await, instance.user("admin_b", Role::Admin).await);
     let (ca, cb, origin) = (caller(&a), caller(&b), Origin::default());
     let (first, second) =
-        tokio::join!(instance.access.set_active_of(&ca, b.id, false, &origin), other.delete_user(&cb, a.id, &origin),);
+        tokio::join!(set_active(&instance.access, &ca, b.id, false), other.delete_user(&cb, a.id, &origin),);
     let failures = [first.map(drop), second.map(drop)].into_iter().filter_map(Result::err).collect::<Vec<_>>();
     assert!(matches!(failures[..], [AccessError::LastAdmin]), "{failures:?}");
 }

@@ -3,16 +3,17 @@
 use crate::catalogue::{self, Engine, POSTGRES_ONLY};
 use crate::support::Instance;
 
-/// One file for all engines: what each of them says about its own tables must equal it, so they equal each other.
-const EXPECTED: &str = include_str!("../../migrations/schema.txt");
-
+/// What an instance says of its own tables, on every engine: the columns of the file after the last migration.
 #[tokio::test]
 async fn the_migrations_of_every_engine_come_to_the_same_schema() {
     let instance = Instance::start().await;
     let schema = instance.access.schema().await.unwrap();
-    assert_eq!(schema.migrations, [1, 2, 3], "{}", schema.engine);
-    let found = schema.columns.join("\n") + "\n";
-    assert_eq!(found, EXPECTED, "{}", schema.engine);
+    let numbers: Vec<i64> = catalogue::migrations("sqlite").into_iter().map(|(number, _)| number).collect();
+    assert_eq!(schema.migrations, numbers, "{}", schema.engine);
+    let file = catalogue::folder(&format!("schema.{}.txt", numbers.last().unwrap()));
+    let text = std::fs::read_to_string(file).unwrap();
+    let expected: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("column ")).collect();
+    assert_eq!(schema.columns, expected, "{}", schema.engine);
 }
 
 /// One file after each migration, for all engines: what each of them says must equal it, so they equal each other. What

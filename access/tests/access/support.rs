@@ -5,7 +5,7 @@
 
 use karat_access::{Access, AccessError, AccessSettings, Caller, Credential, HashSettings, NewAccount, Origin};
 use karat_access::{
-    Actor, DatabaseAddress, DatabaseSettings, LoginOutcome, NewUser, Registration, Role, TokenPair, User,
+    Actor, DatabaseAddress, DatabaseSettings, LoginOutcome, NewUser, ProfileChange, Registration, Role, TokenPair, User,
 };
 use karat_oracle::databases;
 use secrecy::{ExposeSecret, SecretString};
@@ -151,4 +151,16 @@ pub async fn who(access: &Access, pair: &TokenPair) -> Result<Arc<Caller>, Acces
 
 pub async fn who_by_key(access: &Access, key: &SecretString) -> Result<Arc<Caller>, AccessError> {
     access.authenticate(Credential::ApiKey(key.expose_secret())).await
+}
+
+/// Enables or disables somebody else's account, as it is now, and changes nothing else of it.
+pub async fn set_active(
+    access: &Access,
+    caller: &Caller,
+    id: uuid::Uuid,
+    is_active: bool,
+) -> Result<User, AccessError> {
+    let version = access.find_user(id).await?.unwrap().version;
+    let change = ProfileChange { version, ..ProfileChange::default() };
+    access.update_user_of(caller, id, change, Some(is_active), &Origin::default()).await
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use karat_access::{Access, AccessError, AccessSettings, HashSettings, Origin, Role};
 
-use crate::support::{Instance, PASSWORD, secret, settings};
+use crate::support::{Instance, PASSWORD, secret, set_active, settings};
 
 async fn refused(access: &Access, name: &str) {
     let answer = access.login(name, secret("wrong-Blue-7-boats"), &Origin::default()).await;
@@ -22,7 +22,7 @@ async fn security_11_every_refused_log_in_costs_one_hash_whoever_there_is() {
     let caller = instance.login("the_admin", PASSWORD).await.unwrap();
     let caller = crate::support::who(access, &caller).await.unwrap();
     assert_eq!(caller.id, admin.id);
-    access.set_active_of(&caller, disabled.id, false, &Origin::default()).await.unwrap();
+    set_active(access, &caller, disabled.id, false).await.unwrap();
     let rows = async || access.verify_audit_log().await.unwrap().rows;
     for name in ["known_1", "unknown_1", "disabled_1", "nobody@example.org"] {
         let (hashes, written) = (access.hash_load().done, rows().await);

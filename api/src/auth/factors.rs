@@ -71,7 +71,7 @@ pub struct PhoneRequest {
 #[derive(Debug, Object)]
 pub struct PhoneRequestView {
     /// To be sent with the code, which works with it alone.
-    pub request_id: String,
+    pub code_request: String,
 }
 
 /// A telephone number and the code that was sent to it.
@@ -81,7 +81,7 @@ pub struct PhoneCodeRequest {
     /// International, such as `+34600123456`.
     pub phone: String,
     /// As it was answered when the code was asked for.
-    pub request_id: String,
+    pub code_request: String,
     /// Six digits.
     pub code: String,
     /// For browsers: the refresh token is put into a cookie that scripts cannot read, and is left out of the answer.
@@ -97,7 +97,7 @@ pub struct LinkPhoneRequest {
     /// International, such as `+34600123456`.
     pub phone: String,
     /// As it was answered when the code was asked for.
-    pub request_id: String,
+    pub code_request: String,
     /// Six digits.
     pub code: String,
     /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
@@ -240,8 +240,8 @@ impl FactorApi {
         request: &Request,
         body: JsonBody<PhoneRequest>,
     ) -> Result<Answer<PhoneRequestView>, PhoneError> {
-        let request_id = self.access.request_phone_code(&body.0.phone, &origin(request)).await?;
-        Ok(ok(PhoneRequestView { request_id }, "a code is on its way"))
+        let code_request = self.access.request_phone_code(&body.0.phone, &origin(request)).await?;
+        Ok(ok(PhoneRequestView { code_request }, "a code is on its way"))
     }
 
     /// Log in by the code
@@ -253,7 +253,7 @@ impl FactorApi {
         request: &Request,
         body: JsonBody<PhoneCodeRequest>,
     ) -> Result<Response<Answer<LoginView>>, PhoneError> {
-        let outcome = self.access.login_by_phone(&body.phone, &body.request_id, &body.code, &origin(request)).await?;
+        let outcome = self.access.login_by_phone(&body.phone, &body.code_request, &body.code, &origin(request)).await?;
         Ok(session::logged_in(outcome, body.use_cookie, body.remember_me))
     }
 
@@ -269,7 +269,7 @@ impl FactorApi {
         let JsonBody(body) = body;
         let (password, origin) = (body.password.map(Into::into), origin(request));
         let user =
-            self.access.link_phone(&caller, &body.phone, &body.request_id, &body.code, password, &origin).await?;
+            self.access.link_phone(&caller, &body.phone, &body.code_request, &body.code, password, &origin).await?;
         Ok(ok(user.into(), "the number was added"))
     }
 

@@ -30,6 +30,8 @@ pub fn default_quotas() -> LimitSettings {
     ] {
         rules.push(rule(path, code));
     }
+    // A page may show many; each may be a request to a bucket.
+    rules.push(RouteRule { method: "GET", path: "/avatars/", quota: quota("pictures", 6_000, HOUR) });
     LimitSettings {
         prefixes: &["/api/v1", "/api"],
         rules,
@@ -37,7 +39,6 @@ pub fn default_quotas() -> LimitSettings {
         user: quota("user", 1_000, HOUR),
         api_key: quota("api-key", 1_000, HOUR),
         publishing: vec!["/events", "/lineage", "/receipts"],
-        free: vec!["/avatars/"],
         // Orders of the data folder's owner carry a secret that no guess reaches.
         owner: Some(("/admin/replays", crate::replays::LOCAL_HEADER)),
     }

@@ -48,10 +48,17 @@ pub struct Quota {
 pub struct RouteRule {
     /// The method.
     pub method: &'static str,
-    /// The path behind the API's prefix.
+    /// The path behind the API's prefix; one that ends with `/` stands for every path that begins so.
     pub path: &'static str,
     /// What is allowed.
     pub quota: Quota,
+}
+
+impl RouteRule {
+    fn is_for(&self, method: &Method, path: &str) -> bool {
+        let is_path = self.path == path || (self.path.ends_with('/') && path.starts_with(self.path));
+        is_path && self.method == method.as_str()
+    }
 }
 
 /// The quotas of an application.
@@ -69,8 +76,6 @@ pub struct LimitSettings {
     pub api_key: Quota,
     /// Routes that API keys may call without limit: what they may publish is bounded in events.
     pub publishing: Vec<&'static str>,
-    /// Routes that begin so are not counted: a page may show many pictures.
-    pub free: Vec<&'static str>,
     /// Routes that begin so are not counted with this header, which the route itself checks.
     pub owner: Option<(&'static str, &'static str)>,
 }
@@ -133,15 +138,14 @@ impl Limits {
         let Some(path) = path else { return self.uncounted(request, ip).await };
         let is_owner =
             |(start, header): (&str, &str)| path.starts_with(start) && request.headers().contains_key(header);
-        let is_free = self.settings.free.iter().any(|start| path.starts_with(start));
-        if is_free || request.method() == Method::OPTIONS {
+        if request.method() == Method::OPTIONS {
             return Rule::Free;
         }
         if self.settings.owner.is_some_and(is_owner) {
             return self.uncounted(request, ip).await;
         }
         let path = path.trim_end_matches('/');
-        let is_rule = |rule: &&RouteRule| rule.path == path && rule.method == request.method().as_str();
+        let is_rule = |rule: &&RouteRule| rule.is_for(request.method(), path);
         if let Some(rule) = self.settings.rules.iter().find(is_rule) {
             return Rule::Under(format!("{}:{ip}", rule.quota.name), rule.quota);
         }

@@ -1,21 +1,25 @@
 //! Counting in Redis, shared by every process that names the same server.
 //!
 //! One script counts and decides, so parallel requests of several processes cannot pass together. A server that does
-//! not answer within a fraction of a second is left alone for some seconds.
+//! not answer within a fraction of a second is left alone for some seconds. The first connection may take longer than a
+//! request waits: it is made beside the requests, one attempt at a time.
 
+use std::io;
 use std::time::{Duration, Instant};
 
+use futures::future::{BoxFuture, FutureExt, Shared};
 use karat_access::AccessError;
 use parking_lot::Mutex;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Script};
+use redis::{Client, RedisResult, Script};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::OnceCell;
 
 use super::{Quota, Taken, redis_error};
 
 /// An answer takes a fraction of a millisecond; what takes longer than this is away.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// A connection looks up a name, crosses a network, and greets the server, over TLS too.
+const CONNECTING: Duration = Duration::from_secs(5);
 /// How long a server that was away is not asked.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -36,10 +40,13 @@ if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[
 return 0
 ";
 
+/// A connection, or the attempt to make one.
+type Connecting = Shared<BoxFuture<'static, RedisResult<ConnectionManager>>>;
+
 /// Counts that several processes share.
 pub struct SharedCounts {
     client: Client,
-    connection: OnceCell<ConnectionManager>,
+    connection: Mutex<Option<Connecting>>,
     take: Script,
     give_back: Script,
     away_until: Mutex<Option<Instant>>,
@@ -57,7 +64,7 @@ impl SharedCounts {
             .map_err(|_| redis_error("the address is no `redis://` or `rediss://` URL"))?;
         Ok(Self {
             client,
-            connection: OnceCell::new(),
+            connection: Mutex::new(None),
             take: Script::new(TAKE),
             give_back: Script::new(GIVE_BACK),
             away_until: Mutex::new(None),
@@ -94,7 +101,7 @@ impl SharedCounts {
             return None;
         }
         let answer = tokio::time::timeout(self.patience, async {
-            let mut connection = self.connection.get_or_try_init(|| self.connect()).await?.clone();
+            let mut connection = self.connection().await?;
             call.invoke_async(&mut connection).await
         });
         match answer.await {
@@ -117,11 +124,23 @@ impl SharedCounts {
         }
     }
 
-    async fn connect(&self) -> redis::RedisResult<ConnectionManager> {
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(self.patience))
-            .set_response_timeout(Some(self.patience));
-        self.client.get_connection_manager_with_config(config).await
+    /// The connection. The attempt to make it goes on when nobody waits for it any more; one that failed is followed by
+    /// another.
+    fn connection(&self) -> Connecting {
+        let mut connection = self.connection.lock();
+        if let Some(begun) = connection.as_ref().filter(|begun| !matches!(begun.peek(), Some(Err(_)))) {
+            return begun.clone();
+        }
+        let attempt = tokio::spawn(connect(self.client.clone(), self.patience));
+        let attempt = attempt.map(|done| done.unwrap_or_else(|ended| Err(io::Error::from(ended).into())));
+        connection.insert(attempt.boxed().shared()).clone()
     }
+}
+
+async fn connect(client: Client, patience: Duration) -> RedisResult<ConnectionManager> {
+    let config = ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(CONNECTING))
+        .set_response_timeout(Some(patience));
+    client.get_connection_manager_with_config(config).await
 }

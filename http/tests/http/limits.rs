@@ -13,12 +13,14 @@ fn settings(name: &'static str) -> LimitSettings {
     let quota = |requests| Quota { name, requests, window: Duration::from_secs(60) };
     LimitSettings {
         prefixes: &["/api/v1", "/api"],
-        rules: vec![RouteRule { method: "POST", path: "/auth/login", quota: quota(2) }],
+        rules: vec![
+            RouteRule { method: "POST", path: "/auth/login", quota: quota(2) },
+            RouteRule { method: "GET", path: "/pictures/", quota: Quota { name: "pictures", ..quota(4) } },
+        ],
         anonymous: quota(3),
         user: quota(5),
         api_key: quota(5),
         publishing: vec![],
-        free: vec!["/free/"],
         owner: Some(("/owner", "x-owner")),
     }
 }
@@ -64,7 +66,24 @@ async fn answers_tell_what_is_left_and_refusals_when_to_come_back() {
     assert!(header(&refused, "ratelimit").starts_with("\"login\";r=0;"));
     for _ in 0..10 {
         assert_eq!(send(&app, Method::GET, "/health").await.status(), StatusCode::OK);
-        assert_eq!(send(&app, Method::GET, "/api/v1/free/x").await.status(), StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn routes_that_begin_alike_can_share_a_quota() {
+    let app = app(Limits::new(settings("anonymous"), None));
+    let paths = ["/api/v1/pictures/a", "/api/pictures/b", "/api/v1/pictures/c/d", "/api/v1/pictures/a"];
+    for (n, path) in paths.into_iter().enumerate() {
+        let answer = send(&app, Method::GET, path).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
+        assert!(header(&answer, "ratelimit").starts_with(&format!("\"pictures\";r={};", 3 - n)), "{path}");
+    }
+    let refused = send(&app, Method::GET, "/api/v1/pictures/e").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    // What begins otherwise, or is another method, does not fall under it.
+    for (method, path) in [(Method::GET, "/api/v1/picturesque"), (Method::POST, "/api/v1/pictures/a")] {
+        let other = send(&app, method, path).await;
+        assert!(header(&other, "ratelimit").starts_with("\"anonymous\";"), "{path}");
     }
 }
 
@@ -210,8 +229,43 @@ async fn limits_go_on_when_redis_dies_and_are_shared_again_when_it_is_back() {
     }
 }
 
+/// Stands in front of a server: it takes one connection and no other, and passes its bytes on once it is told to.
+async fn slow_door(server: &str) -> (std::net::SocketAddr, tokio::sync::oneshot::Sender<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, server) = (listener.local_addr().unwrap(), server.to_owned());
+    let (open, opened) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        drop(listener);
+        opened.await.unwrap();
+        let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+        tokio::io::copy_bidirectional(&mut client, &mut server).await
+    });
+    (address, open)
+}
+
+#[tokio::test]
+async fn a_connection_to_redis_that_takes_longer_than_a_request_waits_is_kept() {
+    let Some(redis) = Redis::start().await.unwrap() else {
+        eprintln!("skipped: redis-server is not installed");
+        return;
+    };
+    let (door, open) = slow_door(redis.url().strip_prefix("redis://").unwrap()).await;
+    let shared = SharedCounts::new(&format!("redis://{door}").into()).unwrap().with_patience(Duration::from_secs(1));
+    // No window ends while this runs: then a count that begins anew is another count.
+    let mut quotas = settings("login");
+    quotas.rules[0].quota.window = Duration::from_secs(60 * 60);
+    let app = app(Limits::new(quotas, Some(shared)));
+    for expected in [(200, "r=1"), (200, "r=0"), (429, "r=0")] {
+        assert_eq!(left(&app).await, (expected.0, expected.1.to_owned()), "it counts alone meanwhile");
+    }
+    open.send(()).unwrap();
+    // Its own count is used up: who is allowed is counted in Redis, through the only connection that there can be.
+    assert_eq!(left_when_allowed(&app).await, "r=1");
+}
+
 #[test]
-fn redis_is_reached_over_tls_too() {
+fn an_address_of_redis_may_ask_for_tls() {
     for address in ["redis://:x@cache.example.org/1", "rediss://:x@cache.example.org/1"] {
         assert!(SharedCounts::new(&address.to_owned().into()).is_ok(), "{address}");
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use karat_access::Permission;
-use karat_http::{Answer, ApiError, Authenticated, BodyLimits, ok, read_body};
+use karat_access::{Access, Caller, Permission};
+use karat_http::{Answer, ApiError, Authenticated, BodyLimits, ok, origin, read_body};
 use karat_schemas::events::Contracts;
 use poem::http::{HeaderMap, header};
 use poem::{Body, Request};
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cloudevents,
-    event::{BodyFault, Decoded},
+    event::{BodyFault, Code, Decoded},
     limits::MAX_REQUEST_BYTES,
     lineage::{self, Form},
     outcome::Outcome,
@@ -85,6 +85,10 @@ impl IngestApi {
         let events = self.decode(body, decode).await?;
         let outcome = self.publisher.publish(events, &PublishAs::from(&**caller), door).await?;
         drop(room);
+        if outcome.errors.iter().any(|rejection| rejection.code == Code::TypeNotAllowed) {
+            // Boxed: rare, and the way to the database would make the future of every request larger.
+            Box::pin(note_foreign_type(request, caller)).await;
+        }
         self.answer(outcome, wait, wants_problem(headers)).await
     }
 
@@ -213,6 +217,13 @@ impl From<WaitFor> for Layer {
             WaitFor::Silver => Self::Silver,
             WaitFor::Gold => Self::Gold,
         }
+    }
+}
+
+/// Puts into the audit log that the caller sent events of types that it may not publish.
+async fn note_foreign_type(request: &Request, caller: &Caller) {
+    if let Some(access) = request.data::<Access>() {
+        access.note_access_denied(caller, Permission::Publish, &origin(request)).await;
     }
 }
 

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use karat_access::{Access, AccessSettings, Actor, HashSettings, NewApiKey, NewUser, Origin, Role, Scopes};
+use karat_access::{
+    Access, AccessSettings, Actor, AuditFilter, AuditRow, HashSettings, NewApiKey, NewUser, Origin, Role, Scopes,
+};
 use karat_eventlog::{
     ConsumerSettings, EventLog, PollLimits, Record, Result as LogResult, StartPositions, TopicSpec,
     embedded::EmbeddedLog,
@@ -75,6 +77,12 @@ impl App {
 
     pub fn owner(&self) -> String {
         self.owner.to_string()
+    }
+
+    /// What the audit log has of callers without a right, newest first.
+    pub async fn denied(&self) -> Vec<AuditRow> {
+        let filter = AuditFilter { action: Some("access_denied".to_owned()), ..AuditFilter::default() };
+        self.access.audit_log(&filter, 100).await.unwrap()
     }
 
     /// A POST under `/api/v1` with the key that may everything.

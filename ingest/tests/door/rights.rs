@@ -79,6 +79,29 @@ async fn security_58_a_batch_gives_no_right_that_a_single_event_lacks() {
 }
 
 #[tokio::test]
+async fn security_81_events_of_types_that_a_key_may_not_publish_leave_one_row() {
+    let mut app = App::start().await;
+    let foreign = json!({"specversion": "1.0", "id": "2", "source": "/s", "type": "any"});
+    let mixed = json!([event("1"), foreign, foreign]).to_string();
+    let lineage = run_event("r1").to_string();
+    let requests = [("events", mixed, 207), ("events", foreign.to_string(), 403), ("lineage", lineage, 403)];
+    for (n, (path, body, status)) in requests.into_iter().enumerate() {
+        app.key = app.key_with(&["publish:etl.*"]).await;
+        assert_eq!(app.publish("events", "application/json", event("0").to_string()).await.status, 202);
+        assert_eq!(app.denied().await.len(), n, "what the key may do leaves none");
+        // The second request is one of the same minute.
+        for _ in 0..2 {
+            assert_eq!(app.publish(path, "application/json", body.clone()).await.status, status);
+        }
+        let rows = app.denied().await;
+        assert_eq!(rows.len(), n + 1, "{path} {body}");
+        let details = rows[0].details.clone().unwrap();
+        assert_eq!((&*rows[0].actor_kind, &details["permission"]), ("api_key", &json!("publish")));
+        assert!(rows[0].request_id.is_some());
+    }
+}
+
+#[tokio::test]
 async fn the_owner_of_the_key_is_the_publisher_whatever_the_payload_says() {
     let mut app = App::start().await;
     let mut sent = event("1");

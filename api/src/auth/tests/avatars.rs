@@ -107,3 +107,15 @@ async fn while_the_place_of_pictures_fails_they_are_answered_with_503_and_accoun
     assert_eq!((read.status, read.text("/code")), (503, "pictures_unavailable"), "{}", read.body);
     assert_eq!(app.me(tokens.access_token()).await.text("/data/avatar_url"), url);
 }
+
+#[tokio::test]
+async fn reads_of_pictures_have_a_quota_of_their_own_whoever_reads() {
+    let app = App::start_with(AuthSettings::default()).await;
+    let tokens = app.register("maria_77").await;
+    for (read, credential) in [None, Some(tokens.access_token()), Some("kk_00_00")].into_iter().enumerate() {
+        let reply = app.call(Method::GET, &format!("/api/v1/avatars/{read}.png"), credential, None).await;
+        assert_eq!(reply.headers["ratelimit-policy"], "\"pictures\";q=6000;w=3600", "{credential:?}");
+        let left = reply.headers["ratelimit"].to_str().unwrap();
+        assert!(left.starts_with(&format!("\"pictures\";r={};", 5_999 - read)), "{credential:?}: {left}");
+    }
+}

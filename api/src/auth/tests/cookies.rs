@@ -80,8 +80,8 @@ async fn security_30_after_a_code_to_a_telephone_the_token_is_in_the_cookie_that
         assert_eq!(asked.status, 200, "{}", asked.body);
         let message = tokio::time::timeout(Duration::from_secs(20), messages.recv()).await.unwrap().unwrap();
         let code = &message.split("Body=").nth(1).unwrap()[..6];
-        let request_id = asked.text("/data/request_id");
-        let body = json!({"phone": PHONE, "request_id": request_id, "code": code, "use_cookie": use_cookie, "remember_me": remember});
+        let code_request = asked.text("/data/code_request");
+        let body = json!({"phone": PHONE, "code_request": code_request, "code": code, "use_cookie": use_cookie, "remember_me": remember});
         let reply = app.post("/api/v1/auth/phone/verify", body).await;
         match use_cookie {
             Some(_) => assert_in_cookie(&app, &reply, remember == Some(true)).await,
