@@ -18,9 +18,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 here=$PWD/dev
+name=schemathesis
 karat=${1:-${KARAT_BIN:-${CARGO_TARGET_DIR:-target}/debug/karat}}
 seed=${KARAT_SEED:-5} seconds=${KARAT_SCHEMATHESIS_SECONDS:-100}
-deadline_s=120 stop_deadline_s=40
 version=4.32.5
 
 home=${KARAT_DEV_DIR:-target/dev}/schemathesis
@@ -34,35 +34,10 @@ if [ ! -e "$home/.installed-$version" ]; then
   touch "$home/.installed-$version"
 fi
 
-work=$(mktemp -d)
-pid=
-finish() {
-  if [ -n "$pid" ]; then kill -KILL "$pid" 2>/dev/null || true; fi
-  rm -rf "$work"
-}
-trap finish EXIT
+. dev/demo-server.sh
 
-die() {
-  echo "schemathesis: $*" >&2
-  tail -n 20 "$work/log" >&2
-  exit 1
-}
-
-is_running() { kill -0 "$pid" 2>/dev/null; }
-
-# It says so when everything is there: the last line of the demo.
-is_ready() { grep -q 'Ctrl-C' "$work/out" 2>/dev/null; }
-
-data=$work/data
-"$karat" up --demo --without-limits --data-dir "$data" --listen 127.0.0.1:0 >"$work/out" 2>"$work/log" </dev/null &
-pid=$!
-end=$((SECONDS + deadline_s))
-until is_ready; do
-  is_running || die 'the server ended by itself'
-  [ $SECONDS -lt $end ] || die "the sample data was not in gold after ${deadline_s}s"
-  sleep 0.2
-done
-KARAT_URL=$(sed -n 's|^ *reference *\(http.*\)/docs$|\1|p' "$work/out")
+start_demo
+KARAT_URL=$url
 
 # Pairs of digits, so that chance makes no sequence and no repetition, which passwords must not have.
 KARAT_USER=schemathesis KARAT_PASSWORD=Kx7-$(od -An -N12 -tx1 /dev/urandom | tr -d '\n' | tr ' ' '-')-Q
@@ -92,12 +67,5 @@ is_running || die 'the server ended by itself'
   die 'the run ended its own session: answers after that say nothing'
 [ $code = 0 ] || die "something was found, or could not be asked (exit code $code)"
 
-kill -TERM "$pid"
-end=$((SECONDS + stop_deadline_s))
-while is_running; do
-  [ $SECONDS -lt $end ] || die "the server did not stop within ${stop_deadline_s}s"
-  sleep 0.1
-done
-wait "$pid" || die "the server ended with $?"
-pid=
+stop_demo
 echo 'schemathesis: all well' >&2

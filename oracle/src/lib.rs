@@ -14,6 +14,7 @@
 //! That gold equals a recomputation is for `verify` to say: [`Verdict::differs`] takes what it found.
 //!
 //! [`databases`] makes a database for each test of the accounts, on a server when one is named; [`Redis`] is a server for limits.
+//! [`plain_http`] is what stand-ins for services on the web speak.
 //!
 //! [`Proxy`] is a door in front of a broker through which answers get lost, [`s3::Door`] one in front of an S3 server.
 //!
@@ -22,6 +23,7 @@
 pub mod databases;
 mod ledger;
 mod log;
+pub mod plain_http;
 mod proxy;
 mod redis;
 pub mod s3;

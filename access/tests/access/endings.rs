@@ -1,6 +1,7 @@
 //! What ends a session or an account, and that it is the end for every credential, in every process.
 
 use crate::factors::{code, enroll, second_step, ticket};
+use crate::sms::with_messages;
 use crate::support::{Instance, PASSWORD, secret, set_active, settings, tamper, who, who_by_key};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, Origin, ProfileChange, Role, Scopes,
@@ -92,10 +93,7 @@ async fn security_26_a_log_in_under_way_does_not_outlive_a_new_password() {
 
 #[tokio::test]
 async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_ended() {
-    let service = crate::sms::Service::start().await;
-    let mut instance = Instance::start().await;
-    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
-    instance.access = Access::open(with_sms).await.unwrap();
+    let (instance, service) = with_messages().await;
     let (access, origin) = (&instance.access, Origin::default());
     // The caller of a request that was let in before its session ended.
     let pair = instance.register("maria_77").await;

@@ -1,5 +1,6 @@
 //! The second factor, recovery codes, telephone numbers.
 
+use crate::sms::with_messages;
 use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
 use karat_access::{
     Access, AccessError, AccessSettings, Caller, LoginOutcome, Origin, ProfileChange, SmsSettings, TokenPair,
@@ -131,10 +132,7 @@ async fn a_confirmed_factor_is_not_replaced_and_its_removal_needs_the_password()
 
 #[tokio::test]
 async fn security_36_a_code_for_a_number_dies_after_five_tries_and_when_another_is_sent() {
-    let service = crate::sms::Service::start().await;
-    let mut instance = Instance::start().await;
-    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
-    instance.access = Access::open(with_sms).await.unwrap();
+    let (instance, service) = with_messages().await;
     let (access, origin) = (&instance.access, Origin::default());
     let phone = "+34 600-123-456";
 
@@ -178,10 +176,7 @@ async fn a_number_gets_five_messages_an_hour_and_none_without_a_service() {
 
 #[tokio::test]
 async fn security_51_the_last_way_in_cannot_be_removed() {
-    let service = crate::sms::Service::start().await;
-    let mut instance = Instance::start().await;
-    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
-    instance.access = Access::open(with_sms).await.unwrap();
+    let (instance, service) = with_messages().await;
     let origin = Origin::default();
     let pair = log_in_by_phone(&instance, &service, 1).await;
     let caller = who(&instance.access, &pair).await.unwrap();
@@ -202,10 +197,7 @@ async fn log_in_by_phone(instance: &Instance, service: &crate::sms::Service, cou
 
 #[tokio::test]
 async fn security_41_an_account_without_a_password_proves_itself_by_a_fresh_log_in() {
-    let service = crate::sms::Service::start().await;
-    let mut instance = Instance::start().await;
-    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
-    instance.access = Access::open(with_sms).await.unwrap();
+    let (instance, service) = with_messages().await;
     let (access, origin) = (instance.access.clone(), Origin::default());
     let pair = log_in_by_phone(&instance, &service, 1).await;
     let caller = who(&access, &pair).await.unwrap();

@@ -4,7 +4,7 @@ use karat_access::{
     Access, AccessError, AccessSettings, Callback, CallbackOutcome, LoginOutcome, Origin, ProviderKind,
     ProviderSettings, Redirect, TokenPair,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use karat_oracle::plain_http::{self, read_request};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Instance, PASSWORD, secret, settings, who};
@@ -24,15 +24,7 @@ async fn start_stand_in() -> String {
 }
 
 async fn answer(mut socket: TcpStream) {
-    let mut text = String::new();
-    let mut buffer = [0_u8; 4096];
-    while !is_whole(&text) {
-        let read = socket.read(&mut buffer).await.unwrap_or(0);
-        if read == 0 {
-            return;
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-    }
+    let text = read_request(&mut socket).await;
     let body = match text.split_whitespace().nth(1) {
         Some("/login/oauth/access_token") if text.contains(&format!("code={GOOD_CODE}&")) => {
             r#"{"access_token":"gho_1","scope":"read:user","token_type":"bearer"}"#
@@ -43,14 +35,7 @@ async fn answer(mut socket: TcpStream) {
         Some("/user") => r#"{"id":583231,"login":"maria"}"#,
         _ => r#"[{"email":"maria@example.org","primary":true,"verified":true}]"#,
     };
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
-}
-
-fn is_whole(text: &str) -> bool {
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-    length.is_none_or(|length| length.trim().parse().is_ok_and(|length: usize| body.len() >= length))
+    plain_http::answer(&mut socket, "200 OK", body).await;
 }
 
 async fn with_github() -> Instance {

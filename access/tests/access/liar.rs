@@ -44,7 +44,7 @@ impl Liar {
         let (pages, requests) = (liar.pages.clone(), liar.requests.clone());
         tokio::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
-                let request = crate::sms::read_request(&mut socket).await;
+                let request = karat_oracle::plain_http::read_request(&mut socket).await;
                 let page = pages.lock().get(path_of(&request)).cloned();
                 requests.lock().push(request);
                 let page = page.unwrap_or_else(|| answer("404 Not Found", "{}"));

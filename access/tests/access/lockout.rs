@@ -1,7 +1,7 @@
 //! Waits after failed attempts: they hold for every way to make the same attempt, and for no other.
 
 use crate::factors::{code, enroll, second_step, ticket};
-use crate::second_step::with_messages;
+use crate::sms::with_messages;
 use crate::support::{Instance, PASSWORD, account, secret, tamper, tokens, who};
 use karat_access::{AccessError, AuditFilter, LoginOutcome, NewAccount, Origin, ProfileChange};
 use secrecy::ExposeSecret;

@@ -2,7 +2,7 @@
 
 use crate::factors::{code, enroll, ticket};
 use crate::lockout::hold;
-use crate::second_step::with_messages;
+use crate::sms::with_messages;
 use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
 use karat_access::{
     Access, AccessError, AccessSettings, AuditFilter, AuditRow, Callback, Caller, Origin, Permission, ProfileChange,

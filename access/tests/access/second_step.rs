@@ -1,20 +1,12 @@
 //! What counts as a second factor, and what does not.
 
 use crate::factors::{code, enroll, second_step, ticket};
-use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
-use karat_access::{Access, AccessError, AccessSettings, LoginOutcome, Origin};
+use crate::sms::with_messages;
+use crate::support::{Instance, PASSWORD, secret, tamper, who};
+use karat_access::{AccessError, LoginOutcome, Origin};
 use secrecy::ExposeSecret;
 
 const PHONE: &str = "+34600123456";
-
-/// With a service for text messages.
-pub async fn with_messages() -> (Instance, crate::sms::Service) {
-    let service = crate::sms::Service::start().await;
-    let mut instance = Instance::start().await;
-    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
-    instance.access = Access::open(with_sms).await.unwrap();
-    (instance, service)
-}
 
 #[tokio::test]
 async fn security_32_codes_of_another_time_or_form_are_refused() {

@@ -1,10 +1,22 @@
 //! A text message service on loopback, in the form that Twilio made common.
 
-use karat_access::SmsSettings;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+
+use karat_access::{Access, AccessSettings, SmsSettings};
+use karat_oracle::plain_http::{answer, read_request};
+use tokio::net::TcpListener;
+
+use crate::support::{Instance, settings};
+
+/// An instance that sends its messages through a service of its own.
+pub async fn with_messages() -> (Instance, Service) {
+    let service = Service::start().await;
+    let mut instance = Instance::start().await;
+    let with_sms = AccessSettings { sms: service.settings(), ..settings(&instance.folder) };
+    instance.access = Access::open(with_sms).await.unwrap();
+    (instance, service)
+}
 
 /// What was posted: request head and form, one text a request.
 pub struct Service {
@@ -22,8 +34,7 @@ impl Service {
             while let Ok((mut socket, _)) = listener.accept().await {
                 let request = read_request(&mut socket).await;
                 seen.lock().push(request);
-                let _ =
-                    socket.write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}").await;
+                answer(&mut socket, "201 Created", "{}").await;
             }
         });
         Self { port, requests }
@@ -58,25 +69,4 @@ impl Service {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-}
-
-/// Head and form of what a client sent, or as much of it as came.
-pub async fn read_request(socket: &mut TcpStream) -> String {
-    let mut text = String::new();
-    let mut buffer = [0_u8; 4096];
-    while !is_whole(&text) {
-        let read = socket.read(&mut buffer).await.unwrap_or(0);
-        if read == 0 {
-            break;
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-    }
-    text
-}
-
-fn is_whole(text: &str) -> bool {
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-    // Without a length there is no body.
-    length.is_none_or(|length| length.trim().parse::<usize>().is_ok_and(|length| body.len() >= length))
 }

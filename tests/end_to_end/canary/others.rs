@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use karat_oracle::plain_http::{self, read_request};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
 };
 
@@ -30,8 +31,7 @@ impl Web {
                 let request = read_request(&mut socket).await;
                 let body = answer(&url, request.split_whitespace().nth(1).unwrap_or_default());
                 requests.lock().push(request);
-                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-                let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
+                plain_http::answer(&mut socket, "200 OK", &body).await;
             }
         });
         web
@@ -67,26 +67,6 @@ fn answer(url: &str, path: &str) -> String {
         _ => json!({}),
     }
     .to_string()
-}
-
-async fn read_request(socket: &mut TcpStream) -> String {
-    let mut text = String::new();
-    let mut buffer = [0_u8; 4096];
-    while !is_whole(&text) {
-        let read = socket.read(&mut buffer).await.unwrap_or(0);
-        if read == 0 {
-            break;
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-    }
-    text
-}
-
-fn is_whole(text: &str) -> bool {
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let head = head.to_ascii_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-    body.len() >= length.map_or(0, |length| length.trim().parse().unwrap())
 }
 
 /// Takes every log-in and every message.

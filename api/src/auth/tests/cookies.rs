@@ -1,11 +1,11 @@
 //! The cookie of a browser after every way in.
 
 use karat_access::SmsSettings;
-use tokio::io::AsyncWriteExt;
+use karat_oracle::plain_http::{answer, read_request};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
-use super::oauth::{AUTHORIZE, begin, come_back, read_request};
+use super::oauth::{AUTHORIZE, begin, come_back};
 use super::people::refresh_cookie;
 use super::*;
 
@@ -19,8 +19,7 @@ async fn start_service() -> (SmsSettings, mpsc::Receiver<String>) {
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let request = read_request(&mut socket).await;
-            let answer = b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
-            let _ = socket.write_all(answer).await;
+            answer(&mut socket, "201 Created", "{}").await;
             let _ = sent.send(request).await;
         }
     });

@@ -1,7 +1,7 @@
 //! Coming back from a provider, as a browser sees it: the provider is a stand-in for Facebook on loopback.
 
 use karat_access::{ProviderKind, ProviderSettings};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use karat_oracle::plain_http::{self, read_request};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
@@ -32,28 +32,7 @@ async fn answer(mut socket: TcpStream) {
     let text = read_request(&mut socket).await;
     let is_exchange = text.starts_with("POST ");
     let body = if is_exchange { r#"{"access_token":"EAAB1"}"# } else { r#"{"id":"10229"}"# };
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
-    let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
-}
-
-/// Head and form of what a client sent, or as much of it as came.
-pub(super) async fn read_request(socket: &mut TcpStream) -> String {
-    let (mut text, mut buffer) = (String::new(), [0_u8; 4096]);
-    while !is_whole(&text) {
-        let read = socket.read(&mut buffer).await.unwrap_or(0);
-        if read == 0 {
-            break;
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
-    }
-    text
-}
-
-fn is_whole(text: &str) -> bool {
-    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
-    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ").map(str::to_owned));
-    // Without a length there is no body.
-    length.is_none_or(|length| length.trim().parse::<usize>().is_ok_and(|length| body.len() >= length))
+    plain_http::answer(&mut socket, "200 OK", body).await;
 }
 
 /// What a browser has after it was sent to the provider: its cookie, and the state in the address.
