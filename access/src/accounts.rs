@@ -168,7 +168,7 @@ impl Access {
         origin: &Origin,
     ) -> Result<(), AccessError> {
         let user = self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
-        self.check_new_password(&password, &user.username, user.email.as_deref())?;
+        self.check_new_password(&password, &user, self.has_factor(id).await?)?;
         let hash = self.inner.hasher.hash(password).await?;
         let event = AuditEvent::success(actor, Action::PasswordReset, id, origin);
         let revoked = self.inner.store.set_password(id, &hash, None, &event).await?;
@@ -243,7 +243,7 @@ fn collect(
 ) -> Result<(Username, Option<Email>, Option<String>), AccessError> {
     let name = username.as_ref().map(Username::as_str).unwrap_or_default();
     let address = email.as_ref().ok().and_then(Option::as_ref).map(Email::as_str);
-    let password = check_password(rules, password, &context_of(name, address));
+    let password = check_password(rules, false, password, &context_of(name, address));
     match (username, email, full_name, password) {
         (Ok(username), Ok(email), Ok(full_name), Ok(())) => Ok((username, email, full_name)),
         (username, email, full_name, password) => {
@@ -271,9 +271,11 @@ pub(crate) fn context_of(username: &str, email: Option<&str>) -> Vec<String> {
     [Some(username), email, local].into_iter().flatten().map(str::to_owned).collect()
 }
 
-/// Refuses oversized passwords before anything reads them, then applies the rules.
+/// Refuses oversized passwords before anything reads them, then applies the rules. `has_factor` says whether the account has
+/// a second factor beside it.
 pub(crate) fn check_password(
     rules: PasswordRules,
+    has_factor: bool,
     password: &SecretString,
     context: &[String],
 ) -> Result<(), AccessError> {
@@ -282,7 +284,7 @@ pub(crate) fn check_password(
         return Err(AccessError::Invalid(vec![too_long()]));
     }
     let context: Vec<&str> = context.iter().map(String::as_str).collect();
-    let broken = broken_rules(rules, text, &context);
+    let broken = broken_rules(rules, has_factor, text, &context);
     if broken.is_empty() { Ok(()) } else { Err(AccessError::Invalid(broken)) }
 }
 

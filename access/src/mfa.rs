@@ -10,6 +10,7 @@ use totp_rs::{Builder, Secret, Totp};
 use uuid::Uuid;
 
 use crate::codes::{MFA, new_token};
+use crate::password::NEEDS_FACTOR;
 use crate::secret::{random_bytes, random_hex, sha256_hex};
 use crate::sessions::TokenPair;
 use crate::store::Proof;
@@ -140,14 +141,19 @@ impl Access {
     ///
     /// # Errors
     /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::NotFound`] without a
-    /// factor.
+    /// factor; [`AccessError::Invalid`] when the password is too short to be the only factor.
     pub async fn remove_totp(
         &self,
         caller: &Caller,
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<(), AccessError> {
+        let rules = self.inner.settings.password_rules;
+        let is_enough = password.as_ref().is_none_or(|password| rules.let_stand_alone(password.expose_secret()));
         let user = self.require_password(caller, Action::MfaRemove, "password", password, origin).await?;
+        if !is_enough && self.has_factor(user.id).await? {
+            return Err(AccessError::Invalid(vec![NEEDS_FACTOR.to_owned()]));
+        }
         let event = AuditEvent::success(caller.into(), Action::MfaRemove, user.id, origin);
         if !self.inner.store.remove_factor(user.id, caller.require_session()?, &event).await? {
             return Err(AccessError::NotFound { what: "second factor" });
@@ -191,8 +197,7 @@ impl Access {
         proof: Proof,
         origin: &Origin,
     ) -> Result<LoginOutcome, AccessError> {
-        let factor = self.inner.store.find_factor(user).await?;
-        if !factor.is_some_and(|factor| factor.is_confirmed) {
+        if !self.has_factor(user).await? {
             return Ok(LoginOutcome::Tokens(Box::new(self.start_session(user, action, proof, origin).await?)));
         }
         // A ticket each: of two log-ins at a time neither ends the other.
@@ -200,6 +205,11 @@ impl Access {
         let created = self.inner.store.create_ticket(&row, user, &proof).await;
         self.audit_lost_proof(created, action, user, origin).await?;
         Ok(LoginOutcome::MfaRequired { ticket, expires_in: TICKET_LIFE })
+    }
+
+    /// Whether an account has a second factor that was confirmed.
+    pub(crate) async fn has_factor(&self, user: Uuid) -> Result<bool, AccessError> {
+        Ok(self.inner.store.find_factor(user).await?.is_some_and(|factor| factor.is_confirmed))
     }
 
     /// Whether a code is right; if so, it is used up.

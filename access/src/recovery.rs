@@ -8,7 +8,7 @@ use crate::password::{MAX_PASSWORD_BYTES, broken_rules, strength};
 use crate::secret::sha256_hex;
 use crate::store::CodeUse;
 use crate::throttle::MESSAGE;
-use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin, Outcome};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin, Outcome, User};
 
 const RESET_OF_CONFIRMED: &str = "Your password was reset by a link that was sent to this address.";
 const RESET_OF_UNCONFIRMED: &str = "Your password was reset by a link that was sent to this address, which had not \
@@ -88,7 +88,9 @@ impl Access {
         let hash = sha256_hex(token.expose_secret());
         let id = self.inner.store.find_token(RESET, &hash).await?.ok_or(AccessError::CodeRefused)?;
         let user = self.find_user(id).await?.filter(|user| user.is_active).ok_or(AccessError::CodeRefused)?;
-        self.check_new_password(&password, &user.username, user.email.as_deref())?;
+        // The first proof of an address removes the second factor.
+        let keeps_factor = user.is_verified && self.has_factor(id).await?;
+        self.check_new_password(&password, &user, keeps_factor)?;
         let new = self.inner.hasher.hash(password).await?;
         let CodeUse::Accepted { user: Some(owner), address } = self.inner.store.use_token(RESET, &hash).await? else {
             return Err(AccessError::CodeRefused);
@@ -120,7 +122,7 @@ impl Access {
         origin: &Origin,
     ) -> Result<(), AccessError> {
         let user = self.require_password(caller, Action::PasswordChange, "current_password", current, origin).await?;
-        self.check_new_password(&new, &user.username, user.email.as_deref())?;
+        self.check_new_password(&new, &user, self.has_factor(user.id).await?)?;
         let hash = self.inner.hasher.hash(new).await?;
         let event = AuditEvent::success(caller.into(), Action::PasswordChange, user.id, origin);
         let revoked = self.inner.store.set_password(user.id, &hash, caller.session(), &event).await?;
@@ -167,22 +169,24 @@ impl Access {
         if is_done { Ok(()) } else { Err(AccessError::CodeRefused) }
     }
 
-    /// Judges a password without keeping it. `context` holds words that it should not contain.
+    /// Judges a password without keeping it, as the only factor of an account. `context` holds words that it should not
+    /// contain.
     pub fn password_strength(&self, password: &SecretString, context: &[&str]) -> Strength {
         let text = password.expose_secret();
         if text.len() > MAX_PASSWORD_BYTES {
             return Strength { score: 0, broken: vec![crate::accounts::too_long()] };
         }
-        let broken = broken_rules(self.inner.settings.password_rules, text, context);
+        let broken = broken_rules(self.inner.settings.password_rules, false, text, context);
         Strength { score: strength(text, !broken.is_empty()), broken }
     }
 
     pub(crate) fn check_new_password(
         &self,
         password: &SecretString,
-        username: &str,
-        email: Option<&str>,
+        user: &User,
+        has_factor: bool,
     ) -> Result<(), AccessError> {
-        check_password(self.inner.settings.password_rules, password, &context_of(username, email))
+        let context = context_of(&user.username, user.email.as_deref());
+        check_password(self.inner.settings.password_rules, has_factor, password, &context)
     }
 }

@@ -12,10 +12,26 @@ pub enum PasswordRules {
     /// repeats or names.
     #[default]
     Composed,
-    /// As NIST SP 800-63B-4 has it: 15 to 128 characters of any kind; no common ones and no names.
+    /// As NIST SP 800-63B-4 has it: 15 to 128 characters of any kind, or 8 to 128 beside a second factor; no common ones and
+    /// no names.
     Long,
 }
 
+impl PasswordRules {
+    /// Whether a password that these rules allow is long enough to be the only factor.
+    pub(crate) fn let_stand_alone(self, password: &str) -> bool {
+        match self {
+            Self::Composed => true,
+            Self::Long => password.chars().count() >= MIN_LONG_CHARS,
+        }
+    }
+}
+
+/// Why the second factor beside a password may not be removed.
+pub(crate) const NEEDS_FACTOR: &str =
+    "`password`: has fewer than 15 characters, which do beside a second factor only: change it to a longer one first";
+
+/// Also what 800-63B-4 asks for where the password is one of two factors.
 const MIN_CHARS: usize = 8;
 /// 800-63B-4, 3.1.1.2, for passwords that are the only factor.
 const MIN_LONG_CHARS: usize = 15;
@@ -30,22 +46,26 @@ const MIN_CONTEXT_CHARS: usize = 3;
 const ROWS: [&str; 5] = ["abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm"];
 
 /// The rules that a password breaks, one line each; empty when it may be used. `context` holds the words that it
-/// must not contain: the username, the address, the address's local part.
-pub(crate) fn broken_rules(rules: PasswordRules, password: &str, context: &[&str]) -> Vec<String> {
+/// must not contain: the username, the address, the address's local part. `has_factor` says whether the account has a second
+/// factor beside it.
+pub(crate) fn broken_rules(rules: PasswordRules, has_factor: bool, password: &str, context: &[&str]) -> Vec<String> {
     let broken = match rules {
         PasswordRules::Composed => broken_composed(password, context),
-        PasswordRules::Long => broken_long(password, context),
+        PasswordRules::Long => broken_long(has_factor, password, context),
     };
     broken.into_iter().map(|text| format!("`password`: {text}")).collect()
 }
 
+const LENGTH: &str = "must be 8 to 128 characters long";
+const LONG_LENGTH: &str = "must be 15 to 128 characters long";
 const COMMON: &str = "is one of the passwords that are tried first, or a simple variation of one";
 const CONTEXT: &str = "must not contain the username, the e-mail address or `karat`";
 
-fn broken_long(password: &str, context: &[&str]) -> Vec<&'static str> {
+fn broken_long(has_factor: bool, password: &str, context: &[&str]) -> Vec<&'static str> {
     let lower = password.to_lowercase();
+    let (least, length) = if has_factor { (MIN_CHARS, LENGTH) } else { (MIN_LONG_CHARS, LONG_LENGTH) };
     let rules = [
-        ((MIN_LONG_CHARS..=MAX_CHARS).contains(&password.chars().count()), "must be 15 to 128 characters long"),
+        ((least..=MAX_CHARS).contains(&password.chars().count()), length),
         (!is_common(&lower), COMMON),
         (!contains_context(&lower, context), CONTEXT),
     ];
@@ -79,7 +99,7 @@ fn broken_composed(password: &str, context: &[&str]) -> Vec<&'static str> {
     let chars = password.chars().count();
     let lower = password.to_lowercase();
     let rules = [
-        ((MIN_CHARS..=MAX_CHARS).contains(&chars), "must be 8 to 128 characters long"),
+        ((MIN_CHARS..=MAX_CHARS).contains(&chars), LENGTH),
         (password.chars().any(char::is_uppercase), "must contain an upper-case letter"),
         (password.chars().any(char::is_lowercase), "must contain a lower-case letter"),
         (password.chars().any(|c| c.is_ascii_digit()), "must contain a digit"),
@@ -119,7 +139,7 @@ mod tests {
     use super::*;
 
     fn rules(password: &str) -> Vec<String> {
-        broken_rules(PasswordRules::Composed, password, &["maria_77", "m.lopez@example.org", "m.lopez"])
+        broken_rules(PasswordRules::Composed, false, password, &["maria_77", "m.lopez@example.org", "m.lopez"])
     }
 
     fn breaks(password: &str, part: &str) {
@@ -162,13 +182,25 @@ mod tests {
 
     #[test]
     fn security_02_long_rules_ask_for_no_kinds_of_characters() {
-        let long = |password: &str| broken_rules(PasswordRules::Long, password, &["maria_77"]);
+        let long = |password: &str| broken_rules(PasswordRules::Long, false, password, &["maria_77"]);
         for good in ["fifteenletterss", "many boats on a river", "🐙🐙🐳🐳🐋🐋🐠🐠🐡🐡🦈🦈🦀🦀🦞"]
         {
             assert_eq!(long(good), Vec::<String>::new(), "{good}");
         }
         assert!(long("fourteen chars")[0].contains("15 to 128"));
         assert!(long("maria_77 has many boats")[0].contains("username"));
+    }
+
+    #[test]
+    fn security_01_eight_characters_do_beside_a_second_factor_under_the_long_rules_only() {
+        let beside = |rules, password: &str| broken_rules(rules, true, password, &["maria_77"]);
+        assert_eq!(beside(PasswordRules::Long, "k boats!"), Vec::<String>::new());
+        for bad in ["7 boats", "password", "maria_77 k"] {
+            assert_eq!(beside(PasswordRules::Long, bad).len(), 1, "{bad}");
+        }
+        assert!(!beside(PasswordRules::Composed, "k boats!").is_empty());
+        assert!(!PasswordRules::Long.let_stand_alone("fourteen chars") && PasswordRules::Composed.let_stand_alone("x"));
+        assert!(PasswordRules::Long.let_stand_alone("fifteen letters"));
     }
 
     #[test]

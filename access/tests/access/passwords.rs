@@ -1,5 +1,6 @@
 //! Which passwords may be chosen, by every way to choose one.
 
+use crate::factors::enroll;
 use crate::support::{Instance, PASSWORD, account, secret, settings, tokens, who};
 use karat_access::{Access, AccessError, AccessSettings, Actor, NewAccount, NewUser, Origin, PasswordRules, Role};
 use std::fmt::Debug;
@@ -84,4 +85,27 @@ async fn security_01_sixty_four_characters_of_any_script_are_a_password_under_th
         let new = NewAccount { password: secret("Ab1!xyw"), ..account("pedro_12") };
         instance.access.register(new, &Origin::default()).await
     });
+}
+
+#[tokio::test]
+async fn security_01_a_shorter_password_beside_a_second_factor_keeps_the_factor() {
+    let mut instance = Instance::start().await;
+    let long = AccessSettings { password_rules: PasswordRules::Long, ..settings(&instance.folder) };
+    instance.access = Access::open(long).await.unwrap();
+    let (short, origin) = ("k boats!", Origin::default());
+    let caller = enroll(&instance, "maria_77").await.caller;
+    let access = &instance.access;
+    let change =
+        async |old: &str, new: &str| access.change_password(&caller, Some(secret(old)), secret(new), &origin).await;
+    must_break("seven beside a factor", "8 to 128", change(PASSWORD, "7 boats").await);
+    change(PASSWORD, short).await.unwrap();
+    let by_shell = async |new: &str| access.reset_password(caller.id, secret(new), Actor::Shell, &origin).await;
+    must_break("seven for another", "8 to 128", by_shell("7 boats").await);
+
+    // Alone it would be too short.
+    must_break("removing", "beside a second factor", access.remove_totp(&caller, Some(secret(short)), &origin).await);
+    change(short, PASSWORD).await.unwrap();
+    access.remove_totp(&caller, Some(secret(PASSWORD)), &origin).await.unwrap();
+    must_break("without a factor", "15 to 128", change(PASSWORD, short).await);
+    must_break("without a factor for another", "15 to 128", by_shell("fourteen chars").await);
 }
