@@ -17,7 +17,8 @@ impl Access {
     /// alone, so what others try spends none of its tries. The answer is the same whether an account has the number.
     ///
     /// # Errors
-    /// [`AccessError::Invalid`]; [`AccessError::TooManyAttempts`] after five in an hour; [`AccessError::Unconfigured`].
+    /// [`AccessError::Invalid`]; [`AccessError::TooManyAttempts`] after five in an hour, and beyond the caps of messages;
+    /// [`AccessError::Unconfigured`].
     pub async fn request_phone_code(&self, phone: &str, origin: &Origin) -> Result<String, AccessError> {
         if !self.inner.post.has_sms() {
             return Err(AccessError::Unconfigured { what: "sending SMS" });
@@ -25,6 +26,7 @@ impl Access {
         let phone = parse(phone)?;
         let refusal = AuditEvent::denied(Action::PhoneCodeRequest, None, origin);
         self.begin_attempt(&format!("sms:{}", phone.as_str()), MESSAGE, &refusal).await?;
+        self.count_message(&phone, &refusal).await?;
         let code_request = random_hex::<16>()?;
         let code = self.issue_number(PHONE, phone.as_str(), &code_request).await?;
         let minutes = NUMBER_LIFE.as_secs() / 60;

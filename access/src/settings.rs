@@ -43,6 +43,8 @@ pub struct AccessSettings {
     pub mail: MailSettings,
     /// How text messages leave.
     pub sms: SmsSettings,
+    /// How many text messages leave in an hour.
+    pub sms_caps: SmsCaps,
     /// Providers to log in through.
     pub providers: Vec<ProviderSettings>,
     /// How long a deleted account can be brought back by hand before it is removed for good.
@@ -78,6 +80,7 @@ impl AccessSettings {
             public_url: "http://127.0.0.1:8080".to_owned(),
             mail: MailSettings::Outbox(folder.join("outbox")),
             sms: SmsSettings::Log,
+            sms_caps: SmsCaps::default(),
             providers: Vec::new(),
             keep_deleted: Duration::from_secs(30 * 24 * 60 * 60),
             hashing: HashSettings::default(),
@@ -86,6 +89,21 @@ impl AccessSettings {
             key_cache_ttl: Duration::from_secs(5),
             upkeep_interval: Duration::from_secs(2),
         }
+    }
+}
+
+/// How many text messages leave in an hour: each costs money, and codes may be asked for by anybody.
+#[derive(Debug, Clone, Copy)]
+pub struct SmsCaps {
+    /// To all numbers together.
+    pub per_hour: u32,
+    /// To the numbers of one country, by its calling code.
+    pub per_country_hour: u32,
+}
+
+impl Default for SmsCaps {
+    fn default() -> Self {
+        Self { per_hour: 1_000, per_country_hour: 200 }
     }
 }
 

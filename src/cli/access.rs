@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::Args;
-use karat_access::{AccessSettings, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsSettings};
+use karat_access::{AccessSettings, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsCaps, SmsSettings};
 use karat_api::auth::ExperienceRules;
 use karat_http::{HardenSettings, Origins, Tls, TrustedProxies};
 
@@ -40,7 +40,7 @@ pub struct AccessArgs {
         action = clap::ArgAction::Set
     )]
     pub registration_closed: bool,
-    /// Passwords of 15 characters of any kind (NIST SP 800-63B-4) instead of 8 of four kinds.
+    /// Passwords of 15 characters of any kind, or 8 beside a second factor (NIST SP 800-63B-4), instead of 8 of four kinds.
     #[arg(
         long,
         env = "KARAT__ACCESS__LONG_PASSWORDS",
@@ -65,6 +65,12 @@ pub struct AccessArgs {
     /// The sender of text messages, in E.164.
     #[arg(long, env = "KARAT__SMS__FROM", value_name = "NUMBER")]
     pub sms_from: Option<String>,
+    /// Text messages that leave in an hour, to all numbers together.
+    #[arg(long, env = "KARAT__SMS__PER_HOUR", value_name = "NUMBER", default_value_t = SmsCaps::default().per_hour, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sms_per_hour: u32,
+    /// Text messages that leave in an hour, to the numbers of one country.
+    #[arg(long, env = "KARAT__SMS__PER_COUNTRY_HOUR", value_name = "NUMBER", default_value_t = SmsCaps::default().per_country_hour, value_parser = clap::value_parser!(u32).range(1..))]
+    pub sms_per_country_hour: u32,
     /// A provider to log in through, NAME=CLIENT_ID:CLIENT_SECRET or @FILE; google, facebook and github are known, Apple
     /// is apple=CLIENT_ID:TEAM_ID:KEY_ID:KEY_FILE, any other NAME=CLIENT_ID:CLIENT_SECRET@ISSUER. May be repeated.
     #[arg(long = "provider", env = "KARAT__ACCESS__PROVIDERS", hide_env_values = true, value_delimiter = ';')]
@@ -142,6 +148,7 @@ impl AccessArgs {
             (None, _) if is_for_people => settings.sms = SmsSettings::Off,
             (None, _) => {}
         }
+        settings.sms_caps = SmsCaps { per_hour: self.sms_per_hour, per_country_hour: self.sms_per_country_hour };
         settings.providers = self.providers.iter().map(|text| provider(&secret(text)?)).collect::<Result<_>>()?;
         Ok(())
     }
