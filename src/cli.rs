@@ -424,7 +424,7 @@ pub enum UserCommand {
 pub enum KeyCommand {
     /// Create an API key and print it once.
     #[command(
-        after_help = "Examples:\n  karat key create --owner ada --scope 'publish:*'\n  karat key create --owner ada --scope publish:etl.run.finished --scope publish_for_others"
+        after_help = "Examples:\n  karat key create --owner ada --scope 'publish:*'\n  karat key create --owner ada --scope publish:etl.run.finished --scope publish_for_others\n  karat key create --owner ada --scope read --scope 'route:/runs/*'"
     )]
     Create {
         /// Username of the owner.
@@ -436,6 +436,9 @@ pub enum KeyCommand {
         /// What it may do; may be repeated.
         #[arg(long = "scope", default_value = "publish:*")]
         scopes: Vec<String>,
+        /// How many events it publishes in a second, to which it is held then; as many as it likes when absent.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        events_per_second: Option<u32>,
         #[command(flatten)]
         instance: InstanceArgs,
     },

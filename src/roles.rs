@@ -19,7 +19,7 @@ use karat_api::{
     snapshot::{Snapshots, follow},
 };
 use karat_eventlog::EventLog;
-use karat_http::{ServeSettings, Tls, serve};
+use karat_http::{EventRates, ServeSettings, SharedCounts, Tls, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_lake::objects;
 use karat_transform::worker;
@@ -190,7 +190,9 @@ impl Server {
         let watcher = notices::Watcher::new(Arc::clone(log), &lake, &instance.pipelines, Arc::clone(&poke))?;
         let receipts = ReceiptKey::new(&secret);
         let publisher = Publisher::new(Arc::clone(log), Arc::new(instance.contracts()?), receipts);
-        let ingest = (door != Door::Api).then(|| IngestApi::new(publisher, Some(watcher.clone())));
+        let redis = arguments.access.redis.address()?;
+        let rates = EventRates::new(redis.as_ref().map(SharedCounts::new).transpose()?);
+        let ingest = (door != Door::Api).then(|| IngestApi::new(publisher, Some(watcher.clone())).with_rates(rates));
         let names = instance.pipelines.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
         let replays = ReplaysApi::new(Arc::clone(log), lake.clone(), names, Some(note.local()))?;
         let mut settings = ApiSettings {
@@ -203,7 +205,7 @@ impl Server {
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }
-        settings.auth.redis = arguments.access.redis.address()?;
+        settings.auth.redis = redis;
         settings.auth.avatars = Some(avatars(instance, &arguments.access).await?);
         settings.auth.experience = arguments.access.experience();
         settings.auth.origins = arguments.access.origins()?;

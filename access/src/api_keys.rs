@@ -12,6 +12,9 @@ use crate::store::NewKeyRow;
 use crate::time::{as_us, now_us};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Permission, Scope, Scopes};
 
+/// More than one process takes in a second.
+const MOST_EVENTS_PER_SECOND: u32 = 1_000_000;
+
 /// What is needed to make a key.
 #[derive(Debug, Clone)]
 pub struct NewApiKey {
@@ -23,6 +26,8 @@ pub struct NewApiKey {
     pub scopes: Scopes,
     /// Its life; `None` for ever.
     pub expires_in: Option<Duration>,
+    /// How many events it publishes in a second, from one to a million; `None` for as many as it likes.
+    pub events_per_second: Option<u32>,
 }
 
 /// A key as it is listed, without its secret.
@@ -38,6 +43,8 @@ pub struct ApiKey {
     pub prefix: String,
     /// What it may be used for.
     pub scopes: Scopes,
+    /// How many events it publishes in a second; `None` for as many as it likes.
+    pub events_per_second: Option<u32>,
     /// Microseconds since 1970, UTC.
     pub created_at_us: i64,
     /// Microseconds since 1970, UTC.
@@ -61,8 +68,8 @@ impl Access {
     /// Makes a key. It never has more rights than its owner has at the time of use.
     ///
     /// # Errors
-    /// [`AccessError::NotFound`] for an unknown owner; [`AccessError::Invalid`] for a name that is empty or too long;
-    /// [`AccessError::TooManyKeys`].
+    /// [`AccessError::NotFound`] for an unknown owner; [`AccessError::Invalid`] for a name that is empty or too long,
+    /// and for a rate that is none; [`AccessError::TooManyKeys`].
     pub async fn create_api_key(
         &self,
         new: NewApiKey,
@@ -100,6 +107,10 @@ impl Access {
             let line = "`name`: must be 1 to 100 characters without control characters";
             return Err(AccessError::Invalid(vec![line.to_owned()]));
         }
+        if new.events_per_second.is_some_and(|rate| !(1..=MOST_EVENTS_PER_SECOND).contains(&rate)) {
+            let line = format!("`events_per_second`: must be from 1 to {MOST_EVENTS_PER_SECOND}");
+            return Err(AccessError::Invalid(vec![line]));
+        }
         let owner = self.find_user(new.owner).await?.ok_or(AccessError::NotFound { what: "user" })?;
         if new.scopes.contains(&Scope::PublishForOthers) && !owner.role.permits(Permission::PublishForOthers) {
             let line = format!("`scopes`: the role `{}` may not publish for others", owner.role);
@@ -109,10 +120,10 @@ impl Access {
         let secret = format!("{KEY_MARK}{prefix}_{}", random_hex::<24>()?);
         let expires_at = new.expires_in.map(|life| at.saturating_add(as_us(life)));
         let key_hash = sha256_hex(&secret);
-        let (user, scopes) = (new.owner, new.scopes);
-        let row = NewKeyRow { id, user, name, prefix, key_hash, scopes, at, expires_at };
-        let event = AuditEvent::success(actor, Action::ApiKeyCreate, id, origin)
-            .with_details(json!({"owner": user, "scopes": row.scopes.to_texts()}));
+        let (user, scopes, events_per_second) = (new.owner, new.scopes, new.events_per_second);
+        let row = NewKeyRow { id, user, name, prefix, key_hash, scopes, at, expires_at, events_per_second };
+        let details = json!({"owner": user, "scopes": row.scopes.to_texts(), "events_per_second": events_per_second});
+        let event = AuditEvent::success(actor, Action::ApiKeyCreate, id, origin).with_details(details);
         self.inner.store.create_key(&row, session, &event).await?;
         let key = ApiKey {
             id,
@@ -120,6 +131,7 @@ impl Access {
             name: row.name,
             prefix: row.prefix,
             scopes: row.scopes,
+            events_per_second,
             created_at_us: at,
             expires_at_us: expires_at,
             last_used_at_us: None,

@@ -172,7 +172,8 @@ impl Access {
 }
 
 fn cached_key(stored: StoredKey, loaded: Instant) -> CachedKey {
-    let kind = CallerKind::ApiKey { key: stored.id, scopes: stored.scopes };
+    let (scopes, events_per_second) = (stored.scopes, stored.events_per_second);
+    let kind = CallerKind::ApiKey { key: stored.id, scopes, events_per_second };
     let owner = stored.owner;
     let caller = Caller { id: owner.id, username: owner.username, role: owner.role, kind };
     CachedKey { id: stored.id, caller: Arc::new(caller), expires_at_us: stored.expires_at, loaded }

@@ -33,6 +33,8 @@ pub enum CallerKind {
         key: Uuid,
         /// What the key may be used for.
         scopes: Arc<Scopes>,
+        /// How many events its owner declared that it publishes in a second; none for as many as it likes.
+        events_per_second: Option<u32>,
     },
 }
 
@@ -67,6 +69,15 @@ impl Caller {
     /// [`AccessError::Forbidden`] naming it.
     pub fn require(&self, permission: Permission) -> Result<(), AccessError> {
         if self.has(permission) { Ok(()) } else { Err(AccessError::Forbidden { permission }) }
+    }
+
+    /// Whether the caller may call the route at this path, which has no prefix of the API, as far as the scopes of an API
+    /// key say. What it may do there is asked for as a permission.
+    pub fn may_call(&self, path: &str) -> bool {
+        match &self.kind {
+            CallerKind::User { .. } => true,
+            CallerKind::ApiKey { scopes, .. } => scopes.allow_route(path),
+        }
     }
 
     /// Whether the caller may publish events of this type.
@@ -127,7 +138,7 @@ mod tests {
 
     fn key_caller(role: Role, scopes: &[&str]) -> Caller {
         let scopes = Arc::new(Scopes::parse(scopes).unwrap());
-        let kind = CallerKind::ApiKey { key: Uuid::now_v7(), scopes };
+        let kind = CallerKind::ApiKey { key: Uuid::now_v7(), scopes, events_per_second: None };
         Caller { id: Uuid::now_v7(), username: "key_owner".into(), role, kind }
     }
 
@@ -155,6 +166,13 @@ mod tests {
         assert!(key_caller(Role::Operator, &["publish:*", "publish_for_others"]).may_publish_for_others());
         assert!(!key_caller(Role::User, &["publish:*", "publish_for_others"]).may_publish_for_others());
         assert!(!key_caller(Role::Admin, &["publish:*"]).may_publish_for_others());
+    }
+
+    #[test]
+    fn security_59_the_routes_of_a_key_give_it_nothing_that_its_owner_lacks() {
+        let caller = key_caller(Role::User, &["read", "route:/users", "route:/runs"]);
+        assert!(caller.may_call("/users") && caller.may_call("/runs") && !caller.may_call("/jobs"));
+        assert!(!caller.has(Permission::ReadUsers) && !caller.has(Permission::ReadAllData));
     }
 
     #[test]

@@ -160,6 +160,18 @@ pub enum TokenFault {
     Revoked,
 }
 
+impl TokenFault {
+    /// The name in the audit log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Invalid => "invalid",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
 /// Whose fault an error is; status and retry policy follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorDomain {

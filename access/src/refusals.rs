@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::secret::sha256;
-use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Permission};
+use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin, Permission, TokenFault};
 
 /// How long a row stands for every refusal like it.
 const ONE_ROW: Duration = Duration::from_secs(60);
@@ -19,7 +19,25 @@ impl Access {
     pub async fn note_access_denied(&self, caller: &Caller, permission: Permission, origin: &Origin) {
         let event = AuditEvent::refused(caller.into(), Action::AccessDenied, Some(caller.id), origin)
             .with_details(json!({"permission": permission.name()}));
-        self.audit_repeatable(&denied(caller, permission), event).await;
+        self.audit_repeatable(&denied(caller, permission.name()), event).await;
+    }
+
+    /// Notes that the scopes of a caller's API key do not cover a route: one row a minute for each key.
+    pub async fn note_route_denied(&self, caller: &Caller, origin: &Origin) {
+        let event = AuditEvent::refused(caller.into(), Action::AccessDenied, Some(caller.id), origin)
+            .with_details(json!({"reason": "route_scope"}));
+        self.audit_repeatable(&denied(caller, "route"), event).await;
+    }
+
+    /// Notes that a credential does not hold: one row a minute for each network and fault. Who presents none at all is
+    /// not refused a credential, and leaves none.
+    pub async fn note_bad_credential(&self, fault: TokenFault, origin: &Origin) {
+        if fault == TokenFault::Missing {
+            return;
+        }
+        let event =
+            AuditEvent::denied(Action::CredentialRefused, None, origin).with_details(json!({"reason": fault.name()}));
+        self.audit_repeatable(&format!("{} {}", network(origin), fault.name()), event).await;
     }
 
     /// Notes that a request was refused before anything was asked of the accounts: one row a minute for each network.
@@ -29,7 +47,7 @@ impl Access {
 
     /// Takes a refusal for want of a permission as noted, because another row tells more of it.
     pub(crate) fn skip_access_denied(&self, caller: &Caller, permission: Permission) {
-        self.is_due(Action::AccessDenied, &denied(caller, permission));
+        self.is_due(Action::AccessDenied, &denied(caller, permission.name()));
     }
 
     /// Writes an audit row for something that was refused, unless there is one of the last minute about the same
@@ -80,9 +98,9 @@ pub(crate) fn network(origin: &Origin) -> String {
     }
 }
 
-fn denied(caller: &Caller, permission: Permission) -> String {
+fn denied(caller: &Caller, what: &str) -> String {
     let (kind, id) = Actor::from(caller).columns();
-    format!("{kind} {} {permission}", id.unwrap_or_default())
+    format!("{kind} {} {what}", id.unwrap_or_default())
 }
 
 #[cfg(test)]

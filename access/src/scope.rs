@@ -1,4 +1,8 @@
-//! Scopes of API keys: `publish:<event type>`, `publish:<prefix>.*`, `publish:*`, `publish_for_others`, `read`.
+//! Scopes of API keys: `publish:<event type>`, `publish:<prefix>.*`, `publish:*`, `publish_for_others`, `read`, and
+//! `route:<path>`, `route:<path>/*`.
+//!
+//! The first ones give a key rights that its owner has. Those of routes give none: a key with any of them is refused on
+//! every other route, and one without them may call each route that its rights reach.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +20,16 @@ pub enum Scope {
     PublishForOthers,
     /// Read what the key's owner may read.
     Read,
+    /// Call the route at this path, which is written without the prefix of the API.
+    Route(String),
+    /// Call the routes whose paths start with this (it ends with a slash).
+    RoutePrefix(String),
+}
+
+impl Scope {
+    fn is_of_routes(&self) -> bool {
+        matches!(self, Self::Route(_) | Self::RoutePrefix(_))
+    }
 }
 
 /// The scopes of one key.
@@ -42,6 +56,10 @@ impl Scopes {
         if scopes.is_empty() && problems.is_empty() {
             problems.push("`scopes`: at least one scope is needed".to_owned());
         }
+        if problems.is_empty() && !scopes.is_empty() && scopes.iter().all(Scope::is_of_routes) {
+            let line = "`scopes`: those of routes give no right: add `read` or a scope that publishes";
+            problems.push(line.to_owned());
+        }
         if scopes.len() > Self::MAX {
             problems.push(format!("`scopes`: found {}, at most {} are allowed", scopes.len(), Self::MAX));
         }
@@ -54,8 +72,19 @@ impl Scopes {
             Scope::PublishAll => true,
             Scope::PublishPrefix(prefix) => event_type.starts_with(prefix.as_str()),
             Scope::Publish(exact) => exact == event_type,
-            Scope::PublishForOthers | Scope::Read => false,
+            Scope::PublishForOthers | Scope::Read | Scope::Route(_) | Scope::RoutePrefix(_) => false,
         })
+    }
+
+    /// Whether the route at this path, without the prefix of the API, may be called.
+    pub fn allow_route(&self, path: &str) -> bool {
+        let mut routes = self.0.iter().filter(|scope| scope.is_of_routes()).peekable();
+        routes.peek().is_none()
+            || routes.any(|scope| match scope {
+                Scope::Route(exact) => exact == path,
+                Scope::RoutePrefix(prefix) => path.starts_with(prefix.as_str()),
+                _ => false,
+            })
     }
 
     /// Whether any event may be published.
@@ -82,6 +111,8 @@ impl fmt::Display for Scope {
             Self::Publish(event_type) => write!(f, "publish:{event_type}"),
             Self::PublishForOthers => f.write_str("publish_for_others"),
             Self::Read => f.write_str("read"),
+            Self::Route(path) => write!(f, "route:{path}"),
+            Self::RoutePrefix(prefix) => write!(f, "route:{prefix}*"),
         }
     }
 }
@@ -96,6 +127,15 @@ impl FromStr for Scope {
             "publish:*" => return Ok(Self::PublishAll),
             _ => {}
         }
+        if let Some(path) = text.strip_prefix("route:") {
+            return route(path).ok_or_else(|| {
+                format!(
+                    "`scopes`: `{}` is no scope of a route: expected `route:` with a path such as `/runs`, or `/runs/*` \
+                     for what is below it, without the `/api/v1` before it",
+                    text.escape_debug()
+                )
+            });
+        }
         let event_type = text.strip_prefix("publish:").unwrap_or_default();
         let (name, is_prefix) = match event_type.strip_suffix(".*") {
             Some(prefix) => (prefix, true),
@@ -104,12 +144,26 @@ impl FromStr for Scope {
         if !is_event_type(name) {
             return Err(format!(
                 "`scopes`: `{}` is not a scope: expected `read`, `publish_for_others`, `publish:*`, \
-                 `publish:<event type>` or `publish:<prefix>.*`",
+                 `publish:<event type>`, `publish:<prefix>.*`, `route:<path>` or `route:<path>/*`",
                 text.escape_debug()
             ));
         }
         Ok(if is_prefix { Self::PublishPrefix(format!("{name}.")) } else { Self::Publish(name.to_owned()) })
     }
+}
+
+/// The scope of a path. None of a form that no route has: it would refuse everything.
+fn route(path: &str) -> Option<Scope> {
+    let (name, is_prefix) = match path.strip_suffix("/*") {
+        Some(name) => (name, true),
+        None => (path, false),
+    };
+    let mut parts = name.strip_prefix('/')?.split('/');
+    let is_part = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'~'))
+    };
+    let is_whole = name.len() <= 200 && parts.clone().all(is_part) && parts.next() != Some("api");
+    is_whole.then(|| if is_prefix { Scope::RoutePrefix(format!("{name}/")) } else { Scope::Route(name.to_owned()) })
 }
 
 fn is_event_type(name: &str) -> bool {
@@ -139,8 +193,40 @@ mod tests {
 
     #[test]
     fn scopes_read_back_as_they_were_written() {
-        let texts = ["publish:*", "publish:a.*", "publish:a.b", "publish_for_others", "read"];
+        let texts =
+            ["publish:*", "publish:a.*", "publish:a.b", "publish_for_others", "read", "route:/runs", "route:/a/b/*"];
         assert_eq!(scopes(&texts).to_texts(), texts);
+    }
+
+    #[test]
+    fn scopes_of_routes_refuse_the_others_and_a_key_without_them_may_call_all() {
+        let narrow = scopes(&["read", "route:/jobs", "route:/runs/*"]);
+        for (path, is_allowed) in [
+            ("/jobs", true),
+            ("/jobs/a/b/runs", false),
+            ("/jobsx", false),
+            ("/runs/1", true),
+            ("/runs/1/2", true),
+            ("/runs", false),
+            ("/runsx", false),
+            ("", false),
+            ("/", false),
+        ] {
+            assert_eq!(narrow.allow_route(path), is_allowed, "{path}");
+        }
+        assert!(scopes(&["read"]).allow_route("/anything"));
+    }
+
+    #[test]
+    fn paths_that_no_route_has_are_refused() {
+        for bad in
+            ["", "/", "/*", "*", "runs", "/runs/", "//runs", "/runs//*", "/a b", "/%72uns", "/api/v1/runs", "/r?x=1"]
+        {
+            assert!(Scopes::parse(["read", &format!("route:{bad}")]).is_err(), "{bad}");
+        }
+        assert!(Scopes::parse(["read", "route:/api-keys"]).is_ok());
+        let only = Scopes::parse(["route:/runs"]).unwrap_err();
+        assert!(only.len() == 1 && only[0].contains("give no right"), "{only:?}");
     }
 
     #[test]

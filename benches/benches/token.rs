@@ -78,7 +78,8 @@ impl Prepared {
             pair = remembering.refresh(&pair.refresh_token, &Origin::default()).await?;
             tokens.push(pair.access_token.clone());
             let scopes = Scopes::parse(["read"]).map_err(|problems| problems.join("; "))?;
-            let new = NewApiKey { owner, name: format!("bench {number}"), scopes, expires_in: None };
+            let name = format!("bench {number}");
+            let new = NewApiKey { owner, name, scopes, expires_in: None, events_per_second: None };
             keys.push(remembering.create_api_key(new, Actor::Shell, &Origin::default()).await?.secret);
         }
         Ok(Self { remembering, forgetting, tokens, keys })

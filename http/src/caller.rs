@@ -6,12 +6,13 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use karat_access::{Access, AccessError, Caller, Credential, Origin};
+use karat_access::{Access, AccessError, Caller, Credential, Origin, TokenFault};
 use poem::http::header;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 
+use crate::harden::WholeUri;
 use crate::{ApiError, client_ip, context, request_id};
 
 const BEARER: &str = "bearer";
@@ -33,15 +34,49 @@ impl Deref for Authenticated {
 /// Authenticates a request outside of poem-openapi.
 ///
 /// # Errors
-/// 401 with `unauthenticated`, `invalid_token`, `token_expired` or `token_revoked`; 500 when the application carries
-/// no accounts.
+/// 401 with `unauthenticated`, `invalid_token`, `token_expired` or `token_revoked`; 403 when the scopes of an API key do
+/// not cover the route; 500 when the application carries no accounts.
 pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
     let access = request
         .data::<Access>()
         .ok_or_else(|| ApiError::internal("the application was built without `.data(access)`"))?;
-    let caller = access.authenticate(credential(request)?).await?;
+    let found = match credential(request) {
+        Ok(credential) => access.authenticate(credential).await,
+        Err(error) => Err(error),
+    };
+    let caller = match found {
+        Ok(caller) => caller,
+        Err(error) => {
+            if let AccessError::NotAuthenticated(fault) = error {
+                // Boxed: rare, and the way to the database would make the future of every request larger.
+                Box::pin(note_bad_credential(access, fault, request)).await;
+            }
+            return Err(error.into());
+        }
+    };
     context::remember(access, &caller);
+    if !caller.may_call(route_of(request)) {
+        Box::pin(note_route_denied(access, &caller, request)).await;
+        return Err(ApiError::forbidden("the scopes of this API key do not cover this route"));
+    }
     Ok(caller)
+}
+
+async fn note_bad_credential(access: &Access, fault: TokenFault, request: &Request) {
+    access.note_bad_credential(fault, &origin(request)).await;
+}
+
+async fn note_route_denied(access: &Access, caller: &Caller, request: &Request) {
+    access.note_route_denied(caller, &origin(request)).await;
+}
+
+/// The path of a request as scopes name it: whole, without the prefix of the API and a slash at the end. Both prefixes
+/// serve the same routes.
+fn route_of(request: &Request) -> &str {
+    // The router takes off what it has matched.
+    let path = request.data::<WholeUri>().map_or(request.uri(), |uri| &uri.0).path();
+    let route = ["/api/v1", "/api"].iter().find_map(|prefix| path.strip_prefix(prefix).filter(|p| p.starts_with('/')));
+    route.unwrap_or(path).trim_end_matches('/')
 }
 
 /// What a request presents, not yet looked at.
@@ -107,5 +142,26 @@ fn api_key_scheme() -> MetaSecurityScheme {
         bearer_format: None,
         flows: None,
         openid_connect_url: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_has_one_name_under_both_prefixes_and_behind_the_router() {
+        for (uri, expected) in [
+            ("/api/v1/runs", "/runs"),
+            ("/api/runs/?limit=1", "/runs"),
+            ("/api/v1/jobs/a/b/runs", "/jobs/a/b/runs"),
+            ("/api-keys", "/api-keys"),
+            ("/docs/", "/docs"),
+            ("/api/v1", "/v1"),
+        ] {
+            let mut request = Request::builder().uri_str("/behind").finish();
+            request.set_data(WholeUri(uri.parse().unwrap()));
+            assert_eq!(route_of(&request), expected, "{uri}");
+        }
     }
 }

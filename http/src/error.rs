@@ -12,6 +12,7 @@ use poem::error::ResponseError;
 use poem::http::StatusCode;
 use poem::{IntoResponse, Response};
 
+use crate::limit::QuotaHeaders;
 use crate::{context, render};
 
 /// An error answer. Cheap to move; build it with a constructor and refine it with the builder methods.
@@ -30,14 +31,24 @@ pub(crate) struct Parts {
     pub internal: Option<String>,
     /// What the caller lacked.
     pub permission: Option<Permission>,
+    /// The quota that is used up.
+    pub quota: Option<QuotaHeaders>,
 }
 
 impl ApiError {
     /// An error with this status, stable `code` (`snake_case`, never changed once published) and message for the client.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
         let message = message.into();
-        let parts =
-            Parts { status, code, message, details: Vec::new(), retry_after: None, internal: None, permission: None };
+        let parts = Parts {
+            status,
+            code,
+            message,
+            details: Vec::new(),
+            retry_after: None,
+            internal: None,
+            permission: None,
+            quota: None,
+        };
         Self { parts: Box::new(parts) }
     }
 
@@ -132,6 +143,13 @@ impl ApiError {
     #[must_use]
     pub(crate) fn lacking(mut self, permission: Permission) -> Self {
         self.parts.permission = Some(permission);
+        self
+    }
+
+    /// Names the quota that is used up, in the headers of the answer.
+    #[must_use]
+    pub(crate) fn beyond(mut self, quota: QuotaHeaders) -> Self {
+        self.parts.quota = Some(quota);
         self
     }
 

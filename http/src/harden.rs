@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use karat_access::{Origin, Permission};
-use poem::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Result};
 use tracing::Instrument;
 
@@ -72,6 +72,10 @@ where
 #[derive(Debug, Clone)]
 pub struct AllowedMethods(pub String);
 
+/// The address that a request came for, kept with it: nested routers shorten its own.
+#[derive(Debug, Clone)]
+pub(crate) struct WholeUri(pub Uri);
+
 struct Hardened<E> {
     inner: E,
     settings: HardenSettings,
@@ -83,6 +87,7 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
     async fn call(&self, mut request: Request) -> Result<Response> {
         let client = self.settings.trusted_proxies.client_of(&request);
         request.set_data(ClientAddress(client));
+        request.set_data(WholeUri(request.uri().clone()));
         let origin = cors::allowed_origin(&self.settings.origins, &request);
         let started = Instant::now();
         let context = RequestContext::from_headers(request.headers());

@@ -8,7 +8,8 @@
 //! * [`Envelope`] is the success form; [`error_answers!`] documents the error answers of an operation.
 //! * [`JsonBody`], [`FormBody`] and [`read_body`] read request bodies under a limit, also after decompression.
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
-//! * [`Limits`] counts requests by client, user or key, here or in Redis.
+//! * [`Limits`] counts requests by client, user or key, here or in Redis; [`EventRates`] the events of keys that declared
+//!   how many they publish.
 //! * [`metrics`] answers what a process counts, in the text form of Prometheus.
 //! * [`serve`] runs the application with header, idle and shutdown deadlines, in the open or with a certificate ([`Tls`]).
 
@@ -44,7 +45,7 @@ pub use error::ApiError;
 pub use form_body::FormBody;
 pub use harden::{AllowedMethods, HardenSettings, harden, harden_with};
 pub use json_body::{JsonBody, closed};
-pub use limit::{LimitSettings, Limits, Quota, RouteRule, SharedCounts, Taken};
+pub use limit::{EventRates, LimitSettings, Limits, Quota, RouteRule, SharedCounts, Taken};
 pub use metrics::metrics;
 pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::ApiError;
 use crate::context::RequestContext;
 use crate::envelope::timestamp;
+use crate::limit;
 
 /// The error envelope.
 #[derive(Debug, Clone, Serialize, Object)]
@@ -71,6 +72,9 @@ pub(crate) fn error_response(error: &ApiError, context: &RequestContext) -> Resp
     let mut response = Response::builder().status(parts.status).content_type(content_type).body(body);
     if let Some(permission) = parts.permission {
         response.set_data(Lacked(permission));
+    }
+    if let Some(quota) = &parts.quota {
+        limit::put(&mut response, quota.clone());
     }
     let headers = response.headers_mut();
     if let Some(after) = parts.retry_after {

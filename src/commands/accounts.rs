@@ -41,11 +41,11 @@ pub async fn user(command: UserCommand) -> Result<ExitCode> {
 
 pub async fn key(command: KeyCommand) -> Result<ExitCode> {
     match command {
-        KeyCommand::Create { owner, name, scopes, instance } => {
+        KeyCommand::Create { owner, name, scopes, events_per_second, instance } => {
             let access = open(&instance).await?;
             let owner = find(&access, &owner).await?;
             let scopes = Scopes::parse(&scopes).map_err(|problems| Failure::usage(problems.join("\n")))?;
-            let new = NewApiKey { owner, name, scopes, expires_in: None };
+            let new = NewApiKey { owner, name, scopes, expires_in: None, events_per_second };
             let issued = access.create_api_key(new, Actor::Shell, &Origin::default()).await?;
             tracing::info!(id = %issued.key.id, "created; the key is shown this once");
             super::print(issued.secret.expose_secret());

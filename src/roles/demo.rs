@@ -25,7 +25,7 @@ struct Publish {
 pub async fn run(instance: &Instance, access: &Access, url: &str) -> Result<()> {
     let (owner, password) = account(access).await?;
     let scopes = Scopes::parse(["publish:*"]).map_err(|problems| Failure::new(FAILED, problems.join("; ")))?;
-    let key = NewApiKey { owner, name: "demo".to_owned(), scopes, expires_in: None };
+    let key = NewApiKey { owner, name: "demo".to_owned(), scopes, expires_in: None, events_per_second: None };
     let key = access.create_api_key(key, Actor::Shell, &Origin::default()).await?;
     let file = sample_file(instance)?;
     let file_name = file.display().to_string();

@@ -109,7 +109,7 @@ struct Caller {
     credential: Option<String>,
     role: &'static str,
     is_session: bool,
-    scopes: &'static str,
+    scopes: &'static [&'static str],
 }
 
 impl Caller {
@@ -120,9 +120,19 @@ impl Caller {
             Credential => true,
             Session => self.is_session,
             Roles(roles) => self.is_session && roles.contains(&self.role),
-            Publish => self.is_session || self.scopes.contains("publish"),
-            Read => self.is_session || self.scopes.contains("read"),
+            Publish => self.is_session || self.scopes.contains(&"publish:*"),
+            Read => self.is_session || self.scopes.contains(&"read"),
         }
+    }
+
+    /// The same at a path: a key with routes is refused on the others.
+    fn may_at(&self, right: Right, path: &str) -> bool {
+        let mut routes = self.scopes.iter().filter_map(|scope| scope.strip_prefix("route:")).peekable();
+        let is_covered = |route: &str| match route.strip_suffix('*') {
+            Some(start) => path.starts_with(start),
+            None => path == route,
+        };
+        self.may(right) && (right == Anybody || routes.peek().is_none() || routes.any(is_covered))
     }
 }
 
@@ -143,7 +153,7 @@ async fn security_53_every_operation_answers_those_who_may_and_refuses_the_other
         };
         for caller in &callers {
             let (refusal, text) = ask(&url, operation, &body, caller, &mut tokens).await;
-            let may = caller.may(right);
+            let may = caller.may_at(right, &filled(&operation.path));
             if may == refusal {
                 problems.push(format!("{id} by {}: expected {may}, got {text}", caller.name));
             }
@@ -188,19 +198,26 @@ fn filled(path: &str) -> String {
 }
 
 async fn callers(folder: &Folder) -> Vec<Caller> {
-    let mut callers = vec![Caller { name: "nobody", credential: None, role: "", is_session: false, scopes: "" }];
+    let mut callers = vec![Caller { name: "nobody", credential: None, role: "", is_session: false, scopes: &[] }];
     for role in ["user", "moderator", "operator", "admin"] {
         let name = format!("the_{role}");
         folder.account(&name, role).await;
-        callers.push(Caller { name: role, credential: Some(name), role, is_session: true, scopes: "" });
+        callers.push(Caller { name: role, credential: Some(name), role, is_session: true, scopes: &[] });
     }
-    for (name, scope) in [("key that publishes", "publish:*"), ("key that reads", "read")] {
-        let key = folder.run(&["key", "create", "--owner", "the_admin", "--scope", scope]).await.ok();
-        callers.push(Caller { name, credential: Some(key), role: "admin", is_session: false, scopes: scope });
+    let keys: [(&str, &'static [&'static str]); 3] = [
+        ("key that publishes", &["publish:*"]),
+        ("key that reads", &["read"]),
+        ("key of some routes", &["read", "publish:*", "route:/events", "route:/jobs", "route:/runs/*", "route:/users"]),
+    ];
+    for (name, scopes) in keys {
+        let mut words = vec!["key", "create", "--owner", "the_admin"];
+        words.extend(scopes.iter().flat_map(|scope| ["--scope", *scope]));
+        let key = folder.run(&words).await.ok();
+        callers.push(Caller { name, credential: Some(key), role: "admin", is_session: false, scopes });
     }
     let made_up = "eyJhbGciOiJub25lIn0.e30.".to_owned();
     for (name, token) in [("token that is none", made_up), ("expired token", expired_token(folder).await)] {
-        callers.push(Caller { name, credential: Some(token), role: "", is_session: false, scopes: "" });
+        callers.push(Caller { name, credential: Some(token), role: "", is_session: false, scopes: &[] });
     }
     callers
 }

@@ -34,10 +34,11 @@ impl Store {
         if counted.first().map(|row| row.int("live")).transpose()?.is_some_and(|live| live >= MOST_KEYS) {
             return Err(AccessError::TooManyKeys { most: MOST_KEYS });
         }
-        let sql = "INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, created_at, expires_at) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-        let scopes = row.scopes.to_texts().join(" ");
-        let values = args![row.id, row.user, &row.name, &row.prefix, &row.key_hash, scopes, row.at, row.expires_at];
+        let sql = "INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, created_at, expires_at, \
+                   events_per_second) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        let (scopes, rate) = (row.scopes.to_texts().join(" "), row.events_per_second.map(i64::from));
+        let values =
+            args![row.id, row.user, &row.name, &row.prefix, &row.key_hash, scopes, row.at, row.expires_at, rate];
         tx.execute(sql, values).await?;
         tx.audit(event);
         tx.commit().await
@@ -45,16 +46,16 @@ impl Store {
 
     /// A key by its public prefix, with its owner, who is not deleted.
     pub(crate) async fn find_key(&self, prefix: &str) -> Result<Option<StoredKey>, AccessError> {
-        let sql = "SELECT k.id, k.user_id, k.key_hash, k.scopes, k.expires_at, k.revoked_at, u.username, u.role, \
-                   u.is_active FROM api_keys k JOIN users u ON u.id = k.user_id \
+        let sql = "SELECT k.id, k.user_id, k.key_hash, k.scopes, k.events_per_second, k.expires_at, k.revoked_at, \
+                   u.username, u.role, u.is_active FROM api_keys k JOIN users u ON u.id = k.user_id \
                    WHERE k.prefix = ? AND u.deleted_at IS NULL";
         self.database.row(sql, args![prefix]).await?.as_ref().map(stored_key).transpose()
     }
 
     /// Keys of a user (of everybody without one), newest first, revoked ones included.
     pub(crate) async fn list_keys(&self, user: Option<Uuid>) -> Result<Vec<ApiKey>, AccessError> {
-        let sql = "SELECT id, user_id, name, prefix, scopes, created_at, expires_at, last_used_at, revoked_at \
-                   FROM api_keys WHERE ? = '' OR user_id = ? ORDER BY id DESC";
+        let sql = "SELECT id, user_id, name, prefix, scopes, events_per_second, created_at, expires_at, last_used_at, \
+                   revoked_at FROM api_keys WHERE ? = '' OR user_id = ? ORDER BY id DESC";
         let user = user.map(|id| id.to_string()).unwrap_or_default();
         self.database.rows(sql, args![&user, &user]).await?.iter().map(api_key).collect()
     }
@@ -97,6 +98,7 @@ fn stored_key(row: &Row) -> Result<StoredKey, AccessError> {
         id: row.id("id")?,
         key_hash: row.text("key_hash")?,
         scopes: Arc::new(scopes(row)?),
+        events_per_second: events_per_second(row)?,
         expires_at: row.int_or_null("expires_at")?,
         is_revoked: row.int_or_null("revoked_at")?.is_some(),
         owner: KeyOwner {
@@ -115,11 +117,18 @@ fn api_key(row: &Row) -> Result<ApiKey, AccessError> {
         name: row.text("name")?,
         prefix: row.text("prefix")?,
         scopes: scopes(row)?,
+        events_per_second: events_per_second(row)?,
         created_at_us: row.int("created_at")?,
         expires_at_us: row.int_or_null("expires_at")?,
         last_used_at_us: row.int_or_null("last_used_at")?,
         revoked_at_us: row.int_or_null("revoked_at")?,
     })
+}
+
+fn events_per_second(row: &Row) -> Result<Option<u32>, AccessError> {
+    let Some(rate) = row.int_or_null("events_per_second")? else { return Ok(None) };
+    let wrong = |_| AccessError::Corrupt { column: "api_keys.events_per_second", found: rate.to_string() };
+    u32::try_from(rate).map(Some).map_err(wrong)
 }
 
 /// Scopes are kept as their texts with spaces between.

@@ -222,12 +222,14 @@ pub(crate) struct NewKeyRow {
     pub scopes: Scopes,
     pub at: i64,
     pub expires_at: Option<i64>,
+    pub events_per_second: Option<u32>,
 }
 
 pub(crate) struct StoredKey {
     pub id: Uuid,
     pub key_hash: String,
     pub scopes: Arc<Scopes>,
+    pub events_per_second: Option<u32>,
     pub expires_at: Option<i64>,
     pub is_revoked: bool,
     pub owner: KeyOwner,

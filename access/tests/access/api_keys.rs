@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use crate::support::{Instance, settings, tamper, who_by_key};
 use karat_access::{
-    Access, AccessError, AccessSettings, Actor, Credential, IssuedKey, NewApiKey, Origin, Permission, Role, Scopes,
-    TokenFault, User,
+    Access, AccessError, AccessSettings, Actor, CallerKind, Credential, IssuedKey, NewApiKey, Origin, Permission, Role,
+    Scopes, TokenFault, User,
 };
 use secrecy::ExposeSecret;
 
 async fn issue(instance: &Instance, owner: &User, scopes: &[&str]) -> IssuedKey {
     let scopes = Scopes::parse(scopes).unwrap();
-    let new = NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None };
+    let new =
+        NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
     instance.access.create_api_key(new, Actor::Shell, &Origin::default()).await.unwrap()
 }
 
@@ -96,7 +97,8 @@ async fn a_user_cannot_make_a_key_that_publishes_for_others() {
     let instance = Instance::start().await;
     let owner = instance.user("loader_1", Role::User).await;
     let scopes = Scopes::parse(["publish_for_others"]).unwrap();
-    let new = NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None };
+    let new =
+        NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
     let refused = instance.access.create_api_key(new, Actor::User(owner.id), &Origin::default()).await;
     assert!(matches!(refused, Err(AccessError::Invalid(_))));
 }
@@ -107,7 +109,7 @@ async fn an_expired_key_is_refused() {
     let owner = instance.user("loader_1", Role::User).await;
     let scopes = Scopes::parse(["read"]).unwrap();
     let expires_in = Some(Duration::ZERO);
-    let new = NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in };
+    let new = NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in, events_per_second: None };
     let issued = instance.access.create_api_key(new, Actor::Shell, &Origin::default()).await.unwrap();
     let refused = who_by_key(&instance.access, &issued.secret).await;
     assert!(matches!(refused, Err(AccessError::NotAuthenticated(TokenFault::Expired))));
@@ -140,7 +142,7 @@ async fn an_owner_has_at_most_a_hundred_live_keys() {
     }
     let new = || {
         let scopes = Scopes::parse(["read"]).unwrap();
-        NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None }
+        NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None }
     };
     // Of two at the same time, one is the hundredth.
     let (one, two) = tokio::join!(
@@ -156,4 +158,26 @@ async fn an_owner_has_at_most_a_hundred_live_keys() {
     assert!(instance.access.create_api_key(new(), Actor::Shell, &origin).await.is_err());
     tamper(&instance.folder, "UPDATE api_keys SET expires_at = 1").await.unwrap();
     issue(&instance, &owner, &["read"]).await;
+}
+
+#[tokio::test]
+async fn a_rate_and_routes_of_a_key_are_kept_and_known_to_every_process() {
+    let instance = Instance::start().await;
+    let other = instance.second_process().await;
+    let owner = instance.user("loader_1", Role::User).await;
+    let make = async |rate: u32| {
+        let scopes = Scopes::parse(["publish:*", "route:/events"]).unwrap();
+        let events_per_second = Some(rate);
+        let new = NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second };
+        instance.access.create_api_key(new, Actor::Shell, &Origin::default()).await
+    };
+    for rate in [0, 1_000_001] {
+        assert!(matches!(make(rate).await, Err(AccessError::Invalid(_))), "{rate}");
+    }
+    let issued = make(500).await.unwrap();
+    let caller = who_by_key(&other, &issued.secret).await.unwrap();
+    assert!(matches!(caller.kind, CallerKind::ApiKey { events_per_second: Some(500), .. }), "{caller:?}");
+    assert!(caller.may_call("/events") && !caller.may_call("/lineage"));
+    let listed = other.list_api_keys(Some(owner.id)).await.unwrap();
+    assert_eq!((listed[0].events_per_second, &listed[0].scopes), (Some(500), &issued.key.scopes));
 }

@@ -36,7 +36,8 @@ async fn security_26_each_way_to_end_a_session_or_an_account_holds_at_once_and_e
         let held = instance.login(&name, PASSWORD).await.unwrap();
         let (owner, caller) = (who(access, &first).await.unwrap(), who(access, &held).await.unwrap());
         let scopes = Scopes::parse(["read"]).unwrap();
-        let key = NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None };
+        let key =
+            NewApiKey { owner: owner.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
         let key = access.create_api_key(key, Actor::Shell, &origin).await.unwrap().secret;
         // Both processes know the credentials from now on.
         for process in [access, &other] {
@@ -109,7 +110,8 @@ async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_e
     let enrolled = access.enroll_totp(&caller, password(), &origin).await.map(drop);
     let linked = access.link_phone(&caller, "+34600123456", &request, &sms, password(), &origin).await.map(drop);
     let scopes = Scopes::parse(["read"]).unwrap();
-    let new = NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None };
+    let new =
+        NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
     let made = access.create_own_api_key(&caller, new, &origin).await.map(drop);
     let changed = access.change_password(&caller, password(), secret(NEW), &origin).await;
     let (version, email) = (pair.user.version, Some("mallory@example.org".to_owned()));

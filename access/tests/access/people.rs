@@ -17,13 +17,17 @@ async fn security_57_nobody_changes_the_own_role_or_goes_past_the_own() {
     let instance = Instance::start().await;
     let (admin, moderator) =
         (instance.user("admin_a", Role::Admin).await, instance.user("mod_a", Role::Moderator).await);
-    let user = instance.user("user_a", Role::User).await;
+    let (user, operator) = (instance.user("user_a", Role::User).await, instance.user("op_a", Role::Operator).await);
     let (access, origin) = (&instance.access, Origin::default());
     let own = access.set_role_of(&caller(&admin), admin.id, Role::User, &origin).await;
     assert!(matches!(own, Err(AccessError::Forbidden { .. })));
-    for who in [&moderator, &user] {
-        let refused = access.set_role_of(&caller(who), user.id, Role::Operator, &origin).await;
-        assert!(matches!(refused, Err(AccessError::Forbidden { .. })));
+    for who in [&moderator, &operator, &user] {
+        for target in [&user, who] {
+            for role in Role::ALL {
+                let refused = access.set_role_of(&caller(who), target.id, role, &origin).await;
+                assert!(matches!(refused, Err(AccessError::Forbidden { .. })), "{who:?} {role}");
+            }
+        }
     }
     assert_eq!(
         access.set_role_of(&caller(&admin), user.id, Role::Operator, &origin).await.unwrap().role,
@@ -31,6 +35,8 @@ async fn security_57_nobody_changes_the_own_role_or_goes_past_the_own() {
     );
     let denied = AuditFilter { outcome: Some("denied".to_owned()), ..AuditFilter::default() };
     assert_eq!(access.audit_log(&denied, 10).await.unwrap()[0].actor_id, Some(admin.id));
+    // A role like the own one is given by admins alone, or there could be no second one.
+    assert_eq!(access.set_role_of(&caller(&admin), user.id, Role::Admin, &origin).await.unwrap().role, Role::Admin);
 }
 
 #[tokio::test]

@@ -68,7 +68,8 @@ async fn add_ways_in(instance: &Instance, caller: &Caller) -> SecretString {
     let enrolment = access.enroll_totp(caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     access.confirm_totp(caller, &code(enrolment.secret.expose_secret(), 0), &origin).await.unwrap();
     let scopes = Scopes::parse(["read"]).unwrap();
-    let new = NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None };
+    let new =
+        NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
     let issued = access.create_api_key(new, Actor::User(caller.id), &origin).await.unwrap();
     tamper(&instance.folder, "UPDATE users SET phone = '+34600123456'").await.unwrap();
     let identity = "INSERT INTO identities (id, user_id, provider, issuer, subject, created_at, last_used_at) \

@@ -6,12 +6,12 @@ use crate::sms::with_messages;
 use crate::support::{Instance, PASSWORD, secret, settings, tamper, who};
 use karat_access::{
     Access, AccessError, AccessSettings, AuditFilter, AuditRow, Callback, Caller, Origin, Permission, ProfileChange,
-    Role,
+    Role, SmsCaps, TokenFault,
 };
 use secrecy::ExposeSecret;
 use std::fmt::Debug;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const PHONE: &str = "+34600123456";
 const NEW: &str = "other-Green-8-cars";
@@ -280,6 +280,77 @@ async fn security_81_a_flood_of_refusals_writes_few_rows() {
     let ((), rows) = rows_of(access, flood).await;
     let minutes = usize::try_from(began.elapsed().as_secs() / 60).unwrap() + 1;
     assert!((1..=minutes).contains(&rows.len()), "{rows:?}");
+}
+
+/// What asking for codes to these numbers came to, in order; none when the hour of the clock changed meanwhile, with which
+/// the counts begin anew.
+async fn asked_in_one_hour(access: &Access, numbers: &[String]) -> Option<Vec<bool>> {
+    let hour = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 3600;
+    let (before, mut sent) = (hour(), Vec::new());
+    for number in numbers {
+        sent.push(match access.request_phone_code(number, &origin()).await {
+            Ok(_) => true,
+            Err(AccessError::TooManyAttempts { retry_after }) => {
+                assert!(retry_after > Duration::ZERO && retry_after <= Duration::from_secs(3600), "{retry_after:?}");
+                false
+            }
+            Err(error) => panic!("{number}: {error}"),
+        });
+    }
+    (hour() == before).then_some(sent)
+}
+
+#[tokio::test]
+async fn security_36_messages_of_an_hour_are_capped_by_country_and_in_total() {
+    // Spain has its three, the United Kingdom too, and those are all that there are.
+    let number = |country: &str, n: usize| format!("+{country}60012345{n}");
+    let mut numbers: Vec<String> = (0..4).map(|n| number("34", n)).collect();
+    numbers.extend((0..3).map(|n| number("44", n)));
+    numbers.extend((0..20).flat_map(|n| [number("34", n % 10), number("49", n % 10)]));
+    let is_sent = |n: usize| n < 3 || (4..7).contains(&n);
+    loop {
+        let (mut instance, service) = with_messages().await;
+        let sms_caps = SmsCaps { per_hour: 6, per_country_hour: 3 };
+        let capped = AccessSettings { sms: service.settings(), sms_caps, ..settings(&instance.folder) };
+        instance.access = Access::open(capped).await.unwrap();
+        let began = Instant::now();
+        let (sent, rows) = rows_of(&instance.access, asked_in_one_hour(&instance.access, &numbers)).await;
+        let Some(sent) = sent else { continue };
+        let expected: Vec<bool> = (0..numbers.len()).map(is_sent).collect();
+        assert_eq!(sent, expected);
+        let minutes = usize::try_from(began.elapsed().as_secs() / 60).unwrap() + 1;
+        for cap in ["+34", "all"] {
+            let of_cap = rows.iter().filter(|row| {
+                let details = row.details.as_ref();
+                row.action == "phone_code_request"
+                    && row.outcome == "denied"
+                    && details.is_some_and(|d| d["cap"] == cap)
+            });
+            let count = of_cap.count();
+            assert!((1..=minutes).contains(&count), "{cap}: {count} rows in {minutes} minutes: {rows:?}");
+        }
+        break;
+    }
+}
+
+#[tokio::test]
+async fn security_81_a_flood_of_credentials_that_do_not_hold_writes_a_row_a_minute_for_each_network() {
+    let instance = Instance::start().await;
+    let (access, origin) = (&instance.access, origin());
+    let elsewhere = Origin::new(Some("203.0.113.6".parse().unwrap()), None, None);
+    let began = Instant::now();
+    let flood = async {
+        for _ in 0..100 {
+            access.note_bad_credential(TokenFault::Missing, &origin).await;
+            access.note_bad_credential(TokenFault::Invalid, &origin).await;
+            access.note_bad_credential(TokenFault::Expired, &origin).await;
+            access.note_bad_credential(TokenFault::Invalid, &elsewhere).await;
+        }
+    };
+    let ((), rows) = rows_of(access, flood).await;
+    let minutes = usize::try_from(began.elapsed().as_secs() / 60).unwrap() + 1;
+    assert!((3..=3 * minutes).contains(&rows.len()), "{rows:?}");
+    assert!(rows.iter().all(|row| row.action == "credential_refused" && row.outcome == "denied"), "{rows:?}");
 }
 
 #[tokio::test]

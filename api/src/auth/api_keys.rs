@@ -50,7 +50,8 @@ impl ApiKeyApi {
 
     /// Make an API key
     ///
-    /// The answer holds the whole key; it is never shown again.
+    /// The answer holds the whole key; it is never shown again. Scopes give it rights of its owner, and those of routes
+    /// (`route:/runs`, `route:/runs/*`) refuse it everywhere else.
     #[oai(path = "/", method = "post", operation_id = "create_api_key")]
     async fn create(
         &self,
@@ -65,7 +66,8 @@ impl ApiKeyApi {
             Err(ApiError::validation(vec![format!("`expires_in_days`: must be from 1 to {MOST_DAYS}")]))?;
         }
         let expires_in = body.expires_in_days.map(|days| DAY.saturating_mul(days));
-        let new = NewApiKey { owner: caller.id, name: body.name, scopes, expires_in };
+        let events_per_second = body.events_per_second;
+        let new = NewApiKey { owner: caller.id, name: body.name, scopes, expires_in, events_per_second };
         let issued = self.access.create_own_api_key(&caller, new, &origin(request)).await?;
         Ok(created(issued.into(), "the key is shown this once: store it now"))
     }

@@ -65,12 +65,16 @@ pub struct NewApiKeyRequest {
     /// A name to know it by.
     #[oai(validator(min_length = 1, max_length = 100))]
     pub name: String,
-    /// `publish:<event type>`, `publish:<prefix>.*`, `publish:*`, `publish_for_others`, `read`.
+    /// `publish:<event type>`, `publish:<prefix>.*`, `publish:*`, `publish_for_others`, `read`; and, to refuse it all other
+    /// routes, `route:<path>` or `route:<path>/*`.
     #[oai(validator(min_items = 1))]
     pub scopes: Vec<String>,
     /// Its life in days, 1 to 3650; without it the key does not expire.
     #[oai(validator(minimum(value = "1"), maximum(value = "3650")))]
     pub expires_in_days: Option<u32>,
+    /// How many events it publishes in a second, 1 to 1000000: more are answered with 429. Without it there is no bound.
+    #[oai(validator(minimum(value = "1"), maximum(value = "1000000")))]
+    pub events_per_second: Option<u32>,
 }
 
 /// An account.
@@ -167,6 +171,8 @@ pub struct ApiKeyView {
     pub prefix: String,
     /// What it may be used for.
     pub scopes: Vec<String>,
+    /// How many events it publishes in a second; absent when there is no bound.
+    pub events_per_second: Option<u32>,
     /// RFC 3339 in UTC.
     pub created_at: String,
     /// RFC 3339 in UTC; absent when it does not expire.
@@ -274,6 +280,7 @@ impl From<ApiKey> for ApiKeyView {
             name: key.name,
             prefix: key.prefix,
             scopes: key.scopes.to_texts(),
+            events_per_second: key.events_per_second,
             created_at: rfc3339(key.created_at_us),
             expires_at: key.expires_at_us.map(rfc3339),
             last_used_at: key.last_used_at_us.map(rfc3339),
@@ -324,6 +331,7 @@ impl Example for NewApiKeyRequest {
             name: "nightly load".to_owned(),
             scopes: vec!["publish:etl.run.*".to_owned(), "read".to_owned()],
             expires_in_days: Some(365),
+            events_per_second: Some(500),
         }
     }
 }

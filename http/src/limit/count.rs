@@ -4,6 +4,7 @@
 //! `max_keys` windows are held; ended ones make room first, then the one that ends first.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use super::{Quota, Taken};
 
 /// Enough for a busy hour; about 20 MB when full.
-const MAX_KEYS: usize = 100_000;
+pub(super) const MAX_KEYS: usize = 100_000;
 
 pub(super) struct LocalCounts {
     max_keys: usize,
@@ -52,7 +53,7 @@ impl LocalCounts {
     fn take_at(&self, key: &str, quota: Quota, now: Instant) -> Taken {
         let mut windows = self.windows.lock();
         if windows.len() >= self.max_keys && !windows.contains_key(key) {
-            make_room(&mut windows, now);
+            make_room(&mut windows, now, |window| window.ends);
         }
         let fresh = Window { ends: now + quota.window, count: 0 };
         let window = windows.entry(key.to_owned()).or_insert(fresh);
@@ -68,17 +69,18 @@ impl LocalCounts {
     }
 }
 
-/// A tenth at a time, so that a flood of new keys does not look through all of them each time.
-fn make_room(windows: &mut HashMap<String, Window>, now: Instant) {
-    let before = windows.len();
-    windows.retain(|_, window| window.ends > now);
-    if windows.len() < before {
+/// Drops what has ended, else what ends first: a tenth at a time, so that a flood of new keys does not look through all
+/// of them each time.
+pub(super) fn make_room<K: Eq + Hash, V>(held: &mut HashMap<K, V>, now: Instant, end_of: impl Fn(&V) -> Instant) {
+    let before = held.len();
+    held.retain(|_, value| end_of(value) > now);
+    if held.len() < before {
         return;
     }
-    let mut ends: Vec<Instant> = windows.values().map(|window| window.ends).collect();
+    let mut ends: Vec<Instant> = held.values().map(&end_of).collect();
     let place = (ends.len() / 10).min(ends.len().saturating_sub(1));
     if let Some(limit) = (!ends.is_empty()).then(|| *ends.select_nth_unstable(place).1) {
-        windows.retain(|_, window| window.ends > limit);
+        held.retain(|_, value| end_of(value) > limit);
     }
 }
 

@@ -8,6 +8,7 @@
 //! counts alone and tries it again some seconds later: requests go on either way.
 
 mod count;
+mod rate;
 mod redis;
 
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use poem::http::{HeaderValue, Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 use tokio::sync::Semaphore;
 
+pub use rate::EventRates;
 pub use redis::SharedCounts;
 
 use crate::caller::credential;
@@ -74,7 +76,7 @@ pub struct LimitSettings {
     pub user: Quota,
     /// With an API key, by key.
     pub api_key: Quota,
-    /// Routes that API keys may call without limit: what they may publish is bounded in events.
+    /// Routes that API keys may call without limit: what they publish is counted in events, by [`EventRates`].
     pub publishing: Vec<&'static str>,
     /// Routes that begin so are not counted with this header, which the route itself checks.
     pub owner: Option<(&'static str, &'static str)>,

@@ -14,6 +14,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, RedisResult, Script};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::rate::Spent;
 use super::{Quota, Taken, redis_error};
 
 /// An answer takes a fraction of a millisecond; what takes longer than this is away.
@@ -40,6 +41,22 @@ if tonumber(redis.call('GET', KEYS[1]) or '0') > 0 then redis.call('DECR', KEYS[
 return 0
 ";
 
+/// KEYS[1]: until when what was spent lasts, in microseconds since 1970. ARGV: the cost and the most that is free, in
+/// microseconds. Answers whether it was spent, what is spent beyond now, and how long to wait. By the server's clock, which
+/// all processes share.
+const SPEND: &str = r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local cost, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local spent = math.max(tonumber(redis.call('GET', KEYS[1]) or '0') - now, 0)
+local wait = spent + math.min(cost, most) - most
+if wait > 0 then return {0, spent, wait} end
+spent = spent + cost
+local left = string.format('%.0f', math.ceil(spent / 1000) + 1)
+redis.call('SET', KEYS[1], string.format('%.0f', now + spent), 'PX', left)
+return {1, spent, 0}
+";
+
 /// A connection, or the attempt to make one.
 type Connecting = Shared<BoxFuture<'static, RedisResult<ConnectionManager>>>;
 
@@ -49,6 +66,7 @@ pub struct SharedCounts {
     connection: Mutex<Option<Connecting>>,
     take: Script,
     give_back: Script,
+    spend: Script,
     away_until: Mutex<Option<Instant>>,
     patience: Duration,
 }
@@ -67,6 +85,7 @@ impl SharedCounts {
             connection: Mutex::new(None),
             take: Script::new(TAKE),
             give_back: Script::new(GIVE_BACK),
+            spend: Script::new(SPEND),
             away_until: Mutex::new(None),
             patience: PATIENCE,
         })
@@ -94,6 +113,17 @@ impl SharedCounts {
     pub(super) async fn give_back(&self, key: &str) -> bool {
         let call = self.give_back.key(format!("karat:limit:{key}"));
         self.run::<u8>(&call).await.is_some()
+    }
+
+    /// Spends a cost of which so much is free at a time; none when the server is away.
+    pub(super) async fn spend(&self, key: &str, cost: Duration, most: Duration) -> Option<Spent> {
+        let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        let mut call = self.spend.key(format!("karat:rate:{key}"));
+        call.arg(micros(cost));
+        call.arg(micros(most));
+        let (is_allowed, spent, wait) = self.run::<(u8, u64, u64)>(&call).await?;
+        let (spent, wait) = (Duration::from_micros(spent), Duration::from_micros(wait));
+        Some(Spent { is_allowed: is_allowed == 1, spent, wait })
     }
 
     async fn run<T: redis::FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> Option<T> {

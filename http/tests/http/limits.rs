@@ -110,7 +110,7 @@ async fn made_up_keys_reach_the_database_a_few_times_only_and_hold_no_key_that_w
     let owner = access.create_user(owner, Actor::Shell, &Origin::default()).await.unwrap().id;
     let make = async || {
         let scopes = Scopes::parse(["read"]).unwrap();
-        let new = NewApiKey { owner, name: "loader".to_owned(), scopes, expires_in: None };
+        let new = NewApiKey { owner, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
         let key = access.create_api_key(new, Actor::Shell, &Origin::default()).await.unwrap();
         key.secret.expose_secret().to_owned()
     };

@@ -5,5 +5,6 @@
 mod answers;
 mod bodies;
 mod limits;
+mod rates;
 mod serving;
 mod tls;

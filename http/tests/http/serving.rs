@@ -69,6 +69,23 @@ async fn a_request_is_answered_and_the_server_stops_when_told() {
 }
 
 #[tokio::test]
+async fn security_80_no_answer_names_the_server_or_its_version() {
+    let server = start(ServeSettings::default());
+    let bare = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+    for (request, status) in [
+        (format!("{bare}\r\n"), "200"),
+        (bare.replace("GET /", "TRACE /") + "\r\n", "200"),
+        (format!("{bare}content-length: +4\r\n\r\n"), "400"),
+    ] {
+        let answer = read_to_end(connect_and_send(server.address, &request).await).await.to_ascii_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {status} ")), "{request}: {answer}");
+        for banner in ["\r\nserver:", "\r\nx-powered-by:", "\r\nvia:", "hyper", "poem", env!("CARGO_PKG_VERSION")] {
+            assert!(!answer.contains(banner), "{request}: {answer}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_running_request_is_finished_before_the_server_stops() {
     let server = start(ServeSettings::default());
     let stream = connect_and_send(server.address, "GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await;

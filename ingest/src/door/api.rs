@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use karat_access::{Access, Caller, Permission};
-use karat_http::{Answer, ApiError, Authenticated, BodyLimits, ok, origin, read_body};
+use karat_http::{Answer, ApiError, Authenticated, BodyLimits, EventRates, ok, origin, read_body};
 use karat_schemas::events::Contracts;
 use poem::http::{HeaderMap, header};
 use poem::{Body, Request};
@@ -35,6 +35,7 @@ pub struct IngestApi {
     publisher: Publisher,
     progress: Option<Arc<dyn Progress>>,
     budget: Budget,
+    rates: Arc<EventRates>,
 }
 
 /// What `?wait=` may ask for.
@@ -58,7 +59,14 @@ enum Tag {
 impl IngestApi {
     /// Without `progress`, `?wait=` answers 202 with the layer `logged` at once.
     pub fn new(publisher: Publisher, progress: Option<Arc<dyn Progress>>) -> Self {
-        Self { publisher, progress, budget: Budget::default() }
+        Self { publisher, progress, budget: Budget::default(), rates: EventRates::new(None) }
+    }
+
+    /// Counts the events of keys with a declared rate there, instead of in this door alone.
+    #[must_use]
+    pub fn with_rates(mut self, rates: Arc<EventRates>) -> Self {
+        self.rates = rates;
+        self
     }
 
     /// Replaces the budget of memory for requests in flight.
@@ -83,6 +91,8 @@ impl IngestApi {
         let limits = BodyLimits::of(MAX_REQUEST_BYTES as u64);
         let body = read_body(headers, body, limits).await?;
         let events = self.decode(body, decode).await?;
+        // Refused ones count too: they were read and checked.
+        self.rates.admit(caller, events.len()).await?;
         let outcome = self.publisher.publish(events, &PublishAs::from(&**caller), door).await?;
         drop(room);
         if outcome.errors.iter().any(|rejection| rejection.code == Code::TypeNotAllowed) {

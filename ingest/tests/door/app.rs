@@ -37,6 +37,7 @@ pub struct App {
 pub struct Answered {
     pub status: u16,
     pub retry_after: Option<String>,
+    pub quota: Option<String>,
     pub body: Value,
 }
 
@@ -60,19 +61,24 @@ impl App {
         let app = Route::new().nest("/api/v1", service).data(access.clone());
         let endpoint = harden(app).into_endpoint().boxed();
         let owner = user(&access, "owner", Role::Operator).await;
-        let key = api_key(&access, owner, &["publish:*"]).await;
+        let key = api_key(&access, owner, &["publish:*"], None).await;
         Self { endpoint, log, key, spec, access, owner, _folder: folder }
     }
 
     /// Another key of the same owner.
     pub async fn key_with(&self, scopes: &[&str]) -> String {
-        api_key(&self.access, self.owner, scopes).await
+        api_key(&self.access, self.owner, scopes, None).await
+    }
+
+    /// Another key of the same owner, for which a rate was declared.
+    pub async fn key_at(&self, events_per_second: u32) -> String {
+        api_key(&self.access, self.owner, &["publish:*"], Some(events_per_second)).await
     }
 
     /// A key of another user.
     pub async fn key_of(&self, name: &str, role: Role) -> String {
         let id = user(&self.access, name, role).await;
-        api_key(&self.access, id, &["publish:*", "read"]).await
+        api_key(&self.access, id, &["publish:*", "read"], None).await
     }
 
     pub fn owner(&self) -> String {
@@ -97,10 +103,11 @@ impl App {
         let response = self.endpoint.get_response(request).await;
         let status = response.status().as_u16();
         let retry_after = response.header("retry-after").map(str::to_owned);
+        let quota = response.header("ratelimit-policy").map(str::to_owned);
         let bytes = response.into_body().into_bytes().await.unwrap();
         let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         check_envelope(status, &body);
-        Answered { status, retry_after, body }
+        Answered { status, retry_after, quota, body }
     }
 
     pub async fn publish(&self, path: &str, content_type: &str, body: impl Into<Body>) -> Answered {
@@ -174,9 +181,9 @@ async fn user(access: &Access, name: &str, role: Role) -> uuid::Uuid {
     access.create_user(new, Actor::Shell, &Origin::new(None, None, None)).await.unwrap().id
 }
 
-async fn api_key(access: &Access, owner: uuid::Uuid, scopes: &[&str]) -> String {
+async fn api_key(access: &Access, owner: uuid::Uuid, scopes: &[&str], events_per_second: Option<u32>) -> String {
     let scopes = Scopes::parse(scopes).unwrap();
-    let new = NewApiKey { owner, name: "key".into(), scopes, expires_in: None };
+    let new = NewApiKey { owner, name: "key".into(), scopes, expires_in: None, events_per_second };
     let issued = access.create_api_key(new, Actor::Shell, &Origin::new(None, None, None)).await.unwrap();
     issued.secret.expose_secret().to_owned()
 }

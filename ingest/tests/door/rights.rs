@@ -102,6 +102,31 @@ async fn security_81_events_of_types_that_a_key_may_not_publish_leave_one_row() 
 }
 
 #[tokio::test]
+async fn a_key_is_held_at_every_door_to_the_events_in_a_second_that_were_declared_for_it() {
+    let mut app = App::start().await;
+    let free = std::mem::replace(&mut app.key, app.key_at(1).await);
+    // More than the bucket ever holds: taken while it is full, and owed.
+    let lines: Vec<String> = (0..100).map(|n| event(&n.to_string()).to_string()).collect();
+    assert_eq!(app.publish("events", "application/x-ndjson", lines.join("\n")).await.status, 202);
+    for (path, content_type, body) in [
+        ("events", "application/json", event("x").to_string()),
+        ("events", "application/cloudevents+json", json!({}).to_string()),
+        ("events", "application/cloudevents-batch+json", json!([event("x"), event("y")]).to_string()),
+        ("lineage", "application/json", run_event("r1").to_string()),
+        ("lineage/batch", "application/json", json!([run_event("r1"), run_event("r2")]).to_string()),
+    ] {
+        let answered = app.publish(path, content_type, body).await;
+        assert_eq!((answered.status, &answered.body["code"]), (429, &json!("too_many_requests")), "{path}");
+        assert_eq!(answered.quota.as_deref(), Some("\"events\";q=1;w=1"), "{path}");
+        assert!((1..=102).contains(&answered.retry_after.unwrap().parse::<u64>().unwrap()), "{path}");
+        assert!(answered.body["details"][0].as_str().unwrap().contains("1 events a second"), "{}", answered.body);
+    }
+    assert_eq!(app.records().await.len(), 100, "nothing of a refused request is in the log");
+    app.key = free;
+    assert_eq!(app.publish("events", "application/json", event("x").to_string()).await.status, 202);
+}
+
+#[tokio::test]
 async fn the_owner_of_the_key_is_the_publisher_whatever_the_payload_says() {
     let mut app = App::start().await;
     let mut sent = event("1");

@@ -77,6 +77,52 @@ async fn security_81_what_is_refused_before_the_accounts_are_asked_leaves_a_row(
 }
 
 #[tokio::test]
+async fn security_81_a_credential_that_does_not_hold_leaves_one_row_and_none_at_all_leaves_none() {
+    let app = App::start().await;
+    let ask = async |credential: Option<&str>| app.call(Method::GET, "/api/v1/auth/me", credential, None).await.status;
+    assert_eq!(ask(None).await, 401);
+    assert_eq!(denied(&app, "credential_refused").await.len(), 0);
+    for credential in ["eyJhbGciOiJub25lIn0.e30.", "kk_00_00", "x"] {
+        for _ in 0..5 {
+            assert_eq!(ask(Some(credential)).await, 401, "{credential}");
+        }
+    }
+    let maria = app.register("maria_77").await;
+    assert_eq!(app.call(Method::POST, "/api/v1/auth/logout", Some(maria.access_token()), None).await.status, 200);
+    assert_eq!(ask(Some(maria.access_token())).await, 401);
+    let rows = denied(&app, "credential_refused").await;
+    let reasons: Vec<_> = rows.iter().map(|row| row.details.as_ref().unwrap()["reason"].as_str().unwrap()).collect();
+    assert_eq!(reasons, ["invalid", "revoked"]);
+    assert!(rows.iter().all(|row| row.actor_kind == "anonymous" && row.request_id.is_some()), "{rows:?}");
+}
+
+#[tokio::test]
+async fn security_59_and_81_a_key_of_some_routes_is_refused_on_the_others_with_one_row() {
+    let app = App::start().await;
+    let maria = app.register("maria_77").await;
+    let body = json!({"name": "nightly", "scopes": ["read", "route:/api-keys"], "events_per_second": 7});
+    let made = app.call(Method::POST, "/api/v1/api-keys", Some(maria.access_token()), Some(body)).await;
+    assert_eq!((made.status, &made.body["data"]["details"]["events_per_second"]), (201, &json!(7)), "{}", made.body);
+    let key = Some(made.text("/data/key"));
+    for _ in 0..5 {
+        for path in ["/api/v1/auth/me", "/api/v1/auth/sessions"] {
+            let refused = app.call(Method::GET, path, key, None).await;
+            assert_eq!((refused.status, refused.text("/code")), (403, "forbidden"), "{path}");
+            assert!(refused.text("/message").contains("scopes"), "{}", refused.body);
+        }
+    }
+    let rows = denied(&app, "access_denied").await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(
+        (&*rows[0].actor_kind, &rows[0].details.as_ref().unwrap()["reason"]),
+        ("api_key", &json!("route_scope"))
+    );
+    // Where a route of it leads, its rights decide, which no route adds to.
+    let refused = app.call(Method::GET, "/api/v1/api-keys", key, None).await;
+    assert!(refused.status == 403 && refused.text("/message").contains("manage_own_keys"), "{}", refused.body);
+}
+
+#[tokio::test]
 async fn the_audit_log_is_read_between_two_times() {
     let app = App::start().await;
     let root = admin(&app, "root_1", Role::Admin).await;
