@@ -36,12 +36,27 @@ impl Deref for Authenticated {
 /// 401 with `unauthenticated`, `invalid_token`, `token_expired` or `token_revoked`; 500 when the application carries
 /// no accounts.
 pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
-    let access = request
-        .data::<Access>()
-        .ok_or_else(|| ApiError::internal("the application was built without `.data(access)`"))?;
+    let access = accounts(request)?;
     let caller = access.authenticate(credential(request)?).await?;
     context::remember(access, &caller);
     Ok(caller)
+}
+
+/// Asks for the consent of whoever publishes, where it is required. Of a key that is its owner.
+///
+/// # Errors
+/// 403 `consent_needed`; 500 or 503 when it cannot be looked up.
+pub async fn require_consent(request: &Request, caller: &Caller) -> Result<(), ApiError> {
+    let access = accounts(request)?;
+    if access.has_consented(caller.id).await? {
+        return Ok(());
+    }
+    // Boxed: rare, and the way to the database would make the future of every request larger.
+    Err(Box::pin(access.refuse_without_consent(caller, &origin(request))).await.into())
+}
+
+fn accounts(request: &Request) -> Result<&Access, ApiError> {
+    request.data().ok_or_else(|| ApiError::internal("the application was built without `.data(access)`"))
 }
 
 /// What a request presents, not yet looked at.

@@ -6,6 +6,7 @@ mod accounts;
 mod api_keys;
 mod audit;
 mod catalogue;
+mod consent;
 mod endings;
 mod factors;
 mod github;
