@@ -8,6 +8,7 @@ mod audit;
 mod catalogue;
 mod consent;
 mod endings;
+mod export;
 mod factors;
 mod github;
 mod keys;

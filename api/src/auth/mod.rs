@@ -9,6 +9,7 @@ mod avatars;
 mod consent;
 mod cookie;
 mod experience;
+mod export;
 mod factors;
 mod jwks;
 mod oauth;
@@ -34,6 +35,7 @@ use avatars::Pictures;
 pub use avatars::{AvatarApi, AvatarSettings};
 pub use consent::ConsentApi;
 pub use experience::{Experience, ExperienceRules};
+pub use export::ExportApi;
 pub use factors::FactorApi;
 pub use jwks::jwks;
 pub use oauth::OauthApi;
@@ -89,7 +91,7 @@ impl AuthSettings {
 
 /// The account operations in two parts: a tuple of operations holds few.
 pub type AuthApis = (
-    (AccountApi, SessionApi, ApiKeyApi, ConsentApi),
+    (AccountApi, SessionApi, ApiKeyApi, ConsentApi, ExportApi),
     (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi),
 );
 
@@ -103,6 +105,7 @@ pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experien
             sessions,
             ApiKeyApi::new(access.clone()),
             ConsentApi::new(access.clone()),
+            ExportApi::new(access.clone(), experience.clone()),
         ),
         (
             RecoveryApi::new(access.clone()),
