@@ -45,6 +45,9 @@ pub async fn up(arguments: UpArgs, settings: &Settings) -> Result<ExitCode> {
             "`--demo` publishes to this server without TLS: leave `server.tls_certificate` out",
         ));
     }
+    if arguments.demo && arguments.serve.access.requires_consent() {
+        return Err(Failure::configuration("nobody consents for `--demo`: leave `access.consent` out"));
+    }
     let instance = Instance::new(&arguments.serve.instance)?;
     let start = async |work: &mut Work| {
         work.hold(instance.lock()?);

@@ -6,14 +6,15 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 use uuid::Uuid;
 
+use crate::consent::KnownConsents;
 use crate::store::{Change, ChangeKind, Store, User};
 use crate::time::{as_us, now_us};
-use crate::{AccessError, Role};
+use crate::{AccessError, AccessSettings, Role};
 
 /// How far a change's time may lie behind its place in the feed: a writer takes its time before it commits.
 const FEED_SLACK: Duration = Duration::from_secs(60);
@@ -24,6 +25,7 @@ pub(crate) struct RecentChanges {
     sessions: RwLock<HashMap<Uuid, i64>>,
     keys: RwLock<HashMap<Uuid, i64>>,
     users: RwLock<HashMap<Uuid, Standing>>,
+    pub consents: KnownConsents,
 }
 
 /// What a user is now, when that changed recently.
@@ -36,8 +38,8 @@ pub(crate) struct Standing {
 
 impl RecentChanges {
     /// Reads what tokens from before this process started could still get wrong.
-    pub(crate) async fn load(store: &Store, token_ttl: Duration) -> Result<Self, AccessError> {
-        let keep_us = as_us(token_ttl + FEED_SLACK);
+    pub(crate) async fn load(store: &Store, settings: &AccessSettings) -> Result<Self, AccessError> {
+        let keep_us = as_us(settings.access_token_ttl + FEED_SLACK);
         let (changes, position) = store.changes_since(now_us() - keep_us).await?;
         let recent = Self {
             keep_us,
@@ -45,6 +47,7 @@ impl RecentChanges {
             sessions: RwLock::default(),
             keys: RwLock::default(),
             users: RwLock::default(),
+            consents: KnownConsents::new(settings),
         };
         recent.apply(store, &changes).await?;
         Ok(recent)
@@ -71,6 +74,7 @@ impl RecentChanges {
     pub(crate) fn user_changed(&self, user: &User) {
         let standing = Standing { role: user.role, is_active: user.is_active, noted_at: now_us() };
         self.users.write().insert(user.id, standing);
+        self.consents.note(user, Instant::now());
     }
 
     pub(crate) fn is_session_revoked(&self, session: Uuid) -> bool {
@@ -116,5 +120,6 @@ impl RecentChanges {
     pub(crate) fn user_gone(&self, user: Uuid) {
         let standing = Standing { role: Role::User, is_active: false, noted_at: now_us() };
         self.users.write().insert(user, standing);
+        self.consents.forget(user);
     }
 }

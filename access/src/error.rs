@@ -1,7 +1,7 @@
 //! [`AccessError`]: everything that can go wrong here, by whose fault it is.
 //!
 //! ```text
-//! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, Invalid, Taken, NotFound,
+//! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, ConsentNeeded, Invalid, Taken, NotFound,
 //!          LastAdmin, LastWayIn, TooManyKeys, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
 //!          CodeRefused, FreshLoginNeeded, Unconfigured
 //! load     Busy
@@ -39,6 +39,12 @@ pub enum AccessError {
     Forbidden {
         /// The permission that was asked for.
         permission: Permission,
+    },
+    /// Events are taken with consent only, and there is none to the text that is in force.
+    #[error("there is no consent to version `{version}` of the text")]
+    ConsentNeeded {
+        /// The version that is in force.
+        version: String,
     },
     /// Input that breaks rules, one line each.
     #[error("invalid input: {}", .0.join("; "))]
@@ -192,6 +198,7 @@ impl AccessError {
             | Self::RefreshRefused { .. }
             | Self::TooManyRefreshes { .. }
             | Self::Forbidden { .. }
+            | Self::ConsentNeeded { .. }
             | Self::Invalid(_)
             | Self::Taken { .. }
             | Self::NotFound { .. }

@@ -11,8 +11,8 @@
 //! * A *permission* is one thing that a [`Caller`] may be asked for with [`Caller::require`].
 //!
 //! # Guarantees
-//! * A revocation (log-out, key revoked, role changed, account disabled) holds at once in this process and within
-//!   five seconds in every other process on the same database.
+//! * A revocation (log-out, key revoked, role changed, account disabled, consent taken back) holds at once in this
+//!   process and within five seconds in every other process on the same database.
 //! * Secrets are stored as hashes only. A committed change survives a crash; an uncommitted one leaves no trace.
 //! * Several processes may use one database at the same time, a command line beside a running server included.
 
@@ -24,7 +24,9 @@ mod cache;
 mod caller;
 mod changes;
 mod codes;
+mod consent;
 mod error;
+mod export;
 mod fields;
 mod mfa;
 mod oidc;
@@ -55,7 +57,9 @@ pub use api_keys::{ApiKey, IssuedKey, NewApiKey};
 pub use audit::{Action, Actor, AuditEvent, AuditFilter, AuditRow, ChainBreak, ChainReport, Outcome};
 pub use authenticate::Credential;
 pub use caller::{Caller, CallerKind, RowScope};
+pub use consent::ConsentRule;
 pub use error::{AccessError, ErrorDomain, TokenFault};
+pub use export::{OwnData, OwnEvent};
 pub use fields::{Email, Phone, Username};
 pub use mfa::{Enrolment, LoginOutcome};
 pub use oidc::{Callback, CallbackOutcome, FLOW_LIFE, ProviderKind, ProviderSettings, Redirect};
@@ -70,5 +74,5 @@ pub use send::{MailSettings, SmsSettings};
 pub use service::Access;
 pub use sessions::TokenPair;
 pub use settings::{AccessSettings, DatabaseAddress, DatabaseSettings, HashSettings, PasswordRules, SmsCaps};
-pub use store::{Consent, Identity, Schema, Session, User, UserFilter};
+pub use store::{Consent, Identity, OwnCode, OwnFactor, OwnSession, Schema, Session, User, UserFilter};
 pub use token::Rotation;

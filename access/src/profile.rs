@@ -1,10 +1,10 @@
-//! The caller's own account: changing the profile, ending it, its sessions, consent.
+//! The caller's own account: changing the profile, ending it, its sessions.
 
 use secrecy::SecretString;
 use uuid::Uuid;
 
 use crate::accounts::parse_full_name;
-use crate::store::{Consent, Session, User, UserChange};
+use crate::store::{Session, User, UserChange};
 use crate::{Access, AccessError, Action, AuditEvent, Caller, Email, Origin, Username};
 
 /// What a person changes about the own account. `None` leaves a field as it is; an empty `nickname` or `full_name` removes it.
@@ -102,51 +102,6 @@ impl Access {
         }
         self.note_revoked(&[session]);
         Ok(())
-    }
-
-    /// Records that the caller agreed to a version of the text.
-    ///
-    /// # Errors
-    /// [`AccessError::Invalid`] for a version that is empty or too long.
-    pub async fn grant_consent(
-        &self,
-        caller: &Caller,
-        version: &str,
-        source: &str,
-        origin: &Origin,
-    ) -> Result<User, AccessError> {
-        let fits =
-            |text: &str, most: usize| (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control);
-        if !fits(version, 50) {
-            return Err(AccessError::Invalid(vec!["`version`: must be 1 to 50 characters".to_owned()]));
-        }
-        if !fits(source, 100) {
-            return Err(AccessError::Invalid(vec!["`source`: must be 1 to 100 characters".to_owned()]));
-        }
-        let event = AuditEvent::success(caller.into(), Action::ConsentGrant, caller.id, origin)
-            .with_details(serde_json::json!({"version": version}));
-        self.inner.store.add_consent(caller.id, "granted", version, source, &event).await
-    }
-
-    /// Records that the caller took consent back.
-    ///
-    /// # Errors
-    /// [`AccessError::NotFound`] when there is none to take back.
-    pub async fn revoke_consent(&self, caller: &Caller, source: &str, origin: &Origin) -> Result<User, AccessError> {
-        let user = self.find_user(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
-        let version = user.consent_version.filter(|_| user.consent_status == "granted");
-        let version = version.ok_or(AccessError::NotFound { what: "consent" })?;
-        let event = AuditEvent::success(caller.into(), Action::ConsentRevoke, caller.id, origin)
-            .with_details(serde_json::json!({"version": version}));
-        self.inner.store.add_consent(caller.id, "revoked", &version, source, &event).await
-    }
-
-    /// Every consent that was given or taken back, newest first.
-    ///
-    /// # Errors
-    /// [`AccessError::Store`].
-    pub async fn list_consents(&self, user: Uuid) -> Result<Vec<Consent>, AccessError> {
-        self.inner.store.list_consents(user).await
     }
 
     /// Sets or removes the address of the caller's picture; answers the account and the address that was replaced, whose

@@ -1,6 +1,7 @@
 //! What the audit log keeps of refusals. Whoever is refused can come again at once, and each row is a write that every
 //! other change waits for: what costs its sender nothing is written once a minute.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,13 @@ impl Access {
         let event =
             AuditEvent::denied(Action::CredentialRefused, None, origin).with_details(json!({"reason": fault.name()}));
         self.audit_repeatable(&format!("{} {}", network(origin), fault.name()), event).await;
+    }
+
+    /// Notes that events were refused for want of consent: one row a minute for each credential.
+    pub(crate) async fn note_consent_needed(&self, caller: &Caller, version: &str, origin: &Origin) {
+        let event = AuditEvent::refused(caller.into(), Action::AccessDenied, Some(caller.id), origin)
+            .with_details(json!({"consent": version}));
+        self.audit_repeatable(&denied(caller, "consent"), event).await;
     }
 
     /// Notes that a request was refused before anything was asked of the accounts: one row a minute for each network.
@@ -98,7 +106,8 @@ pub(crate) fn network(origin: &Origin) -> String {
     }
 }
 
-fn denied(caller: &Caller, what: &str) -> String {
+/// Who lacked what.
+fn denied(caller: &Caller, what: impl Display) -> String {
     let (kind, id) = Actor::from(caller).columns();
     format!("{kind} {} {what}", id.unwrap_or_default())
 }

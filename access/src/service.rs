@@ -74,7 +74,7 @@ impl Access {
             post: Post::new(&settings.mail, &settings.sms)?,
             hasher: Hasher::new(&settings.hashing).await?,
             mint: TokenMint::new(keys, &settings),
-            recent: RecentChanges::load(&store, settings.access_token_ttl).await?,
+            recent: RecentChanges::load(&store, &settings).await?,
             tokens: GenerationCache::new(settings.token_cache_entries),
             keys: GenerationCache::new(settings.key_cache_entries),
             refusals: GenerationCache::new(REMEMBERED),

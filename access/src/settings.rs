@@ -7,6 +7,7 @@ use std::time::Duration;
 
 pub use database::{DatabaseAddress, DatabaseSettings};
 
+use crate::consent::ConsentRule;
 use crate::oidc::ProviderSettings;
 pub use crate::password::PasswordRules;
 use crate::send::{MailSettings, SmsSettings};
@@ -33,6 +34,8 @@ pub struct AccessSettings {
     pub refreshes_per_hour: Option<u32>,
     /// Whether anybody may register an account.
     pub registration_open: bool,
+    /// What consent decides.
+    pub consent: ConsentRule,
     /// Whether an account must show that its e-mail address is its own before it can log in.
     pub email_verification: bool,
     /// Which rules passwords keep.
@@ -51,12 +54,12 @@ pub struct AccessSettings {
     pub keep_deleted: Duration,
     /// Cost and concurrency of password hashing.
     pub hashing: HashSettings,
-    /// Verified access tokens held in memory.
+    /// Verified access tokens held in memory, and people whose consent is known there.
     pub token_cache_entries: usize,
     /// API keys held in memory.
     pub key_cache_entries: usize,
-    /// How long an API key is believed without asking the database; also the bound on learning of its revocation
-    /// in another process.
+    /// How long an API key, and a consent, is believed without asking the database; also the bound on learning of its
+    /// revocation in another process.
     pub key_cache_ttl: Duration,
     /// How often changes by other processes are looked for, and last-used times are written.
     pub upkeep_interval: Duration,
@@ -75,6 +78,7 @@ impl AccessSettings {
             session_ttl: Duration::from_secs(30 * 24 * 60 * 60),
             refreshes_per_hour: Some(20),
             registration_open: true,
+            consent: ConsentRule::default(),
             email_verification: false,
             password_rules: PasswordRules::default(),
             public_url: "http://127.0.0.1:8080".to_owned(),

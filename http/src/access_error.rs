@@ -26,6 +26,14 @@ impl From<AccessError> for ApiError {
             AccessError::Forbidden { permission } => {
                 Self::forbidden(format!("this needs the permission `{permission}`")).lacking(permission)
             }
+            AccessError::ConsentNeeded { version } => Self::new(
+                StatusCode::FORBIDDEN,
+                "consent_needed",
+                format!(
+                    "events are taken with consent to version `{version}` of the text only: the owner of this \
+                     credential gives it by `POST /api/v1/consent`"
+                ),
+            ),
             AccessError::Invalid(lines) => Self::validation(lines),
             AccessError::Taken { field } => {
                 Self::conflict("already_taken", format!("another account has this {field}"))

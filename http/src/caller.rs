@@ -37,9 +37,7 @@ impl Deref for Authenticated {
 /// 401 with `unauthenticated`, `invalid_token`, `token_expired` or `token_revoked`; 403 when the scopes of an API key do
 /// not cover the route; 500 when the application carries no accounts.
 pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
-    let access = request
-        .data::<Access>()
-        .ok_or_else(|| ApiError::internal("the application was built without `.data(access)`"))?;
+    let access = accounts(request)?;
     let found = match credential(request) {
         Ok(credential) => access.authenticate(credential).await,
         Err(error) => Err(error),
@@ -60,6 +58,23 @@ pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
         return Err(ApiError::forbidden("the scopes of this API key do not cover this route"));
     }
     Ok(caller)
+}
+
+/// Asks for the consent of whoever publishes, where it is required. Of a key that is its owner.
+///
+/// # Errors
+/// 403 `consent_needed`; 500 or 503 when it cannot be looked up.
+pub async fn require_consent(request: &Request, caller: &Caller) -> Result<(), ApiError> {
+    let access = accounts(request)?;
+    if access.has_consented(caller.id).await? {
+        return Ok(());
+    }
+    // Boxed: rare, and the way to the database would make the future of every request larger.
+    Err(Box::pin(access.refuse_without_consent(caller, &origin(request))).await.into())
+}
+
+fn accounts(request: &Request) -> Result<&Access, ApiError> {
+    request.data().ok_or_else(|| ApiError::internal("the application was built without `.data(access)`"))
 }
 
 async fn note_bad_credential(access: &Access, fault: TokenFault, request: &Request) {

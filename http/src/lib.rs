@@ -37,7 +37,7 @@ mod translate;
 
 pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
-pub use caller::{Authenticated, authenticate, origin};
+pub use caller::{Authenticated, authenticate, origin, require_consent};
 pub use client_ip::{TrustedProxies, client_ip};
 pub use context::request_id;
 pub use envelope::{Answer, Created, Envelope, created, ok, timestamp};

@@ -2,13 +2,25 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use clap::Args;
-use karat_access::{AccessSettings, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsCaps, SmsSettings};
+use clap::{Args, ValueEnum};
+use karat_access::{
+    AccessSettings, ConsentRule, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsCaps, SmsSettings,
+};
 use karat_api::auth::ExperienceRules;
 use karat_http::{HardenSettings, Origins, Tls, TrustedProxies};
 
 use super::{Environment, RedisArgs};
 use crate::failure::{Failure, Result};
+
+/// What consent decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum ConsentNeed {
+    /// Nothing: it is kept.
+    #[default]
+    Optional,
+    /// Events are taken only of those who have given it.
+    Required,
+}
 
 /// Values that are secret may be `@FILE`, which reads them from a file.
 #[derive(Debug, Clone, Args)]
@@ -40,6 +52,12 @@ pub struct AccessArgs {
         action = clap::ArgAction::Set
     )]
     pub registration_closed: bool,
+    /// Whether events are taken without the consent of the credential's owner.
+    #[arg(long, env = "KARAT__ACCESS__CONSENT", value_enum, default_value_t)]
+    pub consent: ConsentNeed,
+    /// The version of the text of consent that is in force; needed where consent is required.
+    #[arg(long, env = "KARAT__ACCESS__CONSENT_VERSION", value_name = "VERSION")]
+    pub consent_version: Option<String>,
     /// Passwords of 15 characters of any kind, or 8 beside a second factor (NIST SP 800-63B-4), instead of 8 of four kinds.
     #[arg(
         long,
@@ -131,6 +149,8 @@ impl AccessArgs {
         settings.public_url = self.public_url.clone().unwrap_or_else(|| url.to_owned());
         settings.email_verification = self.email_verification.unwrap_or(is_for_people);
         settings.registration_open = !self.registration_closed;
+        settings.consent = ConsentRule::new(self.requires_consent(), self.consent_version.as_deref())
+            .map_err(|problem| Failure::configuration(format!("`access.consent_version` {problem}")))?;
         if self.long_passwords {
             settings.password_rules = PasswordRules::Long;
         }
@@ -151,6 +171,11 @@ impl AccessArgs {
         settings.sms_caps = SmsCaps { per_hour: self.sms_per_hour, per_country_hour: self.sms_per_country_hour };
         settings.providers = self.providers.iter().map(|text| provider(&secret(text)?)).collect::<Result<_>>()?;
         Ok(())
+    }
+
+    /// Whether events are refused without consent.
+    pub fn requires_consent(&self) -> bool {
+        self.consent == ConsentNeed::Required
     }
 
     /// Puts the arguments into the settings of the server.

@@ -13,6 +13,7 @@ mod chaos;
 mod chaos_on_kafka;
 mod client;
 mod clock;
+mod consent;
 mod crash;
 mod demo;
 mod disk;

@@ -69,6 +69,7 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "request_email_verification"
         | "read_consent"
         | "revoke_consent"
+        | "export_own_data"
         | "list_identities"
         | "delete_avatar"
         | "set_avatar" => (Session, none),

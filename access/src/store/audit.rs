@@ -15,6 +15,7 @@ macro_rules! audit_columns {
         "seq, at, actor_kind, actor_id, action, target_id, outcome, ip, user_agent, request_id, details, hash"
     };
 }
+pub(super) use audit_columns;
 
 impl Store {
     /// Adds a row to the audit log by itself, for things that were refused.
@@ -116,7 +117,7 @@ fn check(row: &Row, expected: i64, head: &mut String) -> Result<Option<ChainBrea
     Ok(None)
 }
 
-fn audit_row(row: &Row) -> Result<AuditRow, AccessError> {
+pub(super) fn audit_row(row: &Row) -> Result<AuditRow, AccessError> {
     let details = row.text_or_null("details")?;
     Ok(AuditRow {
         seq: row.int("seq")?,

@@ -32,7 +32,7 @@ impl Store {
 
     /// Every step, newest first.
     pub(crate) async fn list_consents(&self, user: Uuid) -> Result<Vec<Consent>, AccessError> {
-        let sql = "SELECT status, version, source, at FROM consents WHERE user_id = ? ORDER BY at DESC, id DESC";
+        let sql = "SELECT status, version, source, ip, at FROM consents WHERE user_id = ? ORDER BY at DESC, id DESC";
         self.database.rows(sql, args![user]).await?.iter().map(consent).collect()
     }
 }
@@ -42,6 +42,7 @@ fn consent(row: &Row) -> Result<Consent, AccessError> {
         status: row.text("status")?,
         version: row.text("version")?,
         source: row.text("source")?,
+        ip: row.text_or_null("ip")?,
         at_us: row.int("at")?,
     })
 }

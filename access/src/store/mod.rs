@@ -10,6 +10,7 @@ mod changes;
 mod codes;
 mod consents;
 pub(crate) mod engine;
+mod export;
 mod factors;
 mod identities;
 mod profiles;
@@ -24,6 +25,7 @@ mod users;
 pub(crate) use attempts::AttemptPolicy;
 use engine::Database;
 pub use engine::Schema;
+pub use export::{OwnCode, OwnFactor, OwnSession};
 pub(crate) use proof::Proof;
 pub(crate) use rows::{
     Attempt, Change, ChangeKind, CodeUse, Factor, KeyOwner, NewCodeRow, NewKeyRow, NewSessionRow, NewUserRow, Rotation,

@@ -174,6 +174,8 @@ pub struct Consent {
     pub version: String,
     /// Where it was given: `web`, `api` and so on.
     pub source: String,
+    /// Address of the client.
+    pub ip: Option<String>,
     /// Microseconds since 1970, UTC.
     pub at_us: i64,
 }

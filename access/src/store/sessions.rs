@@ -126,7 +126,7 @@ impl Presented {
     }
 }
 
-fn session(row: &Row) -> Result<Session, AccessError> {
+pub(super) fn session(row: &Row) -> Result<Session, AccessError> {
     Ok(Session {
         id: row.id("id")?,
         user: row.id("user_id")?,

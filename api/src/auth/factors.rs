@@ -1,7 +1,7 @@
-//! The second factor, telephone numbers, consent.
+//! The second factor, telephone numbers.
 
 use karat_access::{Access, Permission};
-use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
+use karat_http::{Answer, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::payload::Response;
 use poem_openapi::{Object, OpenApi};
@@ -11,17 +11,13 @@ use serde::Deserialize;
 use super::AuthTag;
 use super::account::PasswordRequest;
 use super::session;
-use super::views::{LoginView, UserView, rfc3339};
+use super::views::{LoginView, UserView};
 
 error_answers! {
     /// Errors of the routes on factors.
     pub FactorError: 400, 401, 403, 404, 409, 413, 415, 422, 429, 503;
     /// Errors of the routes for codes to telephones.
     pub PhoneError: 400, 401, 403, 409, 413, 415, 422, 429, 501, 503;
-    /// Errors of the routes on consent.
-    pub ConsentError: 400, 401, 403, 404, 413, 415, 422;
-    /// Errors of reading consent.
-    pub ReadConsentError: 401, 403, 404;
 }
 
 /// A code.
@@ -105,44 +101,7 @@ pub struct LinkPhoneRequest {
     pub password: Option<String>,
 }
 
-/// Consent to a version of the text.
-#[derive(Object, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ConsentRequest {
-    /// Version of the text that was shown.
-    #[oai(validator(min_length = 1, max_length = 50))]
-    pub version: String,
-    /// Where it was given; `api` when left out.
-    #[oai(validator(min_length = 1, max_length = 100))]
-    pub source: Option<String>,
-}
-
-/// The present state of consent and how it came about.
-#[derive(Debug, Object)]
-#[oai(skip_serializing_if_is_none)]
-pub struct ConsentView {
-    /// `none`, `granted` or `revoked`.
-    pub status: String,
-    /// The version that the status is about.
-    pub version: Option<String>,
-    /// Every step, newest first.
-    pub history: Vec<ConsentStepView>,
-}
-
-/// One thing that was agreed to or taken back.
-#[derive(Debug, Object)]
-pub struct ConsentStepView {
-    /// `granted` or `revoked`.
-    pub status: String,
-    /// Version of the text.
-    pub version: String,
-    /// Where it was given.
-    pub source: String,
-    /// RFC 3339 in UTC.
-    pub at: String,
-}
-
-/// Operations on factors, numbers and consent.
+/// Operations on factors and numbers.
 #[derive(Clone)]
 pub struct FactorApi {
     access: Access,
@@ -151,19 +110,6 @@ pub struct FactorApi {
 impl FactorApi {
     pub(super) fn new(access: Access) -> Self {
         Self { access }
-    }
-
-    async fn consent_view(&self, caller: &Authenticated) -> Result<ConsentView, ApiError> {
-        let user = self.access.find_user(caller.id).await?;
-        let user = user.ok_or_else(|| ApiError::not_found("the account was deleted"))?;
-        let steps = self.access.list_consents(caller.id).await?.into_iter();
-        let history = steps.map(|step| ConsentStepView {
-            status: step.status,
-            version: step.version,
-            source: step.source,
-            at: rfc3339(step.at_us),
-        });
-        Ok(ConsentView { status: user.consent_status, version: user.consent_version, history: history.collect() })
     }
 }
 
@@ -286,39 +232,6 @@ impl FactorApi {
         caller.require(Permission::ManageOwnAccount)?;
         let user = self.access.unlink_phone(&caller, body.0.secret(), &origin(request)).await?;
         Ok(ok(user.into(), "the number was removed"))
-    }
-
-    /// Read the caller's consent
-    #[oai(path = "/consent", method = "get", operation_id = "read_consent")]
-    async fn read_consent(&self, caller: Authenticated) -> Result<Answer<ConsentView>, ReadConsentError> {
-        caller.require(Permission::ManageOwnAccount)?;
-        Ok(ok(self.consent_view(&caller).await?, "the caller's consent"))
-    }
-
-    /// Consent to a version of the text
-    #[oai(path = "/consent", method = "post", operation_id = "grant_consent")]
-    async fn grant_consent(
-        &self,
-        request: &Request,
-        caller: Authenticated,
-        body: JsonBody<ConsentRequest>,
-    ) -> Result<Answer<ConsentView>, ConsentError> {
-        caller.require(Permission::ManageOwnAccount)?;
-        let source = body.source.as_deref().unwrap_or("api");
-        self.access.grant_consent(&caller, &body.version, source, &origin(request)).await?;
-        Ok(ok(self.consent_view(&caller).await?, "the consent was recorded"))
-    }
-
-    /// Take consent back
-    #[oai(path = "/consent", method = "delete", operation_id = "revoke_consent")]
-    async fn revoke_consent(
-        &self,
-        request: &Request,
-        caller: Authenticated,
-    ) -> Result<Answer<ConsentView>, ReadConsentError> {
-        caller.require(Permission::ManageOwnAccount)?;
-        self.access.revoke_consent(&caller, "api", &origin(request)).await?;
-        Ok(ok(self.consent_view(&caller).await?, "the consent was taken back"))
     }
 }
 

@@ -6,8 +6,10 @@
 mod account;
 mod api_keys;
 mod avatars;
+mod consent;
 mod cookie;
 mod experience;
+mod export;
 mod factors;
 mod jwks;
 mod oauth;
@@ -31,7 +33,9 @@ pub use account::AccountApi;
 pub use api_keys::ApiKeyApi;
 use avatars::Pictures;
 pub use avatars::{AvatarApi, AvatarSettings};
+pub use consent::ConsentApi;
 pub use experience::{Experience, ExperienceRules};
+pub use export::ExportApi;
 pub use factors::FactorApi;
 pub use jwks::jwks;
 pub use oauth::OauthApi;
@@ -86,7 +90,10 @@ impl AuthSettings {
 }
 
 /// The account operations in two parts: a tuple of operations holds few.
-pub type AuthApis = ((AccountApi, SessionApi, ApiKeyApi), (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi));
+pub type AuthApis = (
+    (AccountApi, SessionApi, ApiKeyApi, ConsentApi, ExportApi),
+    (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi),
+);
 
 /// The account operations, to be mounted under the API's prefix beside the others.
 pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experience) -> AuthApis {
@@ -97,6 +104,8 @@ pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experien
             AccountApi::new(access.clone(), pictures.clone(), experience.clone()),
             sessions,
             ApiKeyApi::new(access.clone()),
+            ConsentApi::new(access.clone()),
+            ExportApi::new(access.clone(), experience.clone()),
         ),
         (
             RecoveryApi::new(access.clone()),

@@ -3,6 +3,7 @@
 mod audit;
 mod avatars;
 mod cookies;
+mod copies;
 mod oauth;
 mod people;
 mod security;
@@ -381,5 +382,5 @@ async fn every_operation_has_an_id_and_its_error_answers() {
             }
         }
     }
-    assert_eq!(operations, 53);
+    assert_eq!(operations, 54);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use karat_access::{Access, Caller, Permission};
-use karat_http::{Answer, ApiError, Authenticated, BodyLimits, EventRates, ok, origin, read_body};
+use karat_http::{Answer, ApiError, Authenticated, BodyLimits, EventRates, ok, origin, read_body, require_consent};
 use karat_schemas::events::Contracts;
 use poem::http::{HeaderMap, header};
 use poem::{Body, Request};
@@ -91,6 +91,8 @@ impl IngestApi {
         let limits = BodyLimits::of(MAX_REQUEST_BYTES as u64);
         let body = read_body(headers, body, limits).await?;
         let events = self.decode(body, decode).await?;
+        // As late as can be: what is still being sent when consent is taken back is refused.
+        require_consent(request, caller).await?;
         // Refused ones count too: they were read and checked.
         self.rates.admit(caller, events.len()).await?;
         let outcome = self.publisher.publish(events, &PublishAs::from(&**caller), door).await?;

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use karat_access::{
-    Access, AccessSettings, Actor, AuditFilter, AuditRow, HashSettings, NewApiKey, NewUser, Origin, Role, Scopes,
+    Access, AccessSettings, Actor, AuditFilter, AuditRow, ConsentRule, Credential, HashSettings, NewApiKey, NewUser,
+    Origin, Role, Scopes,
 };
 use karat_eventlog::{
     ConsumerSettings, EventLog, PollLimits, Record, Result as LogResult, StartPositions, TopicSpec,
@@ -51,9 +52,22 @@ impl App {
         wrap: impl FnOnce(Arc<dyn EventLog>) -> Arc<dyn EventLog>,
         progress: Option<Arc<dyn Progress>>,
     ) -> Self {
+        Self::start_on(wrap, progress, ConsentRule::default()).await
+    }
+
+    /// Consent is asked for as the rule says.
+    pub async fn start_asking(consent: ConsentRule) -> Self {
+        Self::start_on(|log| log, None, consent).await
+    }
+
+    async fn start_on(
+        wrap: impl FnOnce(Arc<dyn EventLog>) -> Arc<dyn EventLog>,
+        progress: Option<Arc<dyn Progress>>,
+        consent: ConsentRule,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = Arc::new(open_log(&folder.path().join("log")).await);
-        let access = open_access(folder.path()).await;
+        let access = open_access(folder.path(), consent).await;
         let receipts = ReceiptKey::new(&SecretBox::new(b"a secret of the test".to_vec().into()));
         let publisher = Publisher::new(wrap(log.clone()), Arc::new(contracts()), receipts);
         let service = OpenApiService::new(IngestApi::new(publisher, progress), "karat", "1");
@@ -79,6 +93,17 @@ impl App {
     pub async fn key_of(&self, name: &str, role: Role) -> String {
         let id = user(&self.access, name, role).await;
         api_key(&self.access, id, &["publish:*", "read"], None).await
+    }
+
+    /// The owner consents to a version, or takes that back.
+    pub async fn consent(&self, version: Option<&str>) {
+        let owner = self.access.authenticate(Credential::ApiKey(&self.key)).await.unwrap();
+        let origin = Origin::default();
+        let done = match version {
+            Some(version) => self.access.grant_consent(&owner, version, "test", &origin).await,
+            None => self.access.revoke_consent(&owner, "test", &origin).await,
+        };
+        done.unwrap();
     }
 
     pub fn owner(&self) -> String {
@@ -170,9 +195,9 @@ async fn open_log(folder: &Path) -> EmbeddedLog {
     log
 }
 
-async fn open_access(folder: &Path) -> Access {
+async fn open_access(folder: &Path, consent: ConsentRule) -> Access {
     let hashing = HashSettings { memory_kib: 8, passes: 1, ..HashSettings::default() };
-    Access::open(AccessSettings { hashing, ..AccessSettings::in_folder(folder) }).await.unwrap()
+    Access::open(AccessSettings { hashing, consent, ..AccessSettings::in_folder(folder) }).await.unwrap()
 }
 
 async fn user(access: &Access, name: &str, role: Role) -> uuid::Uuid {

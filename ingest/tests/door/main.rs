@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::type_complexity, reason = "a failing unwrap here is a failing test")]
 
 mod app;
+mod consent;
 mod forms;
 mod hostile;
 mod progress;

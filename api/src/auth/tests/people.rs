@@ -1,5 +1,7 @@
 //! Sessions, cookies, profiles, other people and consent, as a client sees them.
 
+use karat_access::ConsentRule;
+
 use super::*;
 
 pub(super) async fn admin(app: &App, name: &str, role: Role) -> Reply {
@@ -196,6 +198,22 @@ async fn consent_is_given_read_and_taken_back() {
     assert_eq!(consent(Method::POST, Some(json!({"version": "2026-01"}))).await.text("/data/status"), "granted");
     let revoked = consent(Method::DELETE, None).await;
     assert_eq!((revoked.text("/data/status"), revoked.text("/data/history/1/version")), ("revoked", "2026-01"));
+    assert_eq!(
+        (&revoked.body["data"]["is_required"], revoked.body["data"].get("version_in_force")),
+        (&json!(false), None)
+    );
+}
+
+#[tokio::test]
+async fn consent_names_the_version_in_force_and_whether_it_is_required() {
+    let consent = ConsentRule::new(true, Some("2026-11")).unwrap();
+    let strict = |accounts: AccessSettings| AccessSettings { consent, ..accounts };
+    let app = App::start_on(AuthSettings::without_limits(), strict).await;
+    let tokens = app.register("maria_77").await;
+    let body = json!({"version": "2026-10", "source": "web"});
+    let given = app.call(Method::POST, "/api/v1/consent", Some(tokens.access_token()), Some(body)).await;
+    assert_eq!((given.text("/data/version"), given.text("/data/version_in_force")), ("2026-10", "2026-11"));
+    assert_eq!((&given.body["data"]["is_required"], given.text("/data/history/0/source")), (&json!(true), "web"));
 }
 
 async fn set_picture(app: &App, token: &str) {

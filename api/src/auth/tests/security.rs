@@ -9,9 +9,10 @@ use super::people::admin;
 use super::*;
 
 /// Routes for whoever is logged in.
-const OWN: [&str; 6] = [
+const OWN: [&str; 7] = [
     "/api/v1/auth/me",
     "/api/v1/users/me",
+    "/api/v1/users/me/export",
     "/api/v1/auth/sessions",
     "/api/v1/api-keys",
     "/api/v1/consent",

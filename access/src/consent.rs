@@ -1,0 +1,275 @@
+//! Consent: what people agreed to and took back, and whether their events may be taken.
+//!
+//! Each step is a row of its own, with version, time, source and address, that nothing changes while the account lives.
+//! Where consent is required, the newest step of whoever publishes (a person, or a program with a key of theirs) must
+//! have granted the version in force. A step holds at once in the process that records it and within five seconds in
+//! every other.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::cache::GenerationCache;
+use crate::store::{Consent, User};
+use crate::{Access, AccessError, AccessSettings, Action, AuditEvent, Caller, Origin};
+
+const GRANTED: &str = "granted";
+const REVOKED: &str = "revoked";
+/// As many characters as the database holds.
+const MAX_VERSION_CHARS: usize = 50;
+const MAX_SOURCE_CHARS: usize = 100;
+
+/// What consent decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConsentRule {
+    /// Nothing: it is kept.
+    Optional {
+        /// The version of the text that is in force, where one is named.
+        version: Option<String>,
+    },
+    /// Whether events are taken.
+    Required {
+        /// The version of the text that is in force.
+        version: String,
+    },
+}
+
+/// Whether people have consented as the rule asks, for those of whom that is known: looked up lately, or changed.
+pub(crate) struct KnownConsents {
+    rule: ConsentRule,
+    /// How long the database is not asked again.
+    believed: Duration,
+    known: GenerationCache<Uuid, Known>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    has_consented: bool,
+    /// Of the account.
+    version: i64,
+    at: Instant,
+}
+
+impl Default for ConsentRule {
+    fn default() -> Self {
+        Self::Optional { version: None }
+    }
+}
+
+impl ConsentRule {
+    /// The rule with the version of the text that is in force.
+    ///
+    /// # Errors
+    /// What is wrong with the version, for whoever set it.
+    pub fn new(is_required: bool, version: Option<&str>) -> Result<Self, String> {
+        if version.is_some_and(|version| !fits(version, MAX_VERSION_CHARS)) {
+            return Err(format!("must be 1 to {MAX_VERSION_CHARS} characters, and none of them a control character"));
+        }
+        match (is_required, version.map(str::to_owned)) {
+            (true, Some(version)) => Ok(Self::Required { version }),
+            (true, None) => Err("is needed where consent is required: it names the text that is in force".to_owned()),
+            (false, version) => Ok(Self::Optional { version }),
+        }
+    }
+
+    /// The version of the text that is in force, where one is named.
+    pub fn version(&self) -> Option<&str> {
+        match self {
+            Self::Optional { version } => version.as_deref(),
+            Self::Required { version } => Some(version.as_str()),
+        }
+    }
+
+    /// Whether events are refused without consent.
+    pub fn is_required(&self) -> bool {
+        matches!(self, Self::Required { .. })
+    }
+
+    /// Whether events of this user are taken.
+    fn is_met_by(&self, user: &User) -> bool {
+        match self {
+            Self::Optional { .. } => true,
+            Self::Required { version } => {
+                user.consent_status == GRANTED && user.consent_version.as_deref() == Some(version.as_str())
+            }
+        }
+    }
+}
+
+impl KnownConsents {
+    pub(crate) fn new(settings: &AccessSettings) -> Self {
+        let AccessSettings { consent, key_cache_ttl, token_cache_entries, .. } = settings;
+        let known = GenerationCache::new(*token_cache_entries);
+        Self { rule: consent.clone(), believed: *key_cache_ttl, known }
+    }
+
+    /// Notes an account as it was at a time, and answers whether its events are taken. An older state changes nothing:
+    /// two changes, or a change and a look-up, may be noted in another order than they were made.
+    pub(crate) fn note(&self, user: &User, at: Instant) -> bool {
+        let has_consented = self.rule.is_met_by(user);
+        if self.rule.is_required() {
+            let known = Known { has_consented, version: user.version, at };
+            self.known.replace_if(user.id, known, |held| held.version <= user.version);
+        }
+        has_consented
+    }
+
+    pub(crate) fn forget(&self, user: Uuid) {
+        self.known.remove(&user);
+    }
+
+    /// None when it has to be looked up.
+    fn of(&self, user: Uuid) -> Option<bool> {
+        if !self.rule.is_required() {
+            return Some(true);
+        }
+        let known = self.known.get(&user).filter(|known| known.at.elapsed() < self.believed)?;
+        Some(known.has_consented)
+    }
+}
+
+impl Access {
+    /// Records that the caller agreed to a version of the text.
+    ///
+    /// # Errors
+    /// [`AccessError::Invalid`] for a version or a source that is empty or too long.
+    pub async fn grant_consent(
+        &self,
+        caller: &Caller,
+        version: &str,
+        source: &str,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        for (name, text, most) in [("version", version, MAX_VERSION_CHARS), ("source", source, MAX_SOURCE_CHARS)] {
+            if !fits(text, most) {
+                return Err(AccessError::Invalid(vec![format!("`{name}`: must be 1 to {most} characters")]));
+            }
+        }
+        self.add_consent(caller, (GRANTED, Action::ConsentGrant), version, source, origin).await
+    }
+
+    /// Records that the caller took consent back.
+    ///
+    /// # Errors
+    /// [`AccessError::NotFound`] when there is none to take back.
+    pub async fn revoke_consent(&self, caller: &Caller, source: &str, origin: &Origin) -> Result<User, AccessError> {
+        let user = self.find_user(caller.id).await?.ok_or(AccessError::NotFound { what: "user" })?;
+        let version = user.consent_version.filter(|_| user.consent_status == GRANTED);
+        let version = version.ok_or(AccessError::NotFound { what: "consent" })?;
+        self.add_consent(caller, (REVOKED, Action::ConsentRevoke), &version, source, origin).await
+    }
+
+    /// Every consent that was given or taken back, newest first.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`].
+    pub async fn list_consents(&self, user: Uuid) -> Result<Vec<Consent>, AccessError> {
+        self.inner.store.list_consents(user).await
+    }
+
+    /// Whether events of this user are taken: always, where consent is not required.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`] when it has to be looked up and cannot be.
+    pub async fn has_consented(&self, user: Uuid) -> Result<bool, AccessError> {
+        match self.inner.recent.consents.of(user) {
+            Some(has_consented) => Ok(has_consented),
+            // Boxed: the rare way to the database would make the future of every request larger.
+            None => Box::pin(self.look_up_consent(user)).await,
+        }
+    }
+
+    /// The error for events that are refused for want of consent; leaves one row a minute for each credential.
+    pub async fn refuse_without_consent(&self, caller: &Caller, origin: &Origin) -> AccessError {
+        let version = self.inner.settings.consent.version().unwrap_or_default().to_owned();
+        self.note_consent_needed(caller, &version, origin).await;
+        AccessError::ConsentNeeded { version }
+    }
+
+    async fn add_consent(
+        &self,
+        caller: &Caller,
+        (status, action): (&'static str, Action),
+        version: &str,
+        source: &str,
+        origin: &Origin,
+    ) -> Result<User, AccessError> {
+        let event = AuditEvent::success(caller.into(), action, caller.id, origin)
+            .with_details(json!({"version": version, "source": source}));
+        let user = self.inner.store.add_consent(caller.id, status, version, source, &event).await?;
+        self.inner.recent.consents.note(&user, Instant::now());
+        Ok(user)
+    }
+
+    async fn look_up_consent(&self, id: Uuid) -> Result<bool, AccessError> {
+        // Before the question: the answer is as old as that at most.
+        let at = Instant::now();
+        let user = self.inner.store.find_user(id).await?;
+        Ok(user.is_some_and(|user| self.inner.recent.consents.note(&user, at)))
+    }
+}
+
+fn fits(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Role;
+
+    fn user(version: i64, consent_status: &str) -> User {
+        User {
+            id: Uuid::from_u128(1),
+            username: "maria_77".to_owned(),
+            email: None,
+            nickname: None,
+            full_name: None,
+            role: Role::User,
+            avatar_url: None,
+            is_active: true,
+            is_verified: false,
+            phone: None,
+            consent_status: consent_status.to_owned(),
+            consent_version: Some("2026-11".to_owned()),
+            created_at_us: 0,
+            updated_at_us: 0,
+            version,
+        }
+    }
+
+    #[test]
+    fn of_two_changes_the_later_one_counts_in_whatever_order_they_are_noted() {
+        let (granted, revoked) = (user(2, "granted"), user(3, "revoked"));
+        let consent = ConsentRule::new(true, Some("2026-11")).unwrap();
+        // None of it is too old to be believed while this runs.
+        let key_cache_ttl = Duration::from_secs(3600);
+        let settings = AccessSettings { consent, key_cache_ttl, ..AccessSettings::in_folder(Path::new("none")) };
+        for order in [[&granted, &revoked], [&revoked, &granted]] {
+            let consents = KnownConsents::new(&settings);
+            assert_eq!(consents.of(granted.id), None);
+            for user in order {
+                consents.note(user, Instant::now());
+            }
+            assert_eq!(consents.of(granted.id), Some(false));
+            consents.forget(granted.id);
+            assert_eq!(consents.of(granted.id), None);
+        }
+    }
+
+    #[test]
+    fn required_consent_needs_a_version_that_can_be_recorded() {
+        let required = ConsentRule::new(true, Some("2026-11")).unwrap();
+        assert_eq!((required.version(), required.is_required()), (Some("2026-11"), true));
+        assert!(ConsentRule::new(true, None).unwrap_err().contains("is needed"));
+        let named = ConsentRule::new(false, Some("2026-11")).unwrap();
+        assert_eq!((named.version(), named.is_required()), (Some("2026-11"), false));
+        assert_eq!(ConsentRule::new(false, None), Ok(ConsentRule::default()));
+        for bad in ["", "2026\n11", &"x".repeat(51)] {
+            assert!(ConsentRule::new(false, Some(bad)).is_err(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Where consent is required: who has it, in which process, for which version.
+
+use std::time::Duration;
+
+use crate::support::{Instance, settings, tamper, who, who_by_key};
+use karat_access::{
+    Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, ConsentRule, NewApiKey, Origin, ProfileChange,
+    Scopes,
+};
+
+const IN_FORCE: &str = "2026-11";
+
+/// An instance that asks for consent, and how it is set up.
+async fn asking() -> (Instance, AccessSettings) {
+    let mut instance = Instance::start().await;
+    let consent = ConsentRule::new(true, Some(IN_FORCE)).unwrap();
+    let strict = AccessSettings { consent, ..settings(&instance.folder) };
+    instance.access = Access::open(strict.clone()).await.unwrap();
+    (instance, strict)
+}
+
+async fn grant(access: &Access, caller: &Caller, version: &str) {
+    access.grant_consent(caller, version, "web", &Origin::default()).await.unwrap();
+}
+
+async fn revoke(access: &Access, caller: &Caller) {
+    access.revoke_consent(caller, "web", &Origin::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn security_84_consent_to_the_version_in_force_counts_at_once_here_and_elsewhere_after_catching_up() {
+    let (instance, strict) = asking().await;
+    let (access, other) = (&instance.access, Access::open(strict).await.unwrap());
+    let caller = who(access, &instance.register("maria_77").await).await.unwrap();
+    let scopes = Scopes::parse(["publish:*"]).unwrap();
+    let key = NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None };
+    let key = access.create_api_key(key, Actor::Shell, &Origin::default()).await.unwrap().secret;
+    assert_eq!(who_by_key(access, &key).await.unwrap().id, caller.id, "a key is judged by its owner");
+    let stranger = who(access, &instance.register("pedro_12").await).await.unwrap();
+    grant(access, &stranger, IN_FORCE).await;
+
+    // What was done, whether it counts after it.
+    let steps: [(&str, Option<&str>, bool); 5] = [
+        ("an older version", Some("2026-10"), false),
+        ("the version in force", Some(IN_FORCE), true),
+        ("an older one again", Some("2026-10"), false),
+        ("the version in force again", Some(IN_FORCE), true),
+        ("taken back", None, false),
+    ];
+    // Both processes have it in memory.
+    assert!(!access.has_consented(caller.id).await.unwrap() && !other.has_consented(caller.id).await.unwrap());
+    for (step, version, counts) in steps {
+        match version {
+            Some(version) => grant(access, &caller, version).await,
+            None => revoke(access, &caller).await,
+        }
+        assert_eq!(access.has_consented(caller.id).await.unwrap(), counts, "{step}");
+        other.catch_up().await.unwrap();
+        assert_eq!(other.has_consented(caller.id).await.unwrap(), counts, "{step}, in the other process");
+    }
+    assert!(access.has_consented(stranger.id).await.unwrap(), "that of another is another");
+}
+
+#[tokio::test]
+async fn security_84_without_the_feed_a_consent_is_believed_no_longer_than_its_time() {
+    let (instance, strict) = asking().await;
+    let caller = who(&instance.access, &instance.register("maria_77").await).await.unwrap();
+    grant(&instance.access, &caller, IN_FORCE).await;
+    // These began when the feed had nothing of this user any more.
+    let past = AccessSettings { access_token_ttl: Duration::ZERO, ..strict };
+    tamper(&instance.folder, "DELETE FROM access_changes").await.unwrap();
+    let short = Access::open(AccessSettings { key_cache_ttl: Duration::ZERO, ..past.clone() }).await.unwrap();
+    let long = Access::open(AccessSettings { key_cache_ttl: Duration::from_secs(3600), ..past }).await.unwrap();
+    for process in [&short, &long] {
+        assert!(process.has_consented(caller.id).await.unwrap());
+    }
+    revoke(&instance.access, &caller).await;
+    assert!(!short.has_consented(caller.id).await.unwrap());
+    assert!(long.has_consented(caller.id).await.unwrap(), "it is from memory");
+    long.catch_up().await.unwrap();
+    assert!(!long.has_consented(caller.id).await.unwrap());
+}
+
+#[tokio::test]
+async fn security_84_another_change_of_the_account_does_not_bring_a_consent_back() {
+    let (instance, _) = asking().await;
+    let access = &instance.access;
+    let caller = who(access, &instance.register("maria_77").await).await.unwrap();
+    grant(access, &caller, IN_FORCE).await;
+    revoke(access, &caller).await;
+    let version = access.find_user(caller.id).await.unwrap().unwrap().version;
+    let change = ProfileChange { nickname: Some("Mari".to_owned()), version, ..ProfileChange::default() };
+    access.update_own_account(&caller, change, &Origin::default()).await.unwrap();
+    assert!(!access.has_consented(caller.id).await.unwrap());
+    access.catch_up().await.unwrap();
+    assert!(!access.has_consented(caller.id).await.unwrap());
+}
+
+#[tokio::test]
+async fn security_84_a_refusal_names_the_version_and_leaves_one_row_a_minute() {
+    let (instance, _) = asking().await;
+    let access = &instance.access;
+    let caller = who(access, &instance.register("maria_77").await).await.unwrap();
+    for _ in 0..3 {
+        let error = access.refuse_without_consent(&caller, &Origin::default()).await;
+        assert!(matches!(&error, AccessError::ConsentNeeded { version } if version == IN_FORCE), "{error:?}");
+    }
+    let filter = AuditFilter { action: Some("access_denied".to_owned()), ..AuditFilter::default() };
+    let rows = access.audit_log(&filter, 10).await.unwrap();
+    let [row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!((row.actor_id, row.outcome.as_str()), (Some(caller.id), "denied"));
+    assert_eq!(row.details.as_ref().unwrap()["consent"], IN_FORCE);
+}
+
+#[tokio::test]
+async fn where_consent_is_optional_nobody_is_asked() {
+    let instance = Instance::start().await;
+    let pair = instance.register("maria_77").await;
+    assert!(instance.access.has_consented(pair.user.id).await.unwrap());
+}

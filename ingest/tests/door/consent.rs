@@ -1,0 +1,45 @@
+//! Where consent is required, events of those who have not given it are refused.
+
+use karat_access::ConsentRule;
+use serde_json::json;
+
+use crate::app::{App, event, run_event};
+
+#[tokio::test]
+async fn security_84_events_are_taken_with_consent_to_the_version_in_force_and_refused_again_without() {
+    let app = App::start_asking(ConsentRule::new(true, Some("2026-11")).unwrap()).await;
+    let one = event("1").to_string();
+    let requests = [
+        ("events", "application/json", one.clone()),
+        ("events", "application/cloudevents-batch+json", json!([event("1"), event("2")]).to_string()),
+        ("events", "application/x-ndjson", one.clone()),
+        ("lineage", "application/json", run_event("r1").to_string()),
+        ("lineage/batch", "application/json", json!([run_event("r1")]).to_string()),
+    ];
+    let refuse_all = async |why: &str| {
+        for (path, content_type, body) in &requests {
+            let answered = app.publish(path, content_type, body.clone()).await;
+            let code = &answered.body["code"];
+            assert_eq!((answered.status, code), (403, &json!("consent_needed")), "{why}: {path} {content_type}");
+            assert!(answered.body["message"].as_str().unwrap().contains("2026-11"), "{}", answered.body);
+        }
+    };
+    refuse_all("never given").await;
+    app.consent(Some("2026-10")).await;
+    refuse_all("to an older version").await;
+    // One row stands for all of the minute.
+    let rows = app.denied().await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!((&*rows[0].actor_kind, &rows[0].details.as_ref().unwrap()["consent"]), ("api_key", &json!("2026-11")));
+
+    app.consent(Some("2026-11")).await;
+    for (path, content_type, body) in &requests {
+        assert_eq!(app.publish(path, content_type, body.clone()).await.status, 202, "{path} {content_type}");
+    }
+    let taken = app.records().await.len();
+    assert_eq!(taken, 6);
+
+    app.consent(None).await;
+    refuse_all("taken back").await;
+    assert_eq!(app.records().await.len(), taken, "nothing more was written");
+}
