@@ -38,7 +38,7 @@ impl Store {
                    VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         let scopes = row.scopes.to_texts().join(" ");
         let values = args![row.id, row.user, &row.name, &row.prefix, &row.key_hash, scopes, row.at, row.expires_at];
-        tx.execute(sql, values).await?;
+        tx.later(sql, values);
         tx.audit(event);
         tx.commit().await
     }
@@ -86,7 +86,7 @@ impl Store {
         for (id, at) in used {
             let sql =
                 "UPDATE api_keys SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at < ?)";
-            tx.execute(sql, args![at, id, at]).await?;
+            tx.later(sql, args![at, id, at]);
         }
         tx.commit().await
     }
