@@ -152,7 +152,6 @@ impl Access {
             return Err(AccessError::NotFound { what: "API key" });
         }
         self.inner.recent.key_revoked(id);
-        self.inner.drop_revoked();
         Ok(())
     }
 }

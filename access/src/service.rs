@@ -180,7 +180,7 @@ impl Inner {
     }
 
     /// Frees what the caches hold of revoked credentials. They are refused with or without this.
-    pub(crate) fn drop_revoked(&self) {
+    fn drop_revoked(&self) {
         self.tokens.retain(|token| !self.recent.is_session_revoked(token.session));
         self.keys.retain(|key| !self.recent.is_key_revoked(key.id));
     }

@@ -200,11 +200,12 @@ impl Access {
         result
     }
 
+    /// Their tokens are refused from here on. What the caches hold of them is freed at the next look at the feed: to go
+    /// through thousands of others now would keep everybody waiting.
     pub(crate) fn note_revoked(&self, sessions: &[Uuid]) {
         for session in sessions {
             self.inner.recent.session_revoked(*session);
         }
-        self.inner.drop_revoked();
     }
 
     fn unsigned(&self, granted: &Granted) -> Unsigned {
