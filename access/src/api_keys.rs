@@ -164,7 +164,6 @@ impl Access {
             return Err(AccessError::NotFound { what: "API key" });
         }
         self.inner.recent.key_revoked(id);
-        self.inner.drop_revoked();
         Ok(())
     }
 }

@@ -54,7 +54,7 @@ impl Access {
     /// Opens the accounts: creates the database, brings its schema up to date and makes the first signing key when
     /// they are absent. Safe to call in several processes at once, and while a server is running.
     ///
-    /// Starts one background task (changes of other processes, last-used times, removal of what ended), which stops
+    /// Starts one background task (changes of other processes, last-used times, checkpoints, removal of what ended), which stops
     /// when the last clone is dropped.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl Inner {
     }
 
     /// Frees what the caches hold of revoked credentials. They are refused with or without this.
-    pub(crate) fn drop_revoked(&self) {
+    fn drop_revoked(&self) {
         self.tokens.retain(|token| !self.recent.is_session_revoked(token.session));
         self.keys.retain(|key| !self.recent.is_key_revoked(key.id));
     }
@@ -235,6 +235,7 @@ async fn keep_up(inner: Weak<Inner>) {
         note_failure("changes of other processes", inner.catch_up().await);
         note_failure("signing keys", inner.look_at_keys().await);
         note_failure("last use of API keys", inner.write_last_used().await);
+        note_failure("checkpoint of the database", inner.store.checkpoint().await);
         if is_purge_due {
             note_failure("removal of what ended", inner.purge().await);
         }

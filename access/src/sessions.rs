@@ -9,9 +9,10 @@ use crate::accounts::too_long;
 use crate::mfa::LoginOutcome;
 use crate::password::MAX_PASSWORD_BYTES;
 use crate::secret::{random_hex, sha256_hex};
-use crate::store::{NewSessionRow, Proof, Rotation, RotationRequest, User};
+use crate::store::{Granted, NewSessionRow, Proof, Rotation, RotationRequest, User};
 use crate::throttle::waiting;
 use crate::time::{as_s, as_us, now_us};
+use crate::token::{Issued, Unsigned};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
 
 /// What a log-in, a registration and a refresh answer with.
@@ -103,7 +104,8 @@ impl Access {
         !self.inner.settings.email_verification || user.is_verified || user.email.is_none()
     }
 
-    /// Exchanges a refresh token for a new pair. A token that was used before revokes its whole session.
+    /// Exchanges a refresh token for a new pair. A token that was used before revokes its whole session. The access token is
+    /// signed while the change is written, and leaves after it is on disk.
     ///
     /// # Errors
     /// [`AccessError::RefreshRefused`]; [`AccessError::TooManyRefreshes`].
@@ -115,8 +117,9 @@ impl Access {
             at: now_us(),
             per_hour: self.inner.settings.refreshes_per_hour,
         };
-        match self.inner.store.rotate(&request, origin).await? {
-            Rotation::Rotated { session, user, ends_at } => self.pair(*user, session, ends_at, next),
+        let sign = |granted: Granted| self.inner.mint.issue(self.unsigned(&granted));
+        match self.inner.store.rotate(&request, origin, sign).await? {
+            Rotation::Rotated { granted, made } => Ok(pair(granted, made?, next)),
             Rotation::Reused { session } => {
                 self.note_revoked(&[session]);
                 tracing::warn!(%session, "a used refresh token was presented; its session is revoked");
@@ -178,7 +181,9 @@ impl Access {
         let event = AuditEvent::success(Actor::User(user), action, user, origin);
         let created = self.inner.store.create_session(&row, &event).await;
         let user = self.audit_lost_proof(created, action, user, origin).await?;
-        self.pair(user, id, row.expires_at, token)
+        let granted = Granted { session: id, user: Box::new(user), ends_at: row.expires_at };
+        let issued = self.inner.mint.issue(self.unsigned(&granted)).await?;
+        Ok(pair(granted, issued, token))
     }
 
     /// Passes a result on. What a log-in rests on was gone when it was to be made: that leaves a row.
@@ -195,22 +200,17 @@ impl Access {
         result
     }
 
+    /// Their tokens are refused from here on. What the caches hold of them is freed at the next look at the feed: to go
+    /// through thousands of others now would keep everybody waiting.
     pub(crate) fn note_revoked(&self, sessions: &[Uuid]) {
         for session in sessions {
             self.inner.recent.session_revoked(*session);
         }
-        self.inner.drop_revoked();
     }
 
-    fn pair(&self, user: User, session: Uuid, ends_at: i64, refresh_token: String) -> Result<TokenPair, AccessError> {
-        let issued = self.inner.mint.issue(user.id, &user.username, user.role, session, ends_at)?;
-        Ok(TokenPair {
-            access_token: issued.token.into(),
-            refresh_token: refresh_token.into(),
-            expires_in_s: issued.expires_in_s,
-            session_ends_in_s: as_s((ends_at - now_us()).max(0)),
-            user,
-        })
+    fn unsigned(&self, granted: &Granted) -> Unsigned {
+        let Granted { session, user, ends_at } = granted;
+        self.inner.mint.prepare(user.id, &user.username, user.role, *session, *ends_at)
     }
 
     /// Answers the hash that the account has then.
@@ -223,5 +223,15 @@ impl Access {
         let now = self.inner.store.find_login_of(id).await?.and_then(|login| login.password_hash);
         let verdict = self.inner.hasher.verify(password, now.clone()).await?;
         now.filter(|_| verdict.matches).ok_or(AccessError::InvalidCredentials)
+    }
+}
+
+fn pair(granted: Granted, issued: Issued, refresh_token: String) -> TokenPair {
+    TokenPair {
+        access_token: issued.token.into(),
+        refresh_token: refresh_token.into(),
+        expires_in_s: issued.expires_in_s,
+        session_ends_in_s: as_s((granted.ends_at - now_us()).max(0)),
+        user: *granted.user,
     }
 }

@@ -1,6 +1,7 @@
 //! Sessions of made-up people, and what they ask of the account routes.
 //!
-//! None of the [`Route`]s hashes a password. Registering and logging in do, so that comes before what is measured.
+//! None of the [`Route`]s hashes a password. Registering and logging in do, so that comes before what is measured. One route
+//! asks nothing of the accounts, for comparison.
 
 use serde_json::{Value, json};
 
@@ -15,9 +16,11 @@ const PASSWORD: &str = "Only 4 one measurement!";
 /// The most refreshes that a server lets a session have in an hour, whatever else is lifted.
 pub const REFRESHES_PER_HOUR: u32 = 20;
 
-/// A route of the accounts that costs no hash.
+/// A route of the accounts that costs no hash, or [`Route::Health`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
+    /// Says that the process lives: what an answer takes of which nothing is asked.
+    Health,
     Account,
     Sessions,
     Keys,
@@ -33,12 +36,18 @@ pub struct Session {
 }
 
 impl Route {
-    pub const ALL: [Self; 6] =
-        [Self::Account, Self::Sessions, Self::Keys, Self::Consent, Self::Strength, Self::Refresh];
+    pub const ALL: [Self; 7] =
+        [Self::Health, Self::Account, Self::Sessions, Self::Keys, Self::Consent, Self::Strength, Self::Refresh];
 
-    /// Method and path behind the API's prefix.
+    /// Whether it is of the accounts, and its time something to judge.
+    pub fn is_of_accounts(self) -> bool {
+        self != Self::Health
+    }
+
+    /// Method and path; that of a route of the accounts is behind the API's prefix.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Health => "GET /health",
             Self::Account => "GET /auth/me",
             Self::Sessions => "GET /auth/sessions",
             Self::Keys => "GET /api-keys",
@@ -82,6 +91,7 @@ impl Session {
             Route::Refresh => {
                 request_to(server, route.name(), None, Some(&json!({"refresh_token": self.refresh_token})))
             }
+            Route::Health => server.at("/health").head("GET", None, &[]).into_bytes(),
             Route::Strength => request_to(server, route.name(), None, Some(&json!({"password": PASSWORD}))),
             Route::Account | Route::Sessions | Route::Keys | Route::Consent => {
                 self.authorised(server, route.name(), None)
@@ -158,8 +168,10 @@ mod tests {
             let text = String::from_utf8(session().request(&server, route)).unwrap();
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             let (method, path) = route.name().split_once(' ').unwrap();
-            assert!(head.starts_with(&format!("{method} /api/v1{path} HTTP/1.1\r\n")), "{head}");
-            assert_eq!(head.contains("Authorization: Bearer first"), method == "GET", "{head}");
+            let prefix = if route.is_of_accounts() { "/api/v1" } else { "" };
+            assert!(head.starts_with(&format!("{method} {prefix}{path} HTTP/1.1\r\n")), "{head}");
+            let is_own = method == "GET" && route.is_of_accounts();
+            assert_eq!(head.contains("Authorization: Bearer first"), is_own, "{head}");
             assert_eq!(head.contains(&format!("Content-Length: {}", body.len())), method == "POST", "{head}");
         }
     }

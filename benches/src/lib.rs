@@ -6,6 +6,7 @@
 //! - [`latency`]: percentiles of what was measured.
 //! - [`flow`]: the log, the bronze writer and a pipeline of this project in one process.
 //! - [`machine`]: processor time and memory of this process, and what machine it is.
+//! - [`pace`]: waking tasks at the times at which their requests are due.
 //! - [`publish`]: ready requests for the HTTP door.
 //! - [`slices`]: rows of the table that summaries are folded from.
 //!
@@ -18,6 +19,7 @@ pub mod flow;
 pub mod generate;
 pub mod latency;
 pub mod machine;
+pub mod pace;
 pub mod publish;
 pub mod slices;
 

@@ -39,7 +39,7 @@ impl Store {
         let (scopes, rate) = (row.scopes.to_texts().join(" "), row.events_per_second.map(i64::from));
         let values =
             args![row.id, row.user, &row.name, &row.prefix, &row.key_hash, scopes, row.at, row.expires_at, rate];
-        tx.execute(sql, values).await?;
+        tx.later(sql, values);
         tx.audit(event);
         tx.commit().await
     }
@@ -87,7 +87,7 @@ impl Store {
         for (id, at) in used {
             let sql =
                 "UPDATE api_keys SET last_used_at = ? WHERE id = ? AND (last_used_at IS NULL OR last_used_at < ?)";
-            tx.execute(sql, args![at, id, at]).await?;
+            tx.later(sql, args![at, id, at]);
         }
         tx.commit().await
     }

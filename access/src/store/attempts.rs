@@ -96,7 +96,7 @@ impl Store {
     pub(crate) async fn clear_attempts(&self, names: &[&str]) -> Result<(), AccessError> {
         let mut tx = self.database.write().await?;
         for name in names {
-            tx.execute("DELETE FROM attempts WHERE name = ?", args![*name]).await?;
+            tx.later("DELETE FROM attempts WHERE name = ?", args![*name]);
         }
         tx.commit().await
     }

@@ -28,8 +28,8 @@ pub use engine::Schema;
 pub use export::{OwnCode, OwnFactor, OwnSession};
 pub(crate) use proof::Proof;
 pub(crate) use rows::{
-    Attempt, Change, ChangeKind, CodeUse, Factor, KeyOwner, NewCodeRow, NewKeyRow, NewSessionRow, NewUserRow, Rotation,
-    RotationRequest, StoredKey, StoredLogin, UserChange,
+    Attempt, Change, ChangeKind, CodeUse, Factor, Granted, KeyOwner, NewCodeRow, NewKeyRow, NewSessionRow, NewUserRow,
+    Rotation, RotationRequest, StoredKey, StoredLogin, UserChange,
 };
 pub use rows::{Consent, Identity, Session, User, UserFilter};
 
@@ -44,6 +44,11 @@ impl Store {
     /// Opens the database of the settings and brings its schema up to date.
     pub(crate) async fn open(settings: &AccessSettings) -> Result<Self, AccessError> {
         Ok(Self { database: Database::open(&settings.database).await? })
+    }
+
+    /// Keeps commits from having to do more than their own part; asked for every few seconds.
+    pub(crate) async fn checkpoint(&self) -> Result<(), AccessError> {
+        self.database.checkpoint().await
     }
 
     /// What the database holds.

@@ -204,9 +204,18 @@ pub(crate) struct RotationRequest {
     pub per_hour: Option<u32>,
 }
 
-pub(crate) enum Rotation {
+/// A session that somebody gets tokens of, and whose it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Granted {
+    pub session: Uuid,
+    pub user: Box<User>,
+    pub ends_at: i64,
+}
+
+/// What came of a rotation; `T` is what was made for it meanwhile.
+pub(crate) enum Rotation<T> {
     /// The new token stands; the old one is used up.
-    Rotated { session: Uuid, user: Box<User>, ends_at: i64 },
+    Rotated { granted: Granted, made: T },
     /// The old token had been used before: its session is revoked now.
     Reused { session: Uuid },
     /// Unknown, ended or revoked, or the account is disabled.

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::engine::{Row, Tx, args};
 use super::proof::admit;
 use super::users::find_in;
-use super::{ChangeKind, NewSessionRow, Rotation, RotationRequest, Session, Store, User};
+use super::{ChangeKind, Granted, NewSessionRow, Rotation, RotationRequest, Session, Store, User};
 use crate::codes::MFA;
 use crate::time::now_us;
 use crate::{AccessError, Action, Actor, AuditEvent, Origin};
@@ -30,19 +30,26 @@ impl Store {
         let sql = "INSERT INTO sessions (id, user_id, created_at, last_used_at, expires_at, ip, user_agent) \
                    VALUES (?, ?, ?, ?, ?, ?, ?)";
         let (ip, agent) = (row.origin.ip_text(), row.origin.user_agent.clone());
-        tx.execute(sql, args![row.id, row.user, row.at, row.at, row.expires_at, ip, agent]).await?;
-        add_token(&mut tx, row.id, &row.token_hash, row.at).await?;
+        tx.later(sql, args![row.id, row.user, row.at, row.at, row.expires_at, ip, agent]);
+        add_token(&mut tx, row.id, &row.token_hash, row.at);
         tx.audit(event);
         tx.commit().await?;
         Ok(user)
     }
 
     /// Uses a refresh token and puts the next one in its place, or revokes the family when it was used before.
-    pub(crate) async fn rotate(&self, request: &RotationRequest, origin: &Origin) -> Result<Rotation, AccessError> {
+    ///
+    /// `make` begins what the new session gets, as soon as it is known whose it is; that goes on beside the rest of the
+    /// transaction, which does not wait for it. What was made is answered after the commit, and never without it.
+    pub(crate) async fn rotate<F: Future>(
+        &self,
+        request: &RotationRequest,
+        origin: &Origin,
+        make: impl FnOnce(Granted) -> F,
+    ) -> Result<Rotation<F::Output>, AccessError> {
         let mut tx = self.database.write().await?;
-        let sql = "SELECT t.used_at, s.id, s.user_id, s.expires_at, s.revoked_at FROM refresh_tokens t \
-                   JOIN sessions s ON s.id = t.session_id WHERE t.token_hash = ?";
-        let row = tx.row_locked(sql, args![&request.old_hash]).await?;
+        let since = request.at - HOUR_US;
+        let row = tx.row_locked(PRESENTED, args![since, since, &request.old_hash]).await?;
         let Some(token) = row.as_ref().map(Presented::from_row).transpose()? else { return Ok(Rotation::Refused) };
         if token.revoked_at.is_some() || token.expires_at <= request.at {
             return Ok(Rotation::Refused);
@@ -55,12 +62,14 @@ impl Store {
         // Not locked: whoever disables the account waits for this session and then revokes it.
         let user = find_in(&mut tx, token.user).await?.filter(|user| user.is_active);
         let Some(user) = user else { return Ok(Rotation::Refused) };
-        if let Some(retry_at) = hour_is_full(&mut tx, &token, request).await? {
+        if let Some(retry_at) = token.hour_is_full(request) {
             return Ok(Rotation::TooMany { session: token.session, retry_at });
         }
-        use_up(&mut tx, &token, request, &user, origin).await?;
-        tx.commit().await?;
-        Ok(Rotation::Rotated { session: token.session, user: Box::new(user), ends_at: token.expires_at })
+        let granted = Granted { session: token.session, user: Box::new(user), ends_at: token.expires_at };
+        // The first is begun, and the second is not kept waiting by it.
+        let (made, written) = tokio::join!(make(granted.clone()), use_up(tx, &token, request, origin));
+        written?;
+        Ok(Rotation::Rotated { granted, made })
     }
 
     /// The live sessions of a user, newest first.
@@ -105,6 +114,13 @@ impl Store {
     }
 }
 
+/// A token with its session, and how often that was refreshed since a time. A server may count before it gets the lock, which
+/// is as good: who refreshed the session meanwhile used this token.
+const PRESENTED: &str = "SELECT t.used_at, s.id, s.user_id, s.expires_at, s.revoked_at, \
+     (SELECT count(*) FROM refresh_tokens h WHERE h.session_id = s.id AND h.used_at > ?) AS used, \
+     (SELECT min(h.used_at) FROM refresh_tokens h WHERE h.session_id = s.id AND h.used_at > ?) AS oldest \
+     FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id WHERE t.token_hash = ?";
+
 /// A refresh token that was presented, with its session.
 struct Presented {
     session: Uuid,
@@ -112,6 +128,9 @@ struct Presented {
     used_at: Option<i64>,
     expires_at: i64,
     revoked_at: Option<i64>,
+    /// Refreshes of the last hour, and when the first of them was.
+    used: i64,
+    oldest: Option<i64>,
 }
 
 impl Presented {
@@ -122,7 +141,15 @@ impl Presented {
             used_at: row.int_or_null("used_at")?,
             expires_at: row.int("expires_at")?,
             revoked_at: row.int_or_null("revoked_at")?,
+            used: row.int("used")?,
+            oldest: row.int_or_null("oldest")?,
         })
+    }
+
+    /// When the session has used up its refreshes of the last hour: the time at which the oldest of them leaves it.
+    fn hour_is_full(&self, request: &RotationRequest) -> Option<i64> {
+        let is_full = request.per_hour.is_some_and(|per_hour| self.used >= i64::from(per_hour));
+        is_full.then(|| self.oldest.unwrap_or(request.at) + HOUR_US)
     }
 }
 
@@ -177,34 +204,155 @@ async fn end_family(tx: &mut Tx, token: &Presented, origin: &Origin) -> Result<(
 }
 
 /// The token's row is locked since it was read, so no other request can use it in between.
-async fn use_up(
-    tx: &mut Tx,
-    token: &Presented,
-    request: &RotationRequest,
-    user: &User,
-    origin: &Origin,
-) -> Result<(), AccessError> {
+async fn use_up(mut tx: Tx, token: &Presented, request: &RotationRequest, origin: &Origin) -> Result<(), AccessError> {
     let sql = "UPDATE refresh_tokens SET used_at = ? WHERE token_hash = ? AND used_at IS NULL";
-    tx.execute(sql, args![request.at, &request.old_hash]).await?;
-    add_token(tx, token.session, &request.new_hash, request.at).await?;
-    tx.execute("UPDATE sessions SET last_used_at = ? WHERE id = ?", args![request.at, token.session]).await?;
-    tx.audit(&AuditEvent::success(Actor::User(user.id), Action::Refresh, token.session, origin));
-    Ok(())
+    tx.later(sql, args![request.at, &request.old_hash]);
+    add_token(&mut tx, token.session, &request.new_hash, request.at);
+    tx.later("UPDATE sessions SET last_used_at = ? WHERE id = ?", args![request.at, token.session]);
+    tx.audit(&AuditEvent::success(Actor::User(token.user), Action::Refresh, token.session, origin));
+    tx.commit().await
 }
 
-/// When the session has used up its refreshes of the last hour: the time at which the oldest of them leaves it.
-async fn hour_is_full(tx: &mut Tx, token: &Presented, request: &RotationRequest) -> Result<Option<i64>, AccessError> {
-    let Some(per_hour) = request.per_hour else { return Ok(None) };
-    let sql =
-        "SELECT count(*) AS used, min(used_at) AS oldest FROM refresh_tokens WHERE session_id = ? AND used_at > ?";
-    let rows = tx.rows(sql, args![token.session, request.at - HOUR_US]).await?;
-    let Some(row) = rows.first() else { return Ok(None) };
-    let (used, oldest) = (row.int("used")?, row.int_or_null("oldest")?);
-    Ok((used >= i64::from(per_hour)).then(|| oldest.unwrap_or(request.at) + HOUR_US))
-}
-
-async fn add_token(tx: &mut Tx, session: Uuid, hash: &str, at: i64) -> Result<(), AccessError> {
+fn add_token(tx: &mut Tx, session: Uuid, hash: &str, at: i64) {
     let sql = "INSERT INTO refresh_tokens (token_hash, session_id, issued_at) VALUES (?, ?, ?)";
-    tx.execute(sql, args![hash, session, at]).await?;
-    Ok(())
+    tx.later(sql, args![hash, session, at]);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+    use std::time::Duration;
+
+    use tokio::sync::{Notify, oneshot};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::store::Proof;
+    use crate::store::testing::{USER, change, store};
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A log-in whose first refresh token has this hash.
+    async fn log_in(store: &Store, token: &str) -> Uuid {
+        let (id, at) = (Uuid::now_v7(), now_us());
+        let user: Uuid = USER.parse().unwrap();
+        let (token_hash, expires_at) = (token.to_owned(), at + HOUR_US);
+        let row = NewSessionRow { id, user, token_hash, at, expires_at, origin: Origin::default(), proof: Proof::New };
+        let event = AuditEvent::success(Actor::User(user), Action::Login, user, &Origin::default());
+        store.create_session(&row, &event).await.unwrap();
+        id
+    }
+
+    fn request(old: &str, new: &str) -> RotationRequest {
+        RotationRequest { old_hash: old.to_owned(), new_hash: new.to_owned(), at: now_us(), per_hour: Some(20) }
+    }
+
+    /// A rotation for which nothing is made.
+    async fn rotate(store: &Store, old: &str, new: &str) -> Rotation<()> {
+        store.rotate(&request(old, new), &Origin::default(), |_| ready(())).await.unwrap()
+    }
+
+    /// Two rotations. The second begins when something is being made for the first, which is ready when the second came back.
+    async fn rotate_beside(store: &Store, slow: [&str; 2], other: [&str; 2]) -> (Rotation<bool>, Rotation<()>) {
+        let (begun, (release, released)) = (Notify::new(), oneshot::channel::<()>());
+        let (asked, origin) = (request(slow[0], slow[1]), Origin::default());
+        let slow = store.rotate(&asked, &origin, |_| {
+            begun.notify_one();
+            async move { released.await.is_ok() }
+        });
+        let other = async {
+            begun.notified().await;
+            let other = rotate(store, other[0], other[1]).await;
+            release.send(()).unwrap();
+            other
+        };
+        let (slow, other) = timeout(DEADLINE, async { tokio::join!(slow, other) }).await.unwrap();
+        (slow.unwrap(), other)
+    }
+
+    #[tokio::test]
+    async fn what_is_made_for_a_session_holds_no_other_one_up_however_long_it_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        log_in(&store, "first").await;
+        log_in(&store, "second").await;
+        let (slow, other) = rotate_beside(&store, ["first", "first's child"], ["second", "second's child"]).await;
+        assert!(matches!(slow, Rotation::Rotated { made: true, .. }));
+        assert!(matches!(other, Rotation::Rotated { .. }));
+    }
+
+    #[tokio::test]
+    async fn security_24_a_second_refresh_gets_no_child_while_the_first_still_waits_for_its_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let session = log_in(&store, "first").await;
+        let (slow, second) = rotate_beside(&store, ["first", "child"], ["first", "another child"]).await;
+        assert!(matches!(slow, Rotation::Rotated { granted, made: true } if granted.session == session));
+        assert!(matches!(second, Rotation::Reused { session: ended } if ended == session));
+        // Used again, the token ended its session, and the child that there was with it.
+        for token in ["child", "another child"] {
+            assert!(matches!(rotate(&store, token, "grandchild").await, Rotation::Refused), "{token}");
+        }
+    }
+
+    #[tokio::test]
+    async fn security_23_a_refresh_that_is_not_committed_gives_nothing_away_and_uses_nothing_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let session = log_in(&store, "first").await;
+        // The audit row cannot be written: what was made by then must not get out.
+        change(&store, "UPDATE audit_head SET id = 2 WHERE id = 1").await;
+        let mut made = 0;
+        let make = |_: Granted| {
+            made += 1;
+            ready(())
+        };
+        let failed = store.rotate(&request("first", "lost"), &Origin::default(), make).await;
+        assert!(matches!(failed, Err(AccessError::Corrupt { column: "audit_head", .. })));
+        assert_eq!(made, 1, "it was begun before the commit");
+        change(&store, "UPDATE audit_head SET id = 1 WHERE id = 2").await;
+        assert!(matches!(rotate(&store, "lost", "nothing").await, Rotation::Refused));
+        let again = rotate(&store, "first", "child").await;
+        assert!(matches!(again, Rotation::Rotated { granted, .. } if granted.session == session));
+        assert_eq!(store.verify_chain().await.unwrap().broken, None);
+    }
+
+    #[tokio::test]
+    async fn a_caller_who_goes_away_while_the_token_is_made_leaves_the_refresh_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let session = log_in(&store, "first").await;
+        // Given up as soon as the rest is written: what is made never ends.
+        let (old, origin) = (request("first", "child"), Origin::default());
+        let given_up = store.rotate(&old, &origin, |_| pending::<()>());
+        let is_written = async {
+            while store.audit_rows(&Default::default(), 1).await.unwrap()[0].action != Action::Refresh.name() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            _ = given_up => panic!("it waits for what never ends"),
+            written = timeout(DEADLINE, is_written) => written.unwrap(),
+        }
+        assert!(matches!(rotate(&store, "child", "grandchild").await, Rotation::Rotated { .. }));
+        assert!(matches!(rotate(&store, "first", "x").await, Rotation::Reused { session: ended } if ended == session));
+    }
+
+    #[tokio::test]
+    async fn refreshes_of_the_last_hour_count_and_older_ones_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        log_in(&store, "0").await;
+        let start = now_us();
+        let at = |old: &str, new: &str, at: i64| RotationRequest { at, per_hour: Some(2), ..request(old, new) };
+        let refresh = async |old: &str, new: &str, time: i64| {
+            store.rotate(&at(old, new, time), &Origin::default(), |_| ready(())).await.unwrap()
+        };
+        assert!(matches!(refresh("0", "1", start - 2).await, Rotation::Rotated { .. }));
+        assert!(matches!(refresh("1", "2", start - 1).await, Rotation::Rotated { .. }));
+        let full = refresh("2", "3", start).await;
+        assert!(matches!(full, Rotation::TooMany { retry_at, .. } if retry_at == start - 2 + HOUR_US));
+        change(&store, "UPDATE refresh_tokens SET used_at = used_at - 3600000000 WHERE token_hash = '0'").await;
+        assert!(matches!(refresh("2", "3", start).await, Rotation::Rotated { .. }));
+    }
 }

@@ -2,13 +2,17 @@
 //!
 //! The algorithm is a property of the key, never of the token: only RS256 is accepted, under a key id that we know,
 //! and headers that try to bring a key of their own are refused.
+//!
+//! Signing is calculation and nothing else: it runs on blocking threads, as many at a time as there are cores. What waits for
+//! its turn is bounded by the requests that a process takes at a time; nobody holds a connection to the database meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header, encode};
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::error::TokenFault;
@@ -29,6 +33,14 @@ pub(crate) struct TokenMint {
     audience: String,
     ttl: Duration,
     validation: Validation,
+    turns: Arc<Semaphore>,
+}
+
+/// An access token before it is signed.
+pub(crate) struct Unsigned {
+    claims: Claims,
+    expires_in_s: u64,
+    keys: Arc<SigningKeys>,
 }
 
 /// A new access token.
@@ -47,18 +59,20 @@ impl TokenMint {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         let (issuer, audience) = (settings.issuer.clone(), settings.audience.clone());
         let keys = RwLock::new(Arc::new(keys));
-        Self { keys, issuer, audience, ttl: settings.access_token_ttl, validation }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Arc::new(Semaphore::new(cores));
+        Self { keys, issuer, audience, ttl: settings.access_token_ttl, validation, turns }
     }
 
-    /// Signs a token for a session, which it does not outlive. Takes about a millisecond of processor time.
-    pub(crate) fn issue(
+    /// A token for a session, which it does not outlive.
+    pub(crate) fn prepare(
         &self,
         user: Uuid,
         username: &str,
         role: Role,
         session: Uuid,
         session_ends_at_us: i64,
-    ) -> Result<Issued, AccessError> {
+    ) -> Unsigned {
         let now = as_s(now_us());
         let expires_in_s = self.ttl.as_secs().min(as_s(session_ends_at_us).saturating_sub(now));
         let claims = Claims {
@@ -73,11 +87,23 @@ impl TokenMint {
             typ: ACCESS.to_owned(),
             preferred_username: username.to_owned(),
         };
-        let keys = self.keys();
-        let header = Header { kid: Some(keys.kid.clone()), ..Header::new(Algorithm::RS256) };
-        let token = encode(&header, &claims, &keys.signing)
-            .map_err(|e| AccessError::Keys { path: keys.kid.clone().into(), reason: e.to_string() })?;
-        Ok(Issued { token, expires_in_s })
+        Unsigned { claims, expires_in_s, keys: self.keys() }
+    }
+
+    /// Signs a token on a blocking thread. It counts for nothing until somebody gets it, so that it may be signed while what
+    /// it stands for is still being written.
+    ///
+    /// # Errors
+    /// [`AccessError::Keys`] naming the key; [`AccessError::Task`].
+    pub(crate) async fn issue(&self, unsigned: Unsigned) -> Result<Issued, AccessError> {
+        // Held by the work itself: a caller that goes away does not let more run. It is never closed.
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| AccessError::Busy)?;
+        let work = move || {
+            let issued = unsigned.sign();
+            drop(turn);
+            issued
+        };
+        tokio::task::spawn_blocking(work).await?
     }
 
     /// Checks a token's form, signature, times and claims; not whether its session was revoked. Answers the claims and
@@ -120,8 +146,17 @@ impl TokenMint {
     }
 }
 
+impl Unsigned {
+    /// Blocks for the better part of a millisecond.
+    fn sign(&self) -> Result<Issued, AccessError> {
+        let token = self.keys.signer.sign(&self.claims)?;
+        Ok(Issued { token, expires_in_s: self.expires_in_s })
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::LazyLock;
 
     use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -129,8 +164,8 @@ mod tests {
     use aws_lc_rs::signature::KeyPair as _;
     use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-    use jsonwebtoken::EncodingKey;
     use jsonwebtoken::jwk::Jwk;
+    use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::{Value, json};
 
     use super::*;
@@ -144,7 +179,17 @@ mod tests {
     }
 
     fn good(mint: &TokenMint) -> String {
-        mint.issue(Uuid::now_v7(), "maria", Role::User, Uuid::now_v7(), i64::MAX).unwrap().token
+        mint.prepare(Uuid::now_v7(), "maria", Role::User, Uuid::now_v7(), i64::MAX).sign().unwrap().token
+    }
+
+    /// The private key in a folder, for headers that nobody of ours would sign.
+    fn private_key(folder: &Path, kid: &str) -> EncodingKey {
+        let pem = std::fs::read(folder.join(format!("{kid}.pem"))).unwrap();
+        EncodingKey::from_rsa_pem(&pem).unwrap()
+    }
+
+    fn ours(mint: &TokenMint) -> EncodingKey {
+        private_key(FOLDER.path(), &mint.keys().kid)
     }
 
     fn claims_with(change: impl FnOnce(&mut Value)) -> Value {
@@ -158,13 +203,13 @@ mod tests {
 
     fn signed(mint: &TokenMint, claims: &Value) -> String {
         let header = Header { kid: Some(mint.keys().kid.clone()), ..Header::new(Algorithm::RS256) };
-        encode(&header, claims, &mint.keys().signing).unwrap()
+        encode(&header, claims, &ours(mint)).unwrap()
     }
 
-    #[test]
-    fn a_token_reads_back_as_it_was_issued() {
+    #[tokio::test]
+    async fn a_token_reads_back_as_it_was_issued() {
         let (mint, user, session) = (mint(), Uuid::now_v7(), Uuid::now_v7());
-        let issued = mint.issue(user, "maria", Role::Operator, session, i64::MAX).unwrap();
+        let issued = mint.issue(mint.prepare(user, "maria", Role::Operator, session, i64::MAX)).await.unwrap();
         let (claims, kid) = mint.verify(&issued.token).unwrap();
         assert!(mint.knows(&kid) && !mint.knows("another"));
         assert_eq!((claims.sub, claims.sid, claims.role.as_str()), (user, session, "operator"));
@@ -216,7 +261,7 @@ mod tests {
 
     /// The public key as X.509 has it.
     fn public_key(mint: &TokenMint) -> (Vec<u8>, String) {
-        let pair = KeyPair::from_der(mint.keys().signing.as_bytes()).unwrap();
+        let pair = KeyPair::from_der(ours(mint).as_bytes()).unwrap();
         let der = AsDer::<PublicKeyX509Der>::as_der(pair.public_key()).unwrap();
         let der: &[u8] = der.as_ref();
         let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der));
@@ -230,7 +275,7 @@ mod tests {
         let refuse = |change: fn(&mut Header)| {
             let mut header = Header { kid: Some(mint.keys().kid.clone()), ..Header::new(Algorithm::RS256) };
             change(&mut header);
-            let token = encode(&header, &claims, &mint.keys().signing).unwrap();
+            let token = encode(&header, &claims, &ours(&mint)).unwrap();
             assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid));
         };
         refuse(|h| h.kid = None);
@@ -241,16 +286,17 @@ mod tests {
 
         // A key of their own under our key's name, beside the signature that it made.
         let folder = tempfile::tempdir().unwrap();
-        let theirs = SigningKeys::load_or_create(folder.path(), Duration::ZERO).unwrap().signing;
+        let kid = SigningKeys::load_or_create(folder.path(), Duration::ZERO).unwrap().kid;
+        let theirs = private_key(folder.path(), &kid);
         let jwk = Jwk::from_encoding_key(&theirs, Algorithm::RS256).unwrap();
         for jwk in [Some(jwk), None] {
             let header = Header { kid: Some(mint.keys().kid.clone()), jwk, ..Header::new(Algorithm::RS256) };
             let token = encode(&header, &claims, &theirs).unwrap();
             assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid));
         }
-        let own = Jwk::from_encoding_key(&mint.keys().signing, Algorithm::RS256).unwrap();
+        let own = Jwk::from_encoding_key(&ours(&mint), Algorithm::RS256).unwrap();
         let header = Header { kid: Some(mint.keys().kid.clone()), jwk: Some(own), ..Header::new(Algorithm::RS256) };
-        let token = encode(&header, &claims, &mint.keys().signing).unwrap();
+        let token = encode(&header, &claims, &ours(&mint)).unwrap();
         assert_eq!(mint.verify(&token).err(), Some(TokenFault::Invalid), "even ours");
     }
 

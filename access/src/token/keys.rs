@@ -12,7 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::KeyPair as _;
 use base64::Engine;
@@ -21,6 +22,7 @@ use jsonwebtoken::{DecodingKey, EncodingKey};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::signer::Signer;
 use crate::AccessError;
 use crate::time::{as_us, now_us};
 
@@ -30,7 +32,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 
 pub(crate) struct SigningKeys {
     pub kid: String,
-    pub signing: EncodingKey,
+    pub signer: Signer,
     pub verifying: HashMap<String, DecodingKey>,
     files: Vec<PathBuf>,
     jwks: Value,
@@ -92,11 +94,11 @@ impl SigningKeys {
             let (n, e) = (URL_SAFE_NO_PAD.encode(n), URL_SAFE_NO_PAD.encode(e));
             public.push(json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": n, "e": e}));
             if Some(file) == signer.as_ref() {
-                signs = Some((kid, signing));
+                signs = Some((Signer::new(&kid, pair)?, kid));
             }
         }
-        let (kid, signing) = signs.ok_or_else(|| keys_error(Path::new("keys"), "there is no key"))?;
-        Ok(Self { kid, signing, verifying, files, jwks: json!({ "keys": public }) })
+        let (signer, kid) = signs.ok_or_else(|| keys_error(Path::new("keys"), "there is no key"))?;
+        Ok(Self { kid, signer, verifying, files, jwks: json!({ "keys": public }) })
     }
 }
 
@@ -187,13 +189,12 @@ pub(crate) fn read_private(file: &Path) -> Result<String, AccessError> {
 /// Writes beside, syncs, then renames: after a crash there is either no key or a whole one.
 fn create_key(folder: &Path) -> Result<PathBuf, AccessError> {
     let pair = KeyPair::generate(KeySize::Rsa2048).map_err(|e| keys_error(folder, &format!("no new key: {e}")))?;
-    let der = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der>::as_der(&pair)
-        .map_err(|e| keys_error(folder, &format!("no new key: {e}")))?;
+    let pem = pem_of(&pair).map_err(|e| keys_error(folder, &format!("no new key: {e}")))?;
     let file = folder.join(format!("{}.pem", Uuid::now_v7()));
     let beside = file.with_extension("new");
     let write = || -> io::Result<()> {
         let mut out = private_file(&beside, true)?;
-        out.write_all(to_pem(der.as_ref()).as_bytes())?;
+        out.write_all(pem.as_bytes())?;
         out.sync_all()?;
         fs::rename(&beside, &file)?;
         File::open(folder)?.sync_all()
@@ -207,7 +208,9 @@ fn private_file(path: &Path, is_new: bool) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).create_new(is_new).truncate(false).mode(0o600).open(path)
 }
 
-fn to_pem(der: &[u8]) -> String {
+/// A private key as its file holds it.
+pub(super) fn pem_of(pair: &KeyPair) -> Result<String, Unspecified> {
+    let der = AsDer::<Pkcs8V1Der>::as_der(pair)?;
     let body = STANDARD.encode(der);
     let mut pem = String::with_capacity(body.len() + body.len() / 64 + 64);
     pem.push_str("-----BEGIN PRIVATE KEY-----\n");
@@ -218,7 +221,7 @@ fn to_pem(der: &[u8]) -> String {
         pem.push(c);
     }
     pem.push_str("\n-----END PRIVATE KEY-----\n");
-    pem
+    Ok(pem)
 }
 
 pub(crate) fn keys_error(path: &Path, reason: &str) -> AccessError {

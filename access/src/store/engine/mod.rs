@@ -6,6 +6,7 @@
 //!
 //! # Guarantees
 //! * A [`Tx`] holds what it read with [`Tx::rows_locked`] against every other writer until it ends.
+//! * Statements of a [`Tx`] run in the order in which they were given, also those for later ([`Tx::later`]).
 //! * Changes and audit rows are written at the end of [`Tx::commit`], under one lock: their numbers are in the order
 //!   of their commits, on every engine.
 
