@@ -48,6 +48,7 @@ mod store;
 mod throttle;
 mod time;
 mod token;
+mod user_settings;
 
 pub use accounts::{NewAccount, NewUser, Registration};
 pub use api_keys::{ApiKey, IssuedKey, NewApiKey};
@@ -71,3 +72,4 @@ pub use sessions::TokenPair;
 pub use settings::{AccessSettings, DatabaseAddress, DatabaseSettings, HashSettings, PasswordRules};
 pub use store::{Consent, Identity, Schema, Session, User, UserFilter};
 pub use token::Rotation;
+pub use user_settings::{SettingsChange, UserSettings};

@@ -1,4 +1,5 @@
-//! Account routes: registering, logging in and out, the caller's own account, API keys, the public signing keys.
+//! Account routes: registering, logging in and out, the caller's own account and settings, API keys, the public signing
+//! keys.
 //!
 //! One file a resource. Answers are in the envelope; every operation lists its error answers. The application must
 //! carry the accounts (`.data(access)`), which is where [`karat_http::Authenticated`] looks for them.
@@ -18,6 +19,7 @@ mod recovery;
 mod session;
 #[cfg(test)]
 mod tests;
+mod user_settings;
 mod views;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub use people::PeopleApi;
 pub use quotas::default_quotas;
 pub use recovery::RecoveryApi;
 pub use session::SessionApi;
+pub use user_settings::UserSettingsApi;
 pub use views::{ApiKeyView, IssuedKeyView, LoginView, TokensView, UserView};
 
 /// How the account routes work here.
@@ -86,7 +89,8 @@ impl AuthSettings {
 }
 
 /// The account operations in two parts: a tuple of operations holds few.
-pub type AuthApis = ((AccountApi, SessionApi, ApiKeyApi), (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi));
+pub type AuthApis =
+    ((AccountApi, SessionApi, ApiKeyApi, UserSettingsApi), (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi));
 
 /// The account operations, to be mounted under the API's prefix beside the others.
 pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experience) -> AuthApis {
@@ -97,6 +101,7 @@ pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experien
             AccountApi::new(access.clone(), pictures.clone(), experience.clone()),
             sessions,
             ApiKeyApi::new(access.clone()),
+            UserSettingsApi::new(access.clone()),
         ),
         (
             RecoveryApi::new(access.clone()),

@@ -6,6 +6,7 @@ mod cookies;
 mod oauth;
 mod people;
 mod security;
+mod user_settings;
 
 use std::time::Duration;
 
@@ -381,5 +382,5 @@ async fn every_operation_has_an_id_and_its_error_answers() {
             }
         }
     }
-    assert_eq!(operations, 53);
+    assert_eq!(operations, 57);
 }

@@ -40,7 +40,9 @@ async fn security_79_a_cached_answer_is_of_its_caller_role_and_question_and_erro
     }
     app.publish(&[of(&user, "later")], 4).await;
     assert_eq!(app.get("/api/v1/runs/later").await.status, 200);
-    for path in ["/auth/me", "/users/me", "/auth/sessions", "/api-keys", "/auth/oauth/identities", "/consent"] {
+    for path in
+        ["/auth/me", "/users/me", "/auth/sessions", "/api-keys", "/auth/oauth/identities", "/consent", "/user-settings"]
+    {
         let reply = app.get_as_user(&format!("/api/v1{path}")).await;
         assert_eq!(
             (reply.status, reply.headers["cache-control"].as_str()),
