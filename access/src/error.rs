@@ -3,7 +3,7 @@
 //! ```text
 //! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, ConsentNeeded, Invalid, Taken, NotFound,
 //!          LastAdmin, LastWayIn, TooManyKeys, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
-//!          CodeRefused, FreshLoginNeeded, Unconfigured
+//!          SettingsChanged, CodeRefused, FreshLoginNeeded, Unconfigured
 //! load     Busy
 //! internal Unreachable, Delivery, Store, Migrate, Corrupt, Keys, Hash, Task
 //! ```
@@ -58,7 +58,7 @@ pub enum AccessError {
     /// No such user, session or key (or not the caller's).
     #[error("there is no such {what}")]
     NotFound {
-        /// `user`, `session` or `API key`.
+        /// `user`, `session`, `API key` or `setting`.
         what: &'static str,
     },
     /// The change would leave no active admin.
@@ -78,6 +78,12 @@ pub enum AccessError {
     Outdated {
         /// The version that it is at now.
         version: i64,
+    },
+    /// The settings are not those that the change was made for.
+    #[error("the settings are at revision {revision}")]
+    SettingsChanged {
+        /// The revision that they are at now.
+        revision: String,
     },
     /// Too many attempts failed. Nobody is locked out: after the wait, the next one counts.
     #[error("too many attempts failed")]
@@ -206,6 +212,7 @@ impl AccessError {
             | Self::LastWayIn
             | Self::TooManyKeys { .. }
             | Self::Outdated { .. }
+            | Self::SettingsChanged { .. }
             | Self::TooManyAttempts { .. }
             | Self::CodeRefused
             | Self::FreshLoginNeeded

@@ -51,6 +51,7 @@ mod store;
 mod throttle;
 mod time;
 mod token;
+mod user_settings;
 
 pub use accounts::{NewAccount, NewUser, Registration};
 pub use api_keys::{ApiKey, IssuedKey, NewApiKey};
@@ -76,3 +77,4 @@ pub use sessions::TokenPair;
 pub use settings::{AccessSettings, DatabaseAddress, DatabaseSettings, HashSettings, PasswordRules, SmsCaps};
 pub use store::{Consent, Identity, OwnCode, OwnFactor, OwnSession, Schema, Session, User, UserFilter};
 pub use token::Rotation;
+pub use user_settings::{SettingsChange, UserSettings};

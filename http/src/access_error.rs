@@ -52,6 +52,11 @@ impl From<AccessError> for ApiError {
                 Self::conflict("outdated_version", "the account was changed since it was read: read it again")
                     .detail(format!("`version`: is {version} now"))
             }
+            AccessError::SettingsChanged { revision } => {
+                let message = "the settings were changed since they were read: read them again";
+                Self::new(StatusCode::PRECONDITION_FAILED, "settings_changed", message)
+                    .detail(format!("`If-Match`: the settings are at `\"{revision}\"` now"))
+            }
             AccessError::TooManyAttempts { retry_after } => Self::too_many_requests(retry_after),
             AccessError::CodeRefused => {
                 Self::unauthorized("invalid_code", "the code or link is wrong, used or too old: ask for a new one")

@@ -6,7 +6,8 @@
 //! * [`ApiError`] carries two messages: a calm one with a stable code for the client, and an internal one that only
 //!   the log sees, under the request id.
 //! * [`Envelope`] is the success form; [`error_answers!`] documents the error answers of an operation.
-//! * [`JsonBody`], [`FormBody`] and [`read_body`] read request bodies under a limit, also after decompression.
+//! * [`JsonBody`], [`FormBody`] and [`read_body`] read request bodies under a limit, also after decompression;
+//!   [`unread_body!`] declares one that a handler reads itself.
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis; [`EventRates`] the events of keys that declared
 //!   how many they publish.
@@ -34,6 +35,7 @@ mod render;
 mod serve;
 mod tls;
 mod translate;
+mod unread_body;
 
 pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
@@ -52,7 +54,7 @@ pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
 pub use tls::Tls;
 
-/// Re-exported for the expansion of [`error_answers!`].
+/// Re-exported for the expansion of [`error_answers!`] and [`unread_body!`].
 #[doc(hidden)]
 pub mod __private {
     pub use poem;

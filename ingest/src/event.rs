@@ -1,6 +1,7 @@
 //! An event as a door understood it, and what a door says about one that it refuses.
 
 use bytes::Bytes;
+use karat_schemas::json::FaultKind;
 
 /// The events of one request in the order sent, each good or refused on its own.
 pub type Decoded = Vec<Result<Event, Rejection>>;
@@ -57,7 +58,7 @@ pub enum Code {
     InvalidUtf8,
     /// One key twice in an object: readers would disagree about its value.
     DuplicateKey,
-    /// Nested deeper than [`crate::limits::MAX_DEPTH`].
+    /// Nested deeper than [`karat_schemas::json::MAX_DEPTH`].
     TooDeep,
     /// A required attribute is absent, null or empty.
     MissingAttribute,
@@ -85,6 +86,17 @@ impl Code {
             Self::ContractViolation => "contract_violation",
             Self::EventTooLarge => "event_too_large",
             Self::TypeNotAllowed => "type_not_allowed",
+        }
+    }
+}
+
+impl From<FaultKind> for Code {
+    fn from(kind: FaultKind) -> Self {
+        match kind {
+            FaultKind::InvalidJson => Self::InvalidJson,
+            FaultKind::InvalidUtf8 => Self::InvalidUtf8,
+            FaultKind::DuplicateKey => Self::DuplicateKey,
+            FaultKind::TooDeep => Self::TooDeep,
         }
     }
 }

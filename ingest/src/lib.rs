@@ -17,7 +17,6 @@ pub mod cloudevents;
 mod contract;
 pub mod door;
 mod event;
-mod json;
 pub mod limits;
 pub mod lineage;
 mod outcome;

@@ -6,8 +6,6 @@ pub const MAX_EVENT_BYTES: usize = 1 << 20;
 pub const MAX_REQUEST_BYTES: usize = 10 << 20;
 /// Most events in one request.
 pub const MAX_EVENTS: usize = 10_000;
-/// Deepest nesting of arrays and objects: far above what people send, far below what a stack holds.
-pub const MAX_DEPTH: usize = 128;
 /// Longest attribute value, in bytes: attributes travel as headers with every record.
 pub const MAX_ATTRIBUTE_BYTES: usize = 2_048;
 /// Most extension attributes of one event.

@@ -4,14 +4,16 @@
 //! (or of the dataset) is the source: sending one again changes nothing.
 
 use bytes::Bytes;
-use karat_schemas::events::Contracts;
+use karat_schemas::{
+    events::Contracts,
+    json::{self, Fault, Node},
+};
 
 use crate::{
     canonical,
     cloudevents::{self, problem_with},
     contract,
     event::{BodyFault, Code, Decoded, Event, Rejection},
-    json::{self, Fault, Node},
     limits::MAX_EVENT_BYTES,
 };
 
@@ -52,7 +54,7 @@ pub fn decode(form: Form, body: &Bytes, contracts: &Contracts) -> Result<Decoded
 }
 
 fn event(index: usize, raw: &Bytes, contracts: &Contracts) -> Result<Event, Rejection> {
-    let refused = |fault: Fault| Rejection::new(index, fault.code, fault.path, fault.message);
+    let refused = |fault: Fault| Rejection::new(index, fault.kind.into(), fault.path, fault.message);
     if raw.len() > MAX_EVENT_BYTES {
         let message = format!("the event has {} bytes, and at most {MAX_EVENT_BYTES} are allowed", raw.len());
         return Err(Rejection::new(index, Code::EventTooLarge, "", message));

@@ -7,6 +7,7 @@
 //! - [`command`]: what the API tells the transform workers.
 //! - [`epoch`]: the manifest that names one version of each table, and commit notices.
 //! - [`histogram`]: order-free percentiles, as gold stores them and the API folds them.
+//! - [`json`]: strict JSON, and its canonical form.
 //! - [`units`]: durations and sizes as people write them.
 
 pub mod attributes;
@@ -15,6 +16,7 @@ pub mod command;
 pub mod epoch;
 pub mod events;
 pub mod histogram;
+pub mod json;
 pub mod pipelines;
 pub mod units;
 

@@ -43,4 +43,5 @@ mod shell;
 mod soak;
 mod stop;
 mod topics;
+mod vitals;
 mod wait;

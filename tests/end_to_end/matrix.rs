@@ -48,7 +48,8 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "list_runs"
         | "list_job_runs"
         | "read_run"
-        | "list_jobs" => (Read, none),
+        | "list_jobs"
+        | "read_user_vitals" => (Read, none),
         "register" => (Anybody, json!({"username": "x", "password": "x"})),
         "login" => (Anybody, json!({"username": "nobody_1", "password": "wrong"})),
         "login_with_factor" => (Anybody, json!({"mfa_token": "x", "code": "000000"})),
@@ -72,6 +73,8 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "export_own_data"
         | "list_identities"
         | "delete_avatar"
+        | "read_user_settings"
+        | "delete_user_setting"
         | "set_avatar" => (Session, none),
         // Who has no right to other accounts is told that there is none.
         "read_user" => (PEOPLE, none),
@@ -87,6 +90,7 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
             (Session, body)
         }
         "oauth_link" => (Session, json!({"provider": "none", "password": "wrong"})),
+        "replace_user_settings" | "change_user_settings" => (Session, json!({})),
         "grant_consent" => (Session, json!({"version": ""})),
         "create_api_key" => (Session, json!({"name": "", "scopes": ["read"]})),
         "list_users" | "admin_list_users" => (PEOPLE, none),
@@ -194,7 +198,7 @@ fn operations(document: &Value) -> Vec<Operation> {
 /// A path whose parameters name nothing that is there.
 fn filled(path: &str) -> String {
     let path = path.replace("{id}", "00000000-0000-7000-8000-000000000000");
-    let parameters = ["{run_id}", "{name}", "{provider}", "{source}", "{job}"];
+    let parameters = ["{run_id}", "{name}", "{provider}", "{source}", "{job}", "{key}"];
     parameters.iter().fold(path, |path, parameter| path.replace(parameter, "none"))
 }
 

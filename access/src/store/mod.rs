@@ -1,7 +1,8 @@
 //! The accounts database, behind one [`Store`].
 //!
-//! Every change writes its audit row and, where others must hear of it, its `access_changes` row in the same
-//! transaction: either all of it happened or nothing. The engines differ only inside [`engine`].
+//! Every change but that of [user settings](user_settings), on which no right rests, writes its audit row and, where others
+//! must hear of it, its `access_changes` row in the same transaction: either all of it happened or nothing. The engines
+//! differ only inside [`engine`].
 
 mod api_keys;
 mod attempts;
@@ -20,6 +21,7 @@ mod rows;
 mod sessions;
 #[cfg(test)]
 mod testing;
+mod user_settings;
 mod users;
 
 pub(crate) use attempts::AttemptPolicy;

@@ -28,3 +28,4 @@ mod sessions;
 mod sms;
 mod support;
 mod timing;
+mod user_settings;

@@ -4,8 +4,9 @@ use crate::factors::code;
 use crate::support::{Instance, PASSWORD, account, secret, settings, tamper, tokens, who, who_by_key};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, LoginOutcome, NewAccount, NewApiKey, Origin,
-    ProfileChange, Registration, Scopes, TokenPair,
+    ProfileChange, Registration, Scopes, SettingsChange, TokenPair,
 };
+use karat_schemas::json::parse;
 use secrecy::{ExposeSecret, SecretString};
 
 const NEW: &str = "other-Green-8-cars";
@@ -86,6 +87,8 @@ async fn security_48_who_registered_an_address_first_keeps_no_way_in_after_its_o
     let squatter = with_address(&instance, "maria_77").await;
     let caller = who(&instance.access, &squatter).await.unwrap();
     let key = add_ways_in(&instance, &caller).await;
+    let theme = SettingsChange::merging(&parse(r#"{"theme":"dark"}"#).unwrap()).unwrap();
+    let settings = instance.access.change_user_settings(&caller, &theme, None).await.unwrap();
     assert!(who_by_key(&instance.access, &key).await.is_ok() && who_by_key(&other, &key).await.is_ok());
 
     let token = reset_token(&instance, "maria_77").await;
@@ -100,6 +103,8 @@ async fn security_48_who_registered_an_address_first_keeps_no_way_in_after_its_o
     let owner = instance.login("maria_77", NEW).await.unwrap();
     assert_eq!((owner.user.phone, owner.user.is_verified), (None, true));
     instance.mail_with("whatever else could log in to the account was removed").await;
+    // Nobody comes in by them.
+    assert_eq!(instance.access.user_settings(caller.id).await.unwrap(), settings);
 }
 
 #[tokio::test]

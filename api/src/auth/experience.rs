@@ -6,7 +6,7 @@ use std::sync::Arc;
 use karat_access::User;
 
 use super::views::UserView;
-use crate::snapshot::{CompletedDay, Snapshots};
+use crate::snapshot::{Snapshots, UserDay};
 
 /// What gives experience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,22 +39,23 @@ impl Experience {
 
     /// The account with its experience and level.
     pub(super) fn profile(&self, user: User) -> UserView {
-        let days = self.snapshots.as_ref().map(|snapshots| snapshots.current().completed_days(&user.id.to_string()));
-        let exp = self.rules.experience(days.unwrap_or_default());
+        let days = self.snapshots.as_ref().map(|snapshots| snapshots.current().days_of(&user.id.to_string()));
+        let exp = self.rules.experience(&days.unwrap_or_default());
         UserView { exp: Some(exp), level: Some(self.rules.level_of(exp)), ..user.into() }
     }
 }
 
 impl ExperienceRules {
-    fn experience(&self, mut days: Vec<CompletedDay>) -> u64 {
-        days.sort_unstable();
+    /// Of the days of a user, oldest first.
+    pub(crate) fn experience(&self, days: &[UserDay]) -> u64 {
         let runs = days.iter().map(|day| day.completed.unsigned_abs()).fold(0, u64::saturating_add);
-        let streak = days.windows(2).filter(|pair| pair[0].day + 1 == pair[1].day).count() as u64;
+        let is_streak = |pair: &&[UserDay]| pair.iter().all(|day| day.completed > 0) && pair[0].day + 1 == pair[1].day;
+        let streak = days.windows(2).filter(is_streak).count() as u64;
         let of = |count: u64, each: u32| count.saturating_mul(each.into());
         of(runs, self.completed_run).saturating_add(of(streak, self.streak_day))
     }
 
-    fn level_of(&self, exp: u64) -> u64 {
+    pub(crate) fn level_of(&self, exp: u64) -> u64 {
         (exp / u64::from(self.level.max(1))).isqrt() + 1
     }
 }
@@ -63,23 +64,25 @@ impl ExperienceRules {
 mod tests {
     use super::*;
 
-    fn days(days: &[(i64, i64)]) -> Vec<CompletedDay> {
-        days.iter().map(|(day, completed)| CompletedDay { day: *day, completed: *completed }).collect()
+    fn days(days: &[(i64, i64)]) -> Vec<UserDay> {
+        days.iter().map(|(day, completed)| UserDay { day: *day, completed: *completed }).collect()
     }
 
     #[test]
-    fn runs_and_days_in_a_row_give_experience_whatever_their_order() {
+    fn runs_and_days_in_a_row_give_experience() {
         let rules = ExperienceRules::default();
         for (list, expected) in [
             (&[][..], 0),
             (&[(100, 3)], 30),
-            (&[(101, 1), (100, 3)], 45),
+            (&[(100, 3), (101, 1)], 45),
             // A day without a run between them.
             (&[(100, 1), (102, 1)], 20),
-            (&[(102, 1), (100, 1), (101, 1), (105, 1)], 50),
+            (&[(100, 1), (101, 1), (102, 1), (105, 1)], 50),
+            // A day between them on which nothing completed.
+            (&[(100, 1), (101, 0), (102, 1)], 20),
             (&[(-1, 1), (0, 1)], 25),
         ] {
-            assert_eq!(rules.experience(days(list)), expected, "{list:?}");
+            assert_eq!(rules.experience(&days(list)), expected, "{list:?}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! Account routes: registering, logging in and out, the caller's own account, API keys, the public signing keys.
+//! Account routes: registering, logging in and out, the caller's own account and settings, API keys, the public signing
+//! keys.
 //!
 //! One file a resource. Answers are in the envelope; every operation lists its error answers. The application must
 //! carry the accounts (`.data(access)`), which is where [`karat_http::Authenticated`] looks for them.
@@ -20,6 +21,7 @@ mod recovery;
 mod session;
 #[cfg(test)]
 mod tests;
+mod user_settings;
 mod views;
 
 use std::sync::Arc;
@@ -43,6 +45,7 @@ pub use people::PeopleApi;
 pub use quotas::default_quotas;
 pub use recovery::RecoveryApi;
 pub use session::SessionApi;
+pub use user_settings::UserSettingsApi;
 pub use views::{ApiKeyView, IssuedKeyView, LoginView, TokensView, UserView};
 
 /// How the account routes work here.
@@ -91,7 +94,7 @@ impl AuthSettings {
 
 /// The account operations in two parts: a tuple of operations holds few.
 pub type AuthApis = (
-    (AccountApi, SessionApi, ApiKeyApi, ConsentApi, ExportApi),
+    (AccountApi, SessionApi, ApiKeyApi, ConsentApi, ExportApi, UserSettingsApi),
     (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi),
 );
 
@@ -106,6 +109,7 @@ pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experien
             ApiKeyApi::new(access.clone()),
             ConsentApi::new(access.clone()),
             ExportApi::new(access.clone(), experience.clone()),
+            UserSettingsApi::new(access.clone()),
         ),
         (
             RecoveryApi::new(access.clone()),

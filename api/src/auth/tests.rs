@@ -7,6 +7,7 @@ mod copies;
 mod oauth;
 mod people;
 mod security;
+mod user_settings;
 
 use std::time::Duration;
 
@@ -382,5 +383,5 @@ async fn every_operation_has_an_id_and_its_error_answers() {
             }
         }
     }
-    assert_eq!(operations, 54);
+    assert_eq!(operations, 58);
 }

@@ -10,6 +10,8 @@ mod summary_question;
 mod summary_views;
 mod sync_status;
 mod sync_views;
+mod vitals;
+mod vitals_views;
 
 use std::sync::Arc;
 
@@ -19,16 +21,21 @@ pub use jobs::JobsApi;
 pub use runs::RunsApi;
 pub use summary::SummaryApi;
 pub use sync_status::SyncStatusApi;
+pub use vitals::VitalsApi;
 
-use crate::serving::Serving;
+use crate::{auth::ExperienceRules, serving::Serving};
 
-/// The data operations, to be mounted under the API's prefix beside the others.
-pub fn data_apis(serving: &Arc<Serving>) -> (SummaryApi, SyncStatusApi, RunsApi, JobsApi) {
+/// The data operations.
+pub type DataApis = (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi);
+
+/// The data operations, to be mounted under the API's prefix beside the others. `rules` say what gives experience.
+pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules) -> DataApis {
     (
         SummaryApi::new(Arc::clone(serving)),
         SyncStatusApi::new(Arc::clone(serving)),
         RunsApi::new(Arc::clone(serving)),
         JobsApi::new(Arc::clone(serving)),
+        VitalsApi::new(Arc::clone(serving), rules),
     )
 }
 
@@ -40,4 +47,6 @@ pub(crate) enum DataTag {
     SyncStatus,
     /// Single runs and the jobs that they belong to.
     Runs,
+    /// Figures of one user.
+    Vitals,
 }

@@ -135,16 +135,20 @@ impl<T: Type + ParseFromJSON + ToJSON> ApiResponse for DataAnswer<T> {
 }
 
 fn headers() -> Vec<MetaHeader> {
-    let header = |name: &str, description: &str| MetaHeader {
+    vec![
+        text_header("ETag", "Strong; for `If-None-Match`."),
+        text_header("Last-Modified", "When the epoch was written."),
+        text_header("Karat-As-Of", "The newest event time that is folded in."),
+    ]
+}
+
+/// A header of an answer, for the document.
+pub(crate) fn text_header(name: &str, description: &str) -> MetaHeader {
+    MetaHeader {
         name: name.to_owned(),
         description: Some(description.to_owned()),
         required: false,
         deprecated: false,
         schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
-    };
-    vec![
-        header("ETag", "Strong; for `If-None-Match`."),
-        header("Last-Modified", "When the epoch was written."),
-        header("Karat-As-Of", "The newest event time that is folded in."),
-    ]
+    }
 }

@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 pub use answer::DataAnswer;
-pub(crate) use answer::{Validators, envelope};
+pub(crate) use answer::{Validators, envelope, text_header};
 use cache::AnswerCache;
 use cursor::{Cursor, Cursors};
 use freshness::{DataState, Freshness, Objective};

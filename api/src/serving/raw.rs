@@ -91,6 +91,9 @@ kinds! {
     ZoneText: "string", "Europe/Berlin".into(), |schema| schema.default = Some("UTC".into());
     /// A name, taken as it is.
     NameText: "string", "billing".into(), |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
+    /// The id of a user.
+    UserText: "string", "0197b3a2-5c1e-7d40-8a77-2f6f0c1f9d11".into(),
+        |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
     /// What buckets are split by.
     GroupText: "string", "source".into(), |schema| schema.enum_items = items(&["source", "job", "none"]);
     /// The length of a bucket.

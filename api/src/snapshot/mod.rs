@@ -33,7 +33,8 @@ pub(crate) use state::QUARTER_US;
 pub(crate) use state::decode_histogram;
 pub use state::{NO_USER, StateFile};
 pub use sync::SyncRow;
-pub use user_days::{CompletedDay, UserDays};
+pub(crate) use user_days::DAY_US;
+pub use user_days::{UserDay, UserDays};
 
 /// The full names of the tables that are held in memory, and of the one that is queried.
 pub(crate) const SUMMARY_STATE: &str = "gold.summary_state";
@@ -56,9 +57,11 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The days on which a user completed runs, in no order.
-    pub(crate) fn completed_days(&self, user: &str) -> Vec<CompletedDay> {
-        self.user_days.iter().flat_map(|file| file.of(user).iter().copied()).collect()
+    /// The days on which runs of a user started, oldest first.
+    pub(crate) fn days_of(&self, user: &str) -> Vec<UserDay> {
+        let mut days: Vec<_> = self.user_days.iter().flat_map(|file| file.of(user).iter().copied()).collect();
+        days.sort_unstable();
+        days
     }
 }
 

@@ -48,6 +48,7 @@ async fn security_79_a_cached_answer_is_of_its_caller_role_and_question_and_erro
         "/api-keys",
         "/auth/oauth/identities",
         "/consent",
+        "/user-settings",
     ] {
         let reply = app.get_as_user(&format!("/api/v1{path}")).await;
         assert_eq!(

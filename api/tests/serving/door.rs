@@ -2,8 +2,16 @@
 
 use crate::support::{Reply, TestApp};
 
-const ROUTES: [&str; 7] =
-    ["/summary", "/summary/weekly", "/summary/monthly", "/sync-status", "/runs", "/jobs", "/jobs/a/b/runs"];
+const ROUTES: [&str; 8] = [
+    "/summary",
+    "/summary/weekly",
+    "/summary/monthly",
+    "/sync-status",
+    "/runs",
+    "/jobs",
+    "/jobs/a/b/runs",
+    "/user-vitals",
+];
 
 fn assert_error(reply: &Reply, status: u16, code: &str) {
     assert_eq!(reply.status, status, "{}", reply.text);
@@ -64,6 +72,8 @@ async fn wrong_parameters_are_named_with_what_was_expected_and_found() {
         ("/runs?cursor=e30", "`cursor`"),
         ("/jobs?limit=-1", "`limit`"),
         ("/sync-status?tz=UTC", "`tz`: expected one of `source`, `job`, found an unknown parameter"),
+        ("/user-vitals?tz=UTC", "`tz`: expected one of `user_id`, found an unknown parameter"),
+        ("/user-vitals?user_id=", "`user_id`: expected the id of a user, found an empty value"),
     ];
     for (query, words) in cases {
         let reply = app.get(&format!("/api/v1{query}")).await;
@@ -123,6 +133,7 @@ async fn the_reference_is_complete_and_closed_where_it_should_be() {
         "/runs/{run_id}",
         "/jobs",
         "/jobs/{source}/{job}/runs",
+        "/user-vitals",
     ] {
         let operation = &paths[route]["get"];
         assert!(operation["operationId"].is_string(), "{route}");

@@ -11,3 +11,4 @@ mod scope;
 mod summary;
 mod support;
 mod sync_status;
+mod vitals;

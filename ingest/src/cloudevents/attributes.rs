@@ -1,10 +1,10 @@
 //! The context attributes of one event, collected one by one and then checked as a whole.
 
 use chrono::DateTime;
+use karat_schemas::json::{self, Node};
 
 use crate::{
     event::{Code, Rejection},
-    json::{self, Node},
     limits::{MAX_ATTRIBUTE_BYTES, MAX_EXTENSIONS},
 };
 

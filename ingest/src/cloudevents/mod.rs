@@ -11,7 +11,7 @@ mod structured;
 mod tests;
 
 use bytes::Bytes;
-use karat_schemas::events::Contracts;
+use karat_schemas::{events::Contracts, json};
 
 use crate::event::{BodyFault, Decoded};
 
@@ -38,7 +38,7 @@ pub fn decode(mode: Mode, body: &Bytes, contracts: &Contracts) -> Result<Decoded
     if let Mode::Binary { content_type, attributes } = mode {
         return Ok(vec![binary::decode(content_type, attributes, body, contracts)]);
     }
-    let body = body.slice_ref(crate::json::without_bom(body));
+    let body = body.slice_ref(json::without_bom(body));
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace()).ok_or(BodyFault::Empty)?;
     let is_batch = mode == Mode::Batched || (mode == Mode::AnyJson && *first == b'[');
     if mode == Mode::Ndjson {

@@ -4,14 +4,16 @@ use std::ops::Range;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use karat_schemas::events::Contracts;
+use karat_schemas::{
+    events::Contracts,
+    json::{self, Fault, Node, Reader},
+};
 use serde_json::Value;
 
 use super::attributes::{Attributes, Draft, invalid};
 use crate::{
     contract,
     event::{Code, Event, Rejection},
-    json::{self, Fault, Node, Reader},
     limits::{MAX_EVENT_BYTES, MAX_EXTENSIONS},
     lineage,
 };
@@ -22,7 +24,7 @@ const MAX_NAMES: usize = 10 + MAX_EXTENSIONS;
 /// Decodes one event. `raw` is exactly its text.
 pub(super) fn decode(index: usize, raw: &Bytes, contracts: &Contracts) -> Result<Event, Rejection> {
     check_size(index, raw)?;
-    let refused = |fault: Fault| Rejection::new(index, fault.code, fault.path, fault.message);
+    let refused = |fault: Fault| Rejection::new(index, fault.kind.into(), fault.path, fault.message);
     let text = json::text_of(raw).map_err(refused)?;
     let (draft, data) = read(index, text)?;
     let attributes = draft.finish(index)?;
@@ -106,7 +108,7 @@ fn read(index: usize, text: &str) -> Result<(Draft, Data<'_>), Rejection> {
     });
     let is_object = outcome.and_then(|is_object| if is_object { reader.finish().map(|()| true) } else { Ok(false) });
     match is_object {
-        Err(fault) => Err(Rejection::new(index, fault.code, fault.path, fault.message)),
+        Err(fault) => Err(Rejection::new(index, fault.kind.into(), fault.path, fault.message)),
         Ok(false) => Err(Rejection::new(index, Code::InvalidJson, "", "an event is a JSON object")),
         Ok(true) => refused.map_or(Ok((draft, data)), Err),
     }
@@ -147,6 +149,7 @@ pub(super) fn value_of(index: usize, payload: &Bytes, attributes: &Attributes, a
         return Ok(Value::Null);
     }
     let node = json::text_of(payload).and_then(json::parse);
-    let refused = |fault: Fault| Rejection::new(index, fault.code, format!("/{at}{}", fault.path), fault.message);
+    let refused =
+        |fault: Fault| Rejection::new(index, fault.kind.into(), format!("/{at}{}", fault.path), fault.message);
     node.map(Node::into_value).map_err(refused)
 }

@@ -3,9 +3,7 @@
 
 use karat_http::ApiError;
 use poem::http::{HeaderMap, header};
-use poem::{Body, Request, RequestBody, Result};
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef};
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use poem_openapi::registry::{MetaMediaType, MetaSchema, MetaSchemaRef};
 use serde_json::{Value, json};
 
 use crate::{cloudevents::Mode, lineage::Form};
@@ -13,63 +11,30 @@ use crate::{cloudevents::Mode, lineage::Form};
 const EVENT_FORMS: &str = "send CloudEvents as `application/cloudevents+json`, `application/cloudevents-batch+json`, \
     `application/x-ndjson`, or in binary mode with `ce-*` headers";
 
-/// The body of `POST /events`, not yet read.
-pub(super) struct EventsBody(pub Body);
-/// The body of `POST /lineage`, not yet read.
-pub(super) struct LineageBody(pub Body);
-/// The body of `POST /lineage/batch`, not yet read.
-pub(super) struct LineageBatchBody(pub Body);
-
-macro_rules! documented_body {
-    ($name:ident, $description:literal, $media:expr) => {
-        impl<'a> ApiExtractor<'a> for $name {
-            const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
-
-            type ParamType = ();
-            type ParamRawType = ();
-
-            fn request_meta() -> Option<MetaRequest> {
-                Some(MetaRequest { description: Some($description), content: $media, required: true })
-            }
-
-            async fn from_request(
-                _request: &'a Request,
-                body: &mut RequestBody,
-                _options: ExtractParamOptions<()>,
-            ) -> Result<Self> {
-                Ok(Self(body.take()?))
-            }
-        }
-    };
+karat_http::unread_body! {
+    /// The body of `POST /events`, not yet read.
+    pub(super) EventsBody:
+        "One CloudEvent, an array of them, or one a line. In binary mode the attributes are `ce-*` headers and the body \
+         is the data. `Content-Encoding: gzip` and `zstd` are understood. At most 1 MiB an event, 10 MiB and 10,000 \
+         events a request, counted after decompression.",
+        vec![
+            media("application/cloudevents+json", one_of("object", cloud_event())),
+            media("application/cloudevents-batch+json", one_of("array", json!([cloud_event()]))),
+            media("application/x-ndjson", one_of("string", json!(format!("{}\n", cloud_event())))),
+            media("application/json", one_of("object", cloud_event())),
+        ];
+    /// The body of `POST /lineage`, not yet read.
+    pub(super) LineageBody:
+        "One OpenLineage RunEvent, DatasetEvent or JobEvent, as the public clients send it.",
+        vec![media("application/json", one_of("object", run_event()))];
+    /// The body of `POST /lineage/batch`, not yet read.
+    pub(super) LineageBatchBody:
+        "Many OpenLineage events: an array, or one a line.",
+        vec![
+            media("application/json", one_of("array", json!([run_event()]))),
+            media("application/x-ndjson", one_of("string", json!(format!("{}\n", run_event())))),
+        ];
 }
-
-documented_body!(
-    EventsBody,
-    "One CloudEvent, an array of them, or one a line. In binary mode the attributes are `ce-*` headers and the body is \
-     the data. `Content-Encoding: gzip` and `zstd` are understood. At most 1 MiB an event, 10 MiB and 10,000 events a \
-     request, counted after decompression.",
-    vec![
-        media("application/cloudevents+json", one_of("object", cloud_event())),
-        media("application/cloudevents-batch+json", one_of("array", json!([cloud_event()]))),
-        media("application/x-ndjson", one_of("string", json!(format!("{}\n", cloud_event())))),
-        media("application/json", one_of("object", cloud_event())),
-    ]
-);
-
-documented_body!(
-    LineageBody,
-    "One OpenLineage RunEvent, DatasetEvent or JobEvent, as the public clients send it.",
-    vec![media("application/json", one_of("object", run_event()))]
-);
-
-documented_body!(
-    LineageBatchBody,
-    "Many OpenLineage events: an array, or one a line.",
-    vec![
-        media("application/json", one_of("array", json!([run_event()]))),
-        media("application/x-ndjson", one_of("string", json!(format!("{}\n", run_event())))),
-    ]
-);
 
 /// The form of a body of `POST /events`.
 ///

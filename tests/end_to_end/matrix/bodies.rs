@@ -35,10 +35,17 @@ const MEANT: [(&str, &str); 4] = [
     ("set_user_role", "role"),
 ];
 
-/// Bodies that are the callers' own data: events, a picture, and the form of a provider, which may add to it: of that one only
+/// Bodies that are the callers' own data: events, a picture, settings, and the form of a provider, which may add to it: of that one only
 /// what the callback needs is passed on.
-const DATA: [&str; 5] =
-    ["publish_events", "publish_lineage", "publish_lineage_batch", "set_avatar", "oauth_posted_callback"];
+const DATA: [&str; 7] = [
+    "publish_events",
+    "publish_lineage",
+    "publish_lineage_batch",
+    "set_avatar",
+    "replace_user_settings",
+    "change_user_settings",
+    "oauth_posted_callback",
+];
 
 #[tokio::test]
 async fn security_55_no_body_takes_a_field_that_nobody_may_set() {

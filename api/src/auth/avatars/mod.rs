@@ -14,12 +14,12 @@ use std::sync::Arc;
 use karat_access::{Access, Permission};
 use karat_http::{Answer, ApiError, Authenticated, error_answers, limited_body, ok, origin};
 use object_store::ObjectStore;
+use poem::Request;
 use poem::http::header;
-use poem::{Body, Request, RequestBody};
+use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Response;
-use poem_openapi::registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef};
-use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions, OpenApi};
+use poem_openapi::registry::{MetaMediaType, MetaSchema, MetaSchemaRef};
 
 use self::answer::Picture;
 pub(super) use self::pictures::Pictures;
@@ -58,8 +58,15 @@ pub struct AvatarApi {
     room: Arc<tokio::sync::Semaphore>,
 }
 
-/// The body of a picture, not yet read.
-struct PictureBody(Body);
+karat_http::unread_body! {
+    /// The body of a picture, not yet read.
+    PictureBody: "The picture itself.", MEDIA.map(media).into();
+}
+
+fn media(content_type: &'static str) -> MetaMediaType {
+    let schema = MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "binary")));
+    MetaMediaType { content_type, schema }
+}
 
 impl AvatarApi {
     pub(super) fn new(access: Access, pictures: Pictures) -> Self {
@@ -136,26 +143,5 @@ impl AvatarApi {
             .header(header::CACHE_CONTROL, "public, max-age=31536000, immutable")
             .header(header::CONTENT_DISPOSITION, "inline")
             .header(header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"))
-    }
-}
-
-impl<'a> ApiExtractor<'a> for PictureBody {
-    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
-
-    type ParamType = ();
-    type ParamRawType = ();
-
-    fn request_meta() -> Option<MetaRequest> {
-        let schema = || MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format("string", "binary")));
-        let media = |content_type| MetaMediaType { content_type, schema: schema() };
-        Some(MetaRequest { description: Some("The picture itself."), content: MEDIA.map(media).into(), required: true })
-    }
-
-    async fn from_request(
-        _request: &'a Request,
-        body: &mut RequestBody,
-        _options: ExtractParamOptions<()>,
-    ) -> poem::Result<Self> {
-        Ok(Self(body.take()?))
     }
 }

@@ -1,16 +1,20 @@
-//! Strict JSON: one reader for every door.
+//! Strict JSON: one reader for whatever is kept as it was sent, events and settings.
 //!
 //! Beyond RFC 8259 it refuses what readers disagree about: a key twice in one object, lone surrogates, nesting deeper
 //! than [`MAX_DEPTH`]. Numbers stay text, so that no digit is lost on the way. Everything borrows from the input
 //! where it can.
+
+mod canonical;
 
 use std::borrow::Cow;
 
 use jiter::{Jiter, JiterError, Peek};
 use serde_json::{Map, Number, Value};
 
-use crate::{event::Code, limits::MAX_DEPTH};
+pub use canonical::canonical;
 
+/// Deepest nesting of arrays and objects: far above what people send, far below what a stack holds.
+pub const MAX_DEPTH: usize = 128;
 /// Up to this many keys a scan finds a repeat faster than sorting does.
 const SCANNED_KEYS: usize = 12;
 /// Longest path of a fault, in bytes.
@@ -18,7 +22,7 @@ const MAX_PATH: usize = 200;
 
 /// A JSON value that kept its numbers as written.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Node<'a> {
+pub enum Node<'a> {
     Null,
     Bool(bool),
     /// The digits as written.
@@ -31,24 +35,36 @@ pub(crate) enum Node<'a> {
 
 /// Why a text is not strict JSON.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Fault {
-    pub code: Code,
+pub struct Fault {
+    pub kind: FaultKind,
     /// JSON Pointer to the value that holds the fault, as far as it is known.
     pub path: String,
     pub message: String,
 }
 
+/// Which rule a text breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Not JSON, or a number that no reader has room for.
+    InvalidJson,
+    InvalidUtf8,
+    /// One key twice in an object: readers would disagree about its value.
+    DuplicateKey,
+    /// Nested deeper than [`MAX_DEPTH`].
+    TooDeep,
+}
+
 /// Checks the encoding, which every reader here relies on.
-pub(crate) fn text_of(bytes: &[u8]) -> Result<&str, Fault> {
+pub fn text_of(bytes: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|error| Fault {
-        code: Code::InvalidUtf8,
+        kind: FaultKind::InvalidUtf8,
         path: String::new(),
         message: format!("byte {} is not UTF-8", error.valid_up_to() + 1),
     })
 }
 
 /// Reads a whole text as one value.
-pub(crate) fn parse(text: &str) -> Result<Node<'_>, Fault> {
+pub fn parse(text: &str) -> Result<Node<'_>, Fault> {
     let mut reader = Reader::new(text);
     let node = reader.value()?;
     reader.finish()?;
@@ -56,12 +72,12 @@ pub(crate) fn parse(text: &str) -> Result<Node<'_>, Fault> {
 }
 
 /// Leaves out a byte order mark: some editors write one, and it means nothing in UTF-8.
-pub(crate) fn without_bom(bytes: &[u8]) -> &[u8] {
+pub fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// Reads values from a text one after the other.
-pub(crate) struct Reader<'a> {
+pub struct Reader<'a> {
     text: &'a str,
     jiter: Jiter<'a>,
     depth: usize,
@@ -170,13 +186,13 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         let message = format!("nested deeper than {MAX_DEPTH} levels");
-        Err(Fault { code: Code::TooDeep, path: String::new(), message })
+        Err(Fault { kind: FaultKind::TooDeep, path: String::new(), message })
     }
 
     fn fault(&self, error: &JiterError) -> Fault {
         let place = self.jiter.error_position(error.index);
         let message = format!("{} at line {} column {}", error.error_type, place.line, place.column);
-        Fault { code: Code::InvalidJson, path: String::new(), message }
+        Fault { kind: FaultKind::InvalidJson, path: String::new(), message }
     }
 }
 
@@ -223,6 +239,16 @@ impl Node<'_> {
         }
     }
 
+    /// How deep arrays and objects are nested in it: 0 for a value that is neither.
+    pub fn depth(&self) -> usize {
+        let deepest = match self {
+            Self::Array(items) => items.iter().map(Self::depth).max(),
+            Self::Object(fields) => fields.iter().map(|(_, value)| value.depth()).max(),
+            _ => return 0,
+        };
+        deepest.unwrap_or(0) + 1
+    }
+
     /// The form that JSON Schemas are checked against. Numbers beyond its reach become the nearest it has.
     pub fn into_value(self) -> Value {
         match self {
@@ -240,13 +266,13 @@ impl Node<'_> {
 }
 
 /// A key as a step of a JSON Pointer.
-pub(crate) fn escaped(key: &str) -> Cow<'_, str> {
+pub fn escaped(key: &str) -> Cow<'_, str> {
     if key.contains(['~', '/']) { Cow::Owned(key.replace('~', "~0").replace('/', "~1")) } else { Cow::Borrowed(key) }
 }
 
-pub(crate) fn duplicate_key(key: &str) -> Fault {
+pub fn duplicate_key(key: &str) -> Fault {
     let message = format!("the key `{}` stands twice in one object", key.escape_debug());
-    Fault { code: Code::DuplicateKey, path: format!("/{}", escaped(key)), message }
+    Fault { kind: FaultKind::DuplicateKey, path: format!("/{}", escaped(key)), message }
 }
 
 fn check_keys(fields: &[(Cow<'_, str>, Node<'_>)]) -> Result<(), Fault> {
@@ -273,9 +299,9 @@ fn number_value(digits: &str) -> Value {
 mod tests {
     use super::*;
 
-    fn code(text: &str) -> (Code, String) {
+    fn refused(text: &str) -> (FaultKind, String) {
         let fault = parse(text).unwrap_err();
-        (fault.code, fault.path)
+        (fault.kind, fault.path)
     }
 
     #[test]
@@ -296,18 +322,25 @@ mod tests {
 
     #[test]
     fn a_key_twice_is_refused_in_small_and_large_objects_with_its_place() {
-        assert_eq!(code(r#"{"a":{"b/c":1,"b/c":2}}"#), (Code::DuplicateKey, "/a/b~1c".into()));
+        assert_eq!(refused(r#"{"a":{"b/c":1,"b/c":2}}"#), (FaultKind::DuplicateKey, "/a/b~1c".into()));
         let many: Vec<String> = (0..40).map(|n| format!("\"k{}\":0", n % 39)).collect();
-        assert_eq!(code(&format!("{{{}}}", many.join(","))), (Code::DuplicateKey, "/k0".into()));
+        assert_eq!(refused(&format!("{{{}}}", many.join(","))), (FaultKind::DuplicateKey, "/k0".into()));
     }
 
     #[test]
     fn nesting_is_allowed_to_the_limit_and_no_deeper() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(&nested(MAX_DEPTH)).is_ok());
-        assert_eq!(code(&nested(MAX_DEPTH + 1)).0, Code::TooDeep);
-        assert_eq!(code(&"[".repeat(1_000_000)).0, Code::TooDeep);
-        assert_eq!(code(&r#"{"a":"#.repeat(1_000_000)).0, Code::TooDeep);
+        assert_eq!(refused(&nested(MAX_DEPTH + 1)).0, FaultKind::TooDeep);
+        assert_eq!(refused(&"[".repeat(1_000_000)).0, FaultKind::TooDeep);
+        assert_eq!(refused(&r#"{"a":"#.repeat(1_000_000)).0, FaultKind::TooDeep);
+    }
+
+    #[test]
+    fn depth_counts_the_nesting_at_its_deepest() {
+        for (text, depth) in [("1", 0), ("[]", 1), (r#"{"a":1,"b":[{}]}"#, 3), ("[[],[[1]],{}]", 3)] {
+            assert_eq!(parse(text).unwrap().depth(), depth, "{text}");
+        }
     }
 
     #[test]
@@ -337,7 +370,7 @@ mod tests {
             "1e",
             "\u{feff}1",
         ] {
-            assert_eq!(parse(text).unwrap_err().code, Code::InvalidJson, "{text:?}");
+            assert_eq!(parse(text).unwrap_err().kind, FaultKind::InvalidJson, "{text:?}");
         }
     }
 }
