@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, Invalid, Taken, NotFound,
-//!          LastAdmin, LastWayIn, TooManyKeys, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
+//!          LastAdmin, LastWayIn, TooManyKeys, TooManyPasskeys, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
 //!          CodeRefused, FreshLoginNeeded, Unconfigured
 //! load     Busy
 //! internal Unreachable, Delivery, Store, Migrate, Corrupt, Keys, Hash, Task
@@ -66,6 +66,12 @@ pub enum AccessError {
     TooManyKeys {
         /// How many.
         most: i64,
+    },
+    /// The account has as many passkeys as one may have.
+    #[error("the account has {most} passkeys already")]
+    TooManyPasskeys {
+        /// How many.
+        most: usize,
     },
     /// The account was changed since the caller read it.
     #[error("the account is at version {version}")]
@@ -186,6 +192,7 @@ impl AccessError {
             | Self::LastAdmin
             | Self::LastWayIn
             | Self::TooManyKeys { .. }
+            | Self::TooManyPasskeys { .. }
             | Self::Outdated { .. }
             | Self::TooManyAttempts { .. }
             | Self::CodeRefused

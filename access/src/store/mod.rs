@@ -12,6 +12,7 @@ mod consents;
 pub(crate) mod engine;
 mod factors;
 mod identities;
+mod passkeys;
 mod profiles;
 mod proof;
 mod reset;
@@ -24,6 +25,9 @@ mod users;
 pub(crate) use attempts::AttemptPolicy;
 use engine::Database;
 pub use engine::Schema;
+pub use factors::Factors;
+pub use passkeys::Passkey;
+pub(crate) use passkeys::{NewPasskeyRow, StoredPasskey};
 pub(crate) use proof::Proof;
 pub(crate) use rows::{
     Attempt, Change, ChangeKind, CodeUse, Factor, KeyOwner, NewCodeRow, NewKeyRow, NewSessionRow, NewUserRow, Rotation,

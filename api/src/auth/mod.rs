@@ -11,6 +11,8 @@ mod experience;
 mod factors;
 mod jwks;
 mod oauth;
+mod passkey_views;
+mod passkeys;
 mod people;
 mod people_views;
 mod quotas;
@@ -35,6 +37,7 @@ pub use experience::{Experience, ExperienceRules};
 pub use factors::FactorApi;
 pub use jwks::jwks;
 pub use oauth::OauthApi;
+pub use passkeys::PasskeyApi;
 pub use people::PeopleApi;
 pub use quotas::default_quotas;
 pub use recovery::RecoveryApi;
@@ -86,7 +89,8 @@ impl AuthSettings {
 }
 
 /// The account operations in two parts: a tuple of operations holds few.
-pub type AuthApis = ((AccountApi, SessionApi, ApiKeyApi), (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi));
+pub type AuthApis =
+    ((AccountApi, SessionApi, ApiKeyApi, PasskeyApi), (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi));
 
 /// The account operations, to be mounted under the API's prefix beside the others.
 pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experience) -> AuthApis {
@@ -97,6 +101,7 @@ pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experien
             AccountApi::new(access.clone(), pictures.clone(), experience.clone()),
             sessions,
             ApiKeyApi::new(access.clone()),
+            PasskeyApi::new(access.clone()),
         ),
         (
             RecoveryApi::new(access.clone()),

@@ -4,6 +4,7 @@ mod audit;
 mod avatars;
 mod cookies;
 mod oauth;
+mod passkeys;
 mod people;
 mod security;
 
@@ -344,7 +345,7 @@ async fn security_26_a_role_given_at_the_command_line_holds_for_tokens_already_o
 }
 
 /// Who calls these has no credential yet, or proves something else.
-const PUBLIC: [&str; 13] = [
+const PUBLIC: [&str; 15] = [
     "/avatars/{name}",
     "/auth/oauth/{provider}/authorize",
     "/auth/oauth/{provider}/callback",
@@ -358,6 +359,8 @@ const PUBLIC: [&str; 13] = [
     "/auth/password-strength",
     "/auth/phone/request",
     "/auth/phone/verify",
+    "/auth/mfa/passkeys/login",
+    "/auth/mfa/passkeys/login/confirm",
 ];
 
 #[tokio::test]
@@ -381,5 +384,5 @@ async fn every_operation_has_an_id_and_its_error_answers() {
             }
         }
     }
-    assert_eq!(operations, 53);
+    assert_eq!(operations, 59);
 }
