@@ -23,6 +23,8 @@ pub(crate) const RESET: &str = "reset";
 pub(crate) const VERIFY: &str = "verify";
 pub(crate) const MFA: &str = "mfa";
 pub(crate) const PHONE: &str = "phone";
+pub(crate) const PASSKEY: &str = "passkey";
+pub(crate) const PASSKEY_LOGIN: &str = "passkey_login";
 
 impl Access {
     /// A long token for a purpose; older ones for the same address die.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! caller   NotAuthenticated, InvalidCredentials, RefreshRefused, Forbidden, ConsentNeeded, Invalid, Taken, NotFound,
-//!          LastAdmin, LastWayIn, TooManyKeys, Outdated, RegistrationClosed, TooManyRefreshes, TooManyAttempts,
-//!          SettingsChanged, CodeRefused, FreshLoginNeeded, Unconfigured
+//!          LastAdmin, LastWayIn, TooManyKeys, TooManyPasskeys, Outdated, RegistrationClosed, TooManyRefreshes,
+//!          TooManyAttempts, SettingsChanged, CodeRefused, FreshLoginNeeded, Unconfigured
 //! load     Busy
 //! internal Unreachable, Delivery, Store, Migrate, Corrupt, Keys, Hash, Task
 //! ```
@@ -72,6 +72,12 @@ pub enum AccessError {
     TooManyKeys {
         /// How many.
         most: i64,
+    },
+    /// The account has as many passkeys as one may have.
+    #[error("the account has {most} passkeys already")]
+    TooManyPasskeys {
+        /// How many.
+        most: usize,
     },
     /// The account was changed since the caller read it.
     #[error("the account is at version {version}")]
@@ -211,6 +217,7 @@ impl AccessError {
             | Self::LastAdmin
             | Self::LastWayIn
             | Self::TooManyKeys { .. }
+            | Self::TooManyPasskeys { .. }
             | Self::Outdated { .. }
             | Self::SettingsChanged { .. }
             | Self::TooManyAttempts { .. }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::audit::AuditRow;
-use crate::store::{Consent, Identity, OwnCode, OwnFactor, OwnSession, User};
+use crate::store::{Consent, Identity, OwnCode, OwnFactor, OwnSession, Passkey, User};
 use crate::{Access, AccessError, ApiKey, Caller, Permission};
 
 /// Everything of one person that the accounts database holds.
@@ -25,8 +25,10 @@ pub struct OwnData {
     pub sessions: Vec<OwnSession>,
     /// API keys, revoked ones included, newest first.
     pub api_keys: Vec<ApiKey>,
-    /// Second factors.
+    /// Second factors by code.
     pub factors: Vec<OwnFactor>,
+    /// Passkeys, without their public keys.
+    pub passkeys: Vec<Passkey>,
     /// Recovery codes that were not used.
     pub recovery_codes_left: u64,
     /// Codes and links in messages, newest first.
@@ -106,6 +108,7 @@ impl Access {
             sessions,
             api_keys,
             factors: store.own_factors(id).await?,
+            passkeys: store.list_passkeys(id).await?,
             recovery_codes_left: store.own_recovery_codes(id).await?,
             codes,
             consents,

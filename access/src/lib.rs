@@ -7,6 +7,8 @@
 //! * A *session* is one log-in. Its *refresh tokens* form a family: each works once and is replaced by the next;
 //!   presenting a used one revokes the family.
 //! * An *access token* is a signed JWT that names its session. It is checked without the database.
+//! * A *passkey* is a key pair of an authenticator (WebAuthn): a second factor, and a way in where the authenticator checks
+//!   who its user is.
 //! * An *API key* (`kk_...`) belongs to a user and has *scopes* that narrow what that user may do.
 //! * A *permission* is one thing that a [`Caller`] may be asked for with [`Caller::require`].
 //!
@@ -31,6 +33,7 @@ mod fields;
 mod mfa;
 mod oidc;
 mod origin;
+mod passkeys;
 mod password;
 mod people;
 mod permission;
@@ -65,6 +68,7 @@ pub use fields::{Email, Phone, Username};
 pub use mfa::{Enrolment, LoginOutcome};
 pub use oidc::{Callback, CallbackOutcome, FLOW_LIFE, ProviderKind, ProviderSettings, Redirect};
 pub use origin::Origin;
+pub use passkeys::{ALGORITHMS, AddedPasskey, Assertion, CHALLENGE_LIFE, CreationOptions, NewPasskey, RequestOptions};
 pub use password::HashLoad;
 pub use permission::{Permission, Role};
 pub use profile::ProfileChange;
@@ -75,6 +79,8 @@ pub use send::{MailSettings, SmsSettings};
 pub use service::Access;
 pub use sessions::TokenPair;
 pub use settings::{AccessSettings, DatabaseAddress, DatabaseSettings, HashSettings, PasswordRules, SmsCaps};
-pub use store::{Consent, Identity, OwnCode, OwnFactor, OwnSession, Schema, Session, User, UserFilter};
+pub use store::{
+    Consent, Factors, Identity, OwnCode, OwnFactor, OwnSession, Passkey, Schema, Session, User, UserFilter,
+};
 pub use token::Rotation;
 pub use user_settings::{SettingsChange, UserSettings};

@@ -1,4 +1,5 @@
-//! The second factor: six digits of an authenticator (RFC 6238), and recovery codes for when it is lost.
+//! The second factor: six digits of an authenticator (RFC 6238), and recovery codes for when it is lost. Passkeys, which are
+//! one too, have a module of their own.
 //!
 //! A code works once: its time step is used up, also for codes of earlier steps, even in parallel. Wrong codes are
 //! counted apart from wrong passwords, so that neither can block the other.
@@ -13,7 +14,7 @@ use crate::codes::{MFA, new_token};
 use crate::password::NEEDS_FACTOR;
 use crate::secret::{random_bytes, random_hex, sha256_hex};
 use crate::sessions::TokenPair;
-use crate::store::Proof;
+use crate::store::{Factors, Proof};
 use crate::throttle::FACTOR;
 use crate::time::{as_s, now_us};
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Origin};
@@ -29,10 +30,12 @@ pub enum LoginOutcome {
     Tokens(Box<TokenPair>),
     /// The password was right and the second factor is asked for. The ticket reaches nothing but that step.
     MfaRequired {
-        /// For [`Access::login_with_factor`].
+        /// For [`Access::login_with_factor`] and [`Access::begin_passkey_factor`].
         ticket: SecretString,
         /// Its life.
         expires_in: Duration,
+        /// What can be given there, beside a recovery code.
+        factors: Factors,
     },
 }
 
@@ -81,7 +84,7 @@ impl Access {
     ) -> Result<Vec<SecretString>, AccessError> {
         let factor = self.inner.store.find_factor(caller.id).await?.filter(|factor| !factor.is_confirmed);
         let factor = factor.ok_or(AccessError::NotFound { what: "factor to confirm" })?;
-        let name = format!("mfa:{}", caller.id);
+        let name = attempts_of(caller.id);
         let refusal = AuditEvent::refused(caller.into(), Action::MfaConfirm, Some(caller.id), origin);
         self.begin_attempt(&name, FACTOR, &refusal).await?;
         let Some(step) = self.matching_step(caller.id, &factor.secret, code)? else {
@@ -118,7 +121,7 @@ impl Access {
         let user = self.require_password(caller, action, "password", password, origin).await?;
         let factor = self.inner.store.find_factor(user.id).await?.filter(|factor| factor.is_confirmed);
         let factor = factor.ok_or(AccessError::NotFound { what: "second factor" })?;
-        let name = format!("mfa:{}", user.id);
+        let name = attempts_of(user.id);
         let refusal = AuditEvent::refused(caller.into(), action, Some(user.id), origin);
         self.begin_attempt(&name, FACTOR, &refusal).await?;
         let (codes, hashes) = recovery_codes(user.id)?;
@@ -151,8 +154,9 @@ impl Access {
         let rules = self.inner.settings.password_rules;
         let is_enough = password.as_ref().is_none_or(|password| rules.let_stand_alone(password.expose_secret()));
         let user = self.require_password(caller, Action::MfaRemove, "password", password, origin).await?;
-        if !is_enough && self.has_factor(user.id).await? {
-            return Err(AccessError::Invalid(vec![NEEDS_FACTOR.to_owned()]));
+        let factors = self.inner.store.find_factors(user.id).await?;
+        if factors.has_totp {
+            keep_a_factor(is_enough, Factors { has_totp: false, ..factors })?;
         }
         let event = AuditEvent::success(caller.into(), Action::MfaRemove, user.id, origin);
         if !self.inner.store.remove_factor(user.id, caller.require_session()?, &event).await? {
@@ -172,20 +176,44 @@ impl Access {
         code: &str,
         origin: &Origin,
     ) -> Result<TokenPair, AccessError> {
-        let ticket = sha256_hex(ticket.expose_secret());
-        let Some(id) = self.inner.store.find_token(MFA, &ticket).await? else {
-            self.note_refusal(Action::LoginMfa, origin).await;
-            return Err(AccessError::CodeRefused);
-        };
-        let name = format!("mfa:{id}");
-        let refusal = AuditEvent::denied(Action::LoginMfa, Some(id), origin);
-        self.begin_attempt(&name, FACTOR, &refusal).await?;
-        if !self.check_factor(id, code, origin).await? {
-            self.audit_refusal(refusal).await;
+        let step = self.begin_second_step(ticket, origin).await?;
+        if !self.check_factor(step.user, code, origin).await? {
+            self.audit_refusal(step.refusal).await;
             return Err(AccessError::CodeRefused);
         }
-        let pair = self.start_session(id, Action::LoginMfa, Proof::Ticket(ticket), origin).await?;
-        self.inner.store.clear_attempts(&[name.as_str()]).await?;
+        self.finish_second_step(step, origin).await
+    }
+
+    /// Whose ticket it is, and the hash that the ticket is known by.
+    pub(crate) async fn find_ticket(
+        &self,
+        ticket: &SecretString,
+        origin: &Origin,
+    ) -> Result<(Uuid, String), AccessError> {
+        let hash = sha256_hex(ticket.expose_secret());
+        if let Some(user) = self.inner.store.find_token(MFA, &hash).await? {
+            return Ok((user, hash));
+        }
+        self.note_refusal(Action::LoginMfa, origin).await;
+        Err(AccessError::CodeRefused)
+    }
+
+    /// Counts a second step as failed until it is finished, whatever is given.
+    pub(crate) async fn begin_second_step(
+        &self,
+        ticket: &SecretString,
+        origin: &Origin,
+    ) -> Result<SecondStep, AccessError> {
+        let (user, ticket) = self.find_ticket(ticket, origin).await?;
+        let refusal = AuditEvent::denied(Action::LoginMfa, Some(user), origin);
+        self.begin_attempt(&attempts_of(user), FACTOR, &refusal).await?;
+        Ok(SecondStep { user, ticket, refusal })
+    }
+
+    /// What was given was right: uses the ticket up and logs in.
+    pub(crate) async fn finish_second_step(&self, step: SecondStep, origin: &Origin) -> Result<TokenPair, AccessError> {
+        let pair = self.start_session(step.user, Action::LoginMfa, Proof::Ticket(step.ticket), origin).await?;
+        self.inner.store.clear_attempts(&[attempts_of(step.user).as_str()]).await?;
         Ok(pair)
     }
 
@@ -197,30 +225,32 @@ impl Access {
         proof: Proof,
         origin: &Origin,
     ) -> Result<LoginOutcome, AccessError> {
-        if !self.has_factor(user).await? {
+        let factors = self.inner.store.find_factors(user).await?;
+        if !factors.is_any() {
             return Ok(LoginOutcome::Tokens(Box::new(self.start_session(user, action, proof, origin).await?)));
         }
         // A ticket each: of two log-ins at a time neither ends the other.
         let (ticket, row) = new_token(MFA, user, &random_hex::<16>()?, TICKET_LIFE)?;
         let created = self.inner.store.create_ticket(&row, user, &proof).await;
         self.audit_lost_proof(created, action, user, origin).await?;
-        Ok(LoginOutcome::MfaRequired { ticket, expires_in: TICKET_LIFE })
+        Ok(LoginOutcome::MfaRequired { ticket, expires_in: TICKET_LIFE, factors })
     }
 
     /// Whether an account has a second factor that was confirmed.
     pub(crate) async fn has_factor(&self, user: Uuid) -> Result<bool, AccessError> {
-        Ok(self.inner.store.find_factor(user).await?.is_some_and(|factor| factor.is_confirmed))
+        Ok(self.inner.store.find_factors(user).await?.is_any())
     }
 
     /// Whether a code is right; if so, it is used up.
     pub(crate) async fn check_factor(&self, user: Uuid, code: &str, origin: &Origin) -> Result<bool, AccessError> {
-        let Some(factor) = self.inner.store.find_factor(user).await?.filter(|factor| factor.is_confirmed) else {
-            return Ok(false);
-        };
-        if code.len() > 64 {
+        let factors = self.inner.store.find_factors(user).await?;
+        if !factors.is_any() || code.len() > 64 {
             return Ok(false);
         }
-        if let Some(step) = self.matching_step(user, &factor.secret, code)? {
+        let factor = self.inner.store.find_factor(user).await?.filter(|factor| factor.is_confirmed);
+        if let Some(factor) = factor
+            && let Some(step) = self.matching_step(user, &factor.secret, code)?
+        {
             return Ok(step > factor.last_step && self.inner.store.use_step(user, step).await?);
         }
         let event = AuditEvent::success(Actor::User(user), Action::RecoveryCodeUse, user, origin);
@@ -235,6 +265,20 @@ impl Access {
     }
 }
 
+/// A second step that was begun and is not done yet.
+pub(crate) struct SecondStep {
+    pub user: Uuid,
+    /// The hash of the ticket.
+    pub ticket: String,
+    /// The row to write when what is given does not hold.
+    pub refusal: AuditEvent,
+}
+
+/// What failed second steps of a user are counted under.
+fn attempts_of(user: Uuid) -> String {
+    format!("mfa:{user}")
+}
+
 fn totp(base32: &[u8]) -> Result<Totp, AccessError> {
     let wrong = || AccessError::Corrupt { column: "mfa_factors.secret", found: "no secret in base 32".to_owned() };
     let text = std::str::from_utf8(base32).map_err(|_| wrong())?;
@@ -243,7 +287,7 @@ fn totp(base32: &[u8]) -> Result<Totp, AccessError> {
 }
 
 /// Recovery codes for a user, and what is kept of them.
-fn recovery_codes(user: Uuid) -> Result<(Vec<SecretString>, Vec<String>), AccessError> {
+pub(crate) fn recovery_codes(user: Uuid) -> Result<(Vec<SecretString>, Vec<String>), AccessError> {
     let codes = (0..RECOVERY_CODES).map(|_| recovery_code()).collect::<Result<Vec<_>, _>>()?;
     let hashes = codes.iter().map(|code| recovery_hash(user, code)).collect();
     Ok((codes.into_iter().map(Into::into).collect(), hashes))
@@ -257,4 +301,9 @@ fn recovery_code() -> Result<String, AccessError> {
 
 fn recovery_hash(user: Uuid, code: &str) -> String {
     sha256_hex(&format!("{user}:{}", code.trim().replace('-', "")))
+}
+
+/// Refuses to leave a password alone that is long enough only beside a second factor.
+pub(crate) fn keep_a_factor(is_enough: bool, left: Factors) -> Result<(), AccessError> {
+    if is_enough || left.is_any() { Ok(()) } else { Err(AccessError::Invalid(vec![NEEDS_FACTOR.to_owned()])) }
 }

@@ -13,7 +13,8 @@ use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origi
 const RESET_OF_CONFIRMED: &str = "Your password was reset by a link that was sent to this address.";
 const RESET_OF_UNCONFIRMED: &str = "Your password was reset by a link that was sent to this address, which had not \
                                     been confirmed before. So whatever else could log in to the account was removed: \
-                                    the second factor, API keys, the telephone number and log-ins at other providers.";
+                                    the second factor, passkeys, API keys, the telephone number and log-ins at other \
+                                    providers.";
 
 /// How hard a password is to guess, and why it may not be used.
 #[derive(Debug, Clone)]
@@ -64,7 +65,7 @@ impl Access {
 
     /// Sets a new password by a link's token and ends every session. It logs nobody in, so a second factor is still
     /// asked for afterwards. Where nobody had confirmed the address before, whoever registered it may be somebody
-    /// else: then the factor, API keys, number and log-ins at other providers are removed.
+    /// else: then the factor, passkeys, API keys, number and log-ins at other providers are removed.
     ///
     /// # Errors
     /// [`AccessError::CodeRefused`]; [`AccessError::Invalid`] with every broken rule, which leaves the link usable;

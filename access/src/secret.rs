@@ -30,8 +30,13 @@ pub(crate) fn random_digits(digits: usize) -> Result<String, AccessError> {
 
 /// SHA-256.
 pub(crate) fn sha256(text: &str) -> [u8; 32] {
+    sha256_of(text.as_bytes())
+}
+
+/// SHA-256 of what need not be text.
+pub(crate) fn sha256_of(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0_u8; 32];
-    out.copy_from_slice(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+    out.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     out
 }
 

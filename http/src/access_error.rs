@@ -48,6 +48,10 @@ impl From<AccessError> for ApiError {
             AccessError::TooManyKeys { most } => {
                 Self::conflict("too_many_keys", format!("there are {most} live API keys already: revoke one first"))
             }
+            AccessError::TooManyPasskeys { most } => Self::conflict(
+                "too_many_passkeys",
+                format!("there are {most} passkeys already: remove one of them first"),
+            ),
             AccessError::Outdated { version } => {
                 Self::conflict("outdated_version", "the account was changed since it was read: read it again")
                     .detail(format!("`version`: is {version} now"))

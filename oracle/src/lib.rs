@@ -14,7 +14,7 @@
 //! That gold equals a recomputation is for `verify` to say: [`Verdict::differs`] takes what it found.
 //!
 //! [`databases`] makes a database for each test of the accounts, on a server when one is named; [`Redis`] is a server for limits.
-//! [`plain_http`] is what stand-ins for services on the web speak.
+//! [`plain_http`] is what stand-ins for services on the web speak, [`passkeys`] an authenticator and its browser.
 //!
 //! [`Proxy`] is a door in front of a broker through which answers get lost, [`s3::Door`] one in front of an S3 server.
 //!
@@ -23,6 +23,7 @@
 pub mod databases;
 mod ledger;
 mod log;
+pub mod passkeys;
 pub mod plain_http;
 mod proxy;
 mod redis;

@@ -72,6 +72,7 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "revoke_consent"
         | "export_own_data"
         | "list_identities"
+        | "list_passkeys"
         | "delete_avatar"
         | "read_user_settings"
         | "delete_user_setting"
@@ -82,6 +83,14 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         "logout" | "logout_all" => (Credential, none),
         "change_own_account" | "change_own_user" => (Session, json!({"version": 999})),
         "delete_own_user" | "enroll_totp" | "remove_totp" | "unlink_phone" | "oauth_unlink" => (Session, password()),
+        "begin_passkey" | "remove_passkey" => (Session, password()),
+        "confirm_passkey" => (Session, json!({"client_data_json": "x", "attestation_object": "x"})),
+        "begin_passkey_login" => (Anybody, json!({})),
+        "login_by_passkey" => {
+            let signed = json!({"login_request": "x", "credential_id": "x", "client_data_json": "x",
+                "authenticator_data": "x", "signature": "x"});
+            (Anybody, signed)
+        }
         "confirm_totp" => (Session, json!({"code": "000000"})),
         "renew_recovery_codes" => (Session, json!({"code": "000000", "password": "wrong"})),
         "change_password" => (Session, json!({"current_password": "wrong", "new_password": "x"})),

@@ -2,14 +2,44 @@
 
 use uuid::Uuid;
 
-use super::engine::{Tx, args};
+use super::engine::{Row, Tx, args};
 use super::proof::require_session;
 use super::users::lock;
 use super::{Factor, Store};
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent};
 
+/// Which second factors an account has, beside its recovery codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Factors {
+    /// A confirmed authenticator.
+    pub has_totp: bool,
+    /// One passkey or more.
+    pub has_passkey: bool,
+}
+
+impl Factors {
+    /// Whether there is one.
+    pub fn is_any(self) -> bool {
+        self.has_totp || self.has_passkey
+    }
+
+    fn of(rows: &[Row]) -> Result<Self, AccessError> {
+        let kinds = rows.iter().map(|row| row.text("kind")).collect::<Result<Vec<_>, _>>()?;
+        let has = |kind: &str| kinds.iter().any(|one| one == kind);
+        Ok(Self { has_totp: has("totp"), has_passkey: has("passkey") })
+    }
+}
+
+const FACTORS: &str = "SELECT kind FROM mfa_factors WHERE user_id = ? AND confirmed_at IS NOT NULL \
+                       UNION ALL SELECT 'passkey' AS kind FROM passkeys WHERE user_id = ?";
+
 impl Store {
+    /// The second factors of a user.
+    pub(crate) async fn find_factors(&self, user: Uuid) -> Result<Factors, AccessError> {
+        Factors::of(&self.database.rows(FACTORS, args![user, user]).await?)
+    }
+
     /// The factor of a user, confirmed or not.
     pub(crate) async fn find_factor(&self, user: Uuid) -> Result<Option<Factor>, AccessError> {
         let sql = "SELECT secret, last_step, confirmed_at FROM mfa_factors WHERE user_id = ?";
@@ -120,7 +150,7 @@ impl Store {
         Ok(is_used)
     }
 
-    /// Removes the factor and its recovery codes, in the name of a session of their owner; false when there was none.
+    /// Removes the factor, and the recovery codes with the last second factor, in the name of a session of their owner; false when there was none.
     /// [`AccessError::NotAuthenticated`] when the session has ended.
     pub(crate) async fn remove_factor(
         &self,
@@ -133,7 +163,10 @@ impl Store {
         require_session(&mut tx, user, session).await?;
         let is_removed = tx.execute("DELETE FROM mfa_factors WHERE user_id = ?", args![user]).await? > 0;
         if is_removed {
-            tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;
+            // Passkeys may be left, which the codes stand in for too.
+            if !factors_in(&mut tx, user).await?.is_any() {
+                tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;
+            }
             tx.audit(event);
         }
         tx.commit().await?;
@@ -141,7 +174,12 @@ impl Store {
     }
 }
 
-async fn put_recovery_codes(tx: &mut Tx, user: Uuid, hashes: &[String]) -> Result<(), AccessError> {
+/// The second factors of a user as the transaction sees them. The user is locked by the caller.
+pub(super) async fn factors_in(tx: &mut Tx, user: Uuid) -> Result<Factors, AccessError> {
+    Factors::of(&tx.rows(FACTORS, args![user, user]).await?)
+}
+
+pub(super) async fn put_recovery_codes(tx: &mut Tx, user: Uuid, hashes: &[String]) -> Result<(), AccessError> {
     tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;
     for hash in hashes {
         tx.execute("INSERT INTO recovery_codes (code_hash, user_id) VALUES (?, ?)", args![hash, user]).await?;

@@ -16,6 +16,7 @@ use crate::{AccessError, AuditEvent};
 pub(super) enum WayIn {
     Phone,
     Identity,
+    Passkey(Uuid),
 }
 
 impl Store {
@@ -112,7 +113,12 @@ pub(super) async fn keep_a_way_in(tx: &mut Tx, user: Uuid, without: WayIn) -> Re
     let has_password = row.text_or_null("password_hash")?.is_some();
     let has_phone = row.text_or_null("phone")?.is_some() && without != WayIn::Phone;
     let others = others.saturating_sub(usize::from(without == WayIn::Identity));
-    if has_password || has_phone || others > 0 { Ok(()) } else { Err(AccessError::LastWayIn) }
+    // One that does not check who its user is needs another factor.
+    let sql = "SELECT id FROM passkeys WHERE user_id = ? AND is_verifying = 1";
+    let passkeys = tx.rows(sql, args![user]).await?;
+    let passkeys = passkeys.iter().map(|row| row.id("id")).collect::<Result<Vec<_>, _>>()?;
+    let has_passkey = passkeys.into_iter().any(|passkey| without != WayIn::Passkey(passkey));
+    if has_password || has_phone || others > 0 || has_passkey { Ok(()) } else { Err(AccessError::LastWayIn) }
 }
 
 async fn insert_identity(tx: &mut Tx, new: &Identity) -> Result<(), AccessError> {

@@ -14,6 +14,7 @@ pub(crate) mod engine;
 mod export;
 mod factors;
 mod identities;
+mod passkeys;
 mod profiles;
 mod proof;
 mod reset;
@@ -28,6 +29,9 @@ pub(crate) use attempts::AttemptPolicy;
 use engine::Database;
 pub use engine::Schema;
 pub use export::{OwnCode, OwnFactor, OwnSession};
+pub use factors::Factors;
+pub use passkeys::Passkey;
+pub(crate) use passkeys::{NewPasskeyRow, StoredPasskey};
 pub(crate) use proof::Proof;
 pub(crate) use rows::{
     Attempt, Change, ChangeKind, CodeUse, Factor, Granted, KeyOwner, NewCodeRow, NewKeyRow, NewSessionRow, NewUserRow,

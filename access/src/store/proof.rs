@@ -23,6 +23,8 @@ pub(crate) enum Proof {
     Identity(Uuid),
     /// The telephone number, in E.164.
     Phone(String),
+    /// The passkey, by somebody whom it had checked: both factors.
+    Passkey(Uuid),
     /// Both factors; the second under the ticket with this hash, which is used up.
     Ticket(String),
 }
@@ -31,7 +33,7 @@ impl Proof {
     fn refusal(&self) -> AccessError {
         match self {
             Self::New | Self::Password(_) => AccessError::InvalidCredentials,
-            Self::Identity(_) | Self::Phone(_) | Self::Ticket(_) => AccessError::CodeRefused,
+            Self::Identity(_) | Self::Phone(_) | Self::Passkey(_) | Self::Ticket(_) => AccessError::CodeRefused,
         }
     }
 }
@@ -55,6 +57,10 @@ pub(super) async fn admit(tx: &mut Tx, id: Uuid, proof: &Proof) -> Result<User, 
             !tx.rows(sql, args![*identity, id]).await?.is_empty()
         }
         Proof::Phone(number) => user.phone.as_ref() == Some(number),
+        Proof::Passkey(passkey) => {
+            let sql = "SELECT id FROM passkeys WHERE id = ? AND user_id = ?";
+            !tx.rows(sql, args![*passkey, id]).await?.is_empty()
+        }
         Proof::Ticket(hash) => use_ticket(tx, id, hash).await?,
     };
     if holds && user.is_active { Ok(user) } else { Err(proof.refusal()) }
@@ -82,7 +88,7 @@ pub(super) async fn require_session(tx: &mut Tx, user: Uuid, session: Uuid) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::{IDENTITY, USER, change, store};
+    use crate::store::testing::{IDENTITY, PASSKEY, USER, change, store};
     use crate::store::{NewCodeRow, NewSessionRow, Store};
     use crate::{Action, Actor, AuditEvent, Origin};
 
@@ -121,11 +127,12 @@ mod tests {
         Ok(row.code_hash)
     }
 
-    fn proofs() -> [(Proof, &'static str); 3] {
+    fn proofs() -> [(Proof, &'static str); 4] {
         [
             (Proof::Password("right".to_owned().into()), "UPDATE users SET password_hash = 'another'"),
             (Proof::Identity(IDENTITY.parse().unwrap()), "DELETE FROM identities"),
             (Proof::Phone("+34600123456".to_owned()), "UPDATE users SET phone = '+34600123457'"),
+            (Proof::Passkey(PASSKEY.parse().unwrap()), "DELETE FROM passkeys"),
         ]
     }
 
@@ -141,7 +148,7 @@ mod tests {
         let again = enter(&store, Proof::Ticket(first)).await;
         assert!(matches!(again, Err(AccessError::CodeRefused)), "a ticket works once: {again:?}");
         let before = store.list_sessions(USER.parse().unwrap()).await.unwrap().len();
-        assert_eq!(before, 4);
+        assert_eq!(before, 5);
 
         for (proof, end) in proofs() {
             change(&store, end).await;

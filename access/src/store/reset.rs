@@ -21,7 +21,7 @@ pub(crate) struct Reset {
 impl Store {
     /// Sets the password of whoever reads the mail of an address, which is confirmed by that; every session ends and
     /// every open code dies. Until then anybody may have put the address there: of an account whose address was never
-    /// confirmed the second factor, number, log-ins by others and API keys go too, or whoever made them would come
+    /// confirmed the second factor, passkeys, number, log-ins by others and API keys go too, or whoever made them would come
     /// back by them.
     ///
     /// [`AccessError::CodeRefused`] when the account is gone, disabled, or has another address by now.
@@ -69,6 +69,7 @@ async fn remove_other_ways_in(tx: &mut Tx, user: Uuid, now: i64) -> Result<Vec<U
     for sql in [
         "DELETE FROM identities WHERE user_id = ?",
         "DELETE FROM mfa_factors WHERE user_id = ?",
+        "DELETE FROM passkeys WHERE user_id = ?",
         "DELETE FROM recovery_codes WHERE user_id = ?",
         "UPDATE users SET phone = NULL WHERE id = ?",
     ] {

@@ -8,6 +8,8 @@ use crate::{AccessSettings, DatabaseSettings};
 pub(super) const USER: &str = "01900000-0000-7000-8000-000000000001";
 /// Its log-in at another provider.
 pub(super) const IDENTITY: &str = "01900000-0000-7000-8000-000000000002";
+/// Its passkey.
+pub(super) const PASSKEY: &str = "01900000-0000-7000-8000-000000000003";
 
 /// One account with every way in; the database is where the tests of the accounts have theirs.
 pub(super) async fn store(folder: &tempfile::TempDir) -> Store {
@@ -25,6 +27,10 @@ pub(super) async fn store(folder: &tempfile::TempDir) -> Store {
                     ('01900000-0000-7000-8000-000000000002', '01900000-0000-7000-8000-000000000001', 'test', \
                     'https://id.example.org', 'maria', 1, 1)";
     change(&store, identity).await;
+    let passkey = "INSERT INTO passkeys (id, user_id, name, credential_hash, credential_id, public_key, sign_count, \
+                   is_verifying, created_at) VALUES ('01900000-0000-7000-8000-000000000003', \
+                   '01900000-0000-7000-8000-000000000001', 'laptop', 'hash', 'id', '00', 0, 1, 1)";
+    change(&store, passkey).await;
     store
 }
 

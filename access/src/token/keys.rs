@@ -211,7 +211,7 @@ fn private_file(path: &Path, is_new: bool) -> io::Result<File> {
 /// A private key as its file holds it.
 pub(super) fn pem_of(pair: &KeyPair) -> Result<String, Unspecified> {
     let der = AsDer::<Pkcs8V1Der>::as_der(pair)?;
-    let body = STANDARD.encode(der);
+    let body = STANDARD.encode(der.as_ref());
     let mut pem = String::with_capacity(body.len() + body.len() / 64 + 64);
     pem.push_str("-----BEGIN PRIVATE KEY-----\n");
     for (at, c) in body.char_indices() {

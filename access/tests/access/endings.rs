@@ -4,9 +4,10 @@ use crate::factors::{code, enroll, second_step, ticket};
 use crate::sms::with_messages;
 use crate::support::{Instance, PASSWORD, secret, set_active, settings, tamper, who, who_by_key};
 use karat_access::{
-    Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, Origin, ProfileChange, Role, Scopes,
-    TokenFault,
+    Access, AccessError, AccessSettings, Actor, HashSettings, NewApiKey, NewPasskey, Origin, ProfileChange, Role,
+    Scopes, TokenFault,
 };
+use karat_oracle::passkeys::{Authenticator, Page};
 use secrecy::ExposeSecret;
 
 const NEW: &str = "other-Green-8-cars";
@@ -103,12 +104,16 @@ async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_e
     let enrolment = access.enroll_totp(&caller, password(), &origin).await.unwrap();
     let request = access.request_phone_code("+34600123456", &origin).await.unwrap();
     let sms = service.code_for("+34600123456", 1).await;
+    let options = access.begin_passkey(&caller, password(), &origin).await.unwrap();
+    let (_, made) = Authenticator::make(&Page::of("karat.example.org"), &options.challenge, &options.user_handle);
+    let passkey = NewPasskey { client_data: made.client_data, attestation: made.attestation, name: None };
     access.logout(&caller, &origin).await.unwrap();
 
     let base32 = enrolment.secret.expose_secret();
     let confirmed = access.confirm_totp(&caller, &code(base32, 0), &origin).await.map(drop);
     let enrolled = access.enroll_totp(&caller, password(), &origin).await.map(drop);
     let linked = access.link_phone(&caller, "+34600123456", &request, &sms, password(), &origin).await.map(drop);
+    let added = access.confirm_passkey(&caller, &passkey, &origin).await.map(drop);
     let scopes = Scopes::parse(["read"]).unwrap();
     let new =
         NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
@@ -119,7 +124,7 @@ async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_e
     let moved = access.update_own_account(&caller, change, &origin).await.map(drop);
     let removed = access.remove_totp(&caller, password(), &origin).await;
     let deleted = access.delete_own_account(&caller, password(), &origin).await.map(drop);
-    for refused in [confirmed, enrolled, linked, made, changed, moved, removed, deleted] {
+    for refused in [confirmed, enrolled, linked, added, made, changed, moved, removed, deleted] {
         let is_revoked = matches!(refused, Err(AccessError::NotAuthenticated(TokenFault::Revoked)));
         assert!(is_revoked, "{refused:?}");
     }

@@ -18,6 +18,7 @@ mod lockout;
 mod mail;
 mod named;
 mod oidc;
+mod passkeys;
 mod passwords;
 mod people;
 mod recovery;

@@ -1,10 +1,12 @@
 //! Other people's accounts, attempts, deletion, consent.
 
+use crate::passkeys::{add_passkey, log_in};
 use crate::support::{Instance, PASSWORD, secret, set_active, settings, tamper, who};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, CallerKind, Origin, ProfileChange, Role, User,
     UserFilter,
 };
+use karat_oracle::passkeys::Page;
 use std::time::Duration;
 
 fn caller(user: &User) -> Caller {
@@ -180,8 +182,11 @@ async fn security_60_a_deleted_account_stops_at_once_and_a_purge_leaves_nothing_
     let origin = Origin::default();
     assert!(instance.access.delete_own_account(&caller, Some(secret("wrong")), &origin).await.is_err());
     instance.access.grant_consent(&caller, "1", "web", &origin).await.unwrap();
+    let page = Page::of("karat.example.org");
+    let (mut passkey, _) = add_passkey(&instance.access, &caller, &page).await;
     instance.access.delete_own_account(&caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     assert!(who(&instance.access, &pair).await.is_err() && instance.login("maria_77", PASSWORD).await.is_err());
+    assert!(log_in(&instance.access, &mut passkey, &page).await.is_err());
     // The name stays taken until the account is gone for good.
     let again = instance.access.register(crate::support::account("maria_77"), &origin).await;
     assert!(matches!(again, Err(AccessError::Taken { .. })), "{again:?}");
@@ -191,6 +196,7 @@ async fn security_60_a_deleted_account_stops_at_once_and_a_purge_leaves_nothing_
     let second = instance.register("maria_77").await;
     assert_ne!(second.user.id, pair.user.id);
     assert!(instance.access.list_consents(pair.user.id).await.unwrap().is_empty());
+    assert!(instance.access.list_passkeys(pair.user.id).await.unwrap().is_empty());
     assert!(who(&instance.access, &pair).await.is_err());
 }
 

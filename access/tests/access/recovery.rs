@@ -1,17 +1,19 @@
 //! Passwords that are forgotten or changed, addresses that are confirmed.
 
 use crate::factors::code;
+use crate::passkeys::add_passkey;
 use crate::support::{Instance, PASSWORD, account, secret, settings, tamper, tokens, who, who_by_key};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, LoginOutcome, NewAccount, NewApiKey, Origin,
     ProfileChange, Registration, Scopes, SettingsChange, TokenPair,
 };
+use karat_oracle::passkeys::Page;
 use karat_schemas::json::parse;
 use secrecy::{ExposeSecret, SecretString};
 
 const NEW: &str = "other-Green-8-cars";
 
-async fn with_address(instance: &Instance, name: &str) -> TokenPair {
+pub async fn with_address(instance: &Instance, name: &str) -> TokenPair {
     let account = NewAccount { email: Some(format!("{name}@example.org")), ..account(name) };
     tokens(instance.access.register(account, &Origin::default()).await.unwrap())
 }
@@ -63,11 +65,12 @@ async fn security_38_a_new_link_a_new_address_and_a_new_password_void_older_link
     assert!(matches!(confirm(second).await, Err(AccessError::CodeRefused)));
 }
 
-/// Every way in beside the password: a second factor, an API key, a number and a log-in at another provider.
+/// Every way in beside the password: a second factor, a passkey, an API key, a number and a log-in at another provider.
 async fn add_ways_in(instance: &Instance, caller: &Caller) -> SecretString {
     let (access, origin) = (&instance.access, Origin::default());
     let enrolment = access.enroll_totp(caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     access.confirm_totp(caller, &code(enrolment.secret.expose_secret(), 0), &origin).await.unwrap();
+    add_passkey(access, caller, &Page::of("karat.example.org")).await;
     let scopes = Scopes::parse(["read"]).unwrap();
     let new =
         NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
@@ -99,6 +102,7 @@ async fn security_48_who_registered_an_address_first_keeps_no_way_in_after_its_o
     assert!(who_by_key(&other, &key).await.is_err());
     assert!(who(&instance.access, &squatter).await.is_err() && instance.refresh(&squatter).await.is_err());
     assert!(instance.access.list_identities(caller.id).await.unwrap().is_empty());
+    assert!(instance.access.list_passkeys(caller.id).await.unwrap().is_empty());
     // No second factor is asked for.
     let owner = instance.login("maria_77", NEW).await.unwrap();
     assert_eq!((owner.user.phone, owner.user.is_verified), (None, true));
@@ -123,6 +127,7 @@ async fn security_38_a_reset_of_a_confirmed_address_skips_no_second_factor_and_k
     assert!(matches!(step, LoginOutcome::MfaRequired { .. }));
     assert!(who_by_key(&instance.access, &key).await.is_ok());
     assert_eq!(instance.access.list_identities(caller.id).await.unwrap().len(), 1);
+    assert_eq!(instance.access.list_passkeys(caller.id).await.unwrap().len(), 1);
     let user = instance.access.find_user(caller.id).await.unwrap().unwrap();
     assert_eq!(user.phone.as_deref(), Some("+34600123456"));
 }

@@ -123,7 +123,7 @@ async fn wrong_passwords_of_a_session(instance: &Instance, caller: &Caller, orig
         version,
         ..ProfileChange::default()
     };
-    let ways: [(&str, Work<'_>); 9] = [
+    let ways: [(&str, Work<'_>); 11] = [
         ("password_change", Box::pin(access.change_password(caller, wrong(), secret(NEW), origin))),
         ("user_delete", Box::pin(async { access.delete_own_account(caller, wrong(), origin).await.map(drop) })),
         ("user_update", Box::pin(async { access.update_own_account(caller, change(), origin).await.map(drop) })),
@@ -136,6 +136,8 @@ async fn wrong_passwords_of_a_session(instance: &Instance, caller: &Caller, orig
         ("phone_unlink", Box::pin(async { access.unlink_phone(caller, wrong(), origin).await.map(drop) })),
         ("oauth_link", Box::pin(async { access.begin_oauth_link(caller, "any", wrong(), origin).await.map(drop) })),
         ("oauth_unlink", Box::pin(access.unlink_oauth(caller, "any", wrong(), origin))),
+        ("passkey_add", Box::pin(async { access.begin_passkey(caller, wrong(), origin).await.map(drop) })),
+        ("passkey_remove", Box::pin(access.remove_passkey(caller, caller.id, wrong(), origin))),
     ];
     for (action, work) in ways {
         // The wait after five wrong ones is looked at below.

@@ -8,6 +8,7 @@ use poem_openapi::{Object, OpenApi};
 use super::AuthTag;
 use super::consent::ConsentStepView;
 use super::experience::Experience;
+use super::passkey_views::PasskeyView;
 use super::views::{ApiKeyView, UserView, rfc3339};
 
 error_answers! {
@@ -31,8 +32,10 @@ pub struct OwnDataView {
     pub sessions: Vec<OwnSessionView>,
     /// API keys without their secrets, revoked ones included, newest first.
     pub api_keys: Vec<ApiKeyView>,
-    /// Second factors, without their secrets.
+    /// Second factors by code, without their secrets.
     pub factors: Vec<OwnFactorView>,
+    /// Passkeys, without their keys.
+    pub passkeys: Vec<PasskeyView>,
     /// Recovery codes that were not used.
     pub recovery_codes_left: u64,
     /// Codes and links that are still kept, without what it takes to use them, newest first.
@@ -105,7 +108,7 @@ pub struct OwnFactorView {
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
 pub struct OwnCodeView {
-    /// `reset`, `verify` or `mfa`.
+    /// What for, such as `reset`, `verify`, `mfa` or `passkey`.
     pub purpose: String,
     /// Where it was sent to.
     pub address: Option<String>,
@@ -165,6 +168,7 @@ impl ExportApi {
             sessions: all(data.sessions),
             api_keys: all(data.api_keys),
             factors: all(data.factors),
+            passkeys: all(data.passkeys),
             recovery_codes_left: data.recovery_codes_left,
             codes: all(data.codes),
             consents: all(data.consents),

@@ -14,6 +14,8 @@ mod export;
 mod factors;
 mod jwks;
 mod oauth;
+mod passkey_views;
+mod passkeys;
 mod people;
 mod people_views;
 mod quotas;
@@ -41,6 +43,7 @@ pub use export::ExportApi;
 pub use factors::FactorApi;
 pub use jwks::jwks;
 pub use oauth::OauthApi;
+pub use passkeys::PasskeyApi;
 pub use people::PeopleApi;
 pub use quotas::default_quotas;
 pub use recovery::RecoveryApi;
@@ -94,7 +97,7 @@ impl AuthSettings {
 
 /// The account operations in two parts: a tuple of operations holds few.
 pub type AuthApis = (
-    (AccountApi, SessionApi, ApiKeyApi, ConsentApi, ExportApi, UserSettingsApi),
+    (AccountApi, SessionApi, ApiKeyApi, ConsentApi, ExportApi, UserSettingsApi, PasskeyApi),
     (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi),
 );
 
@@ -110,6 +113,7 @@ pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experien
             ConsentApi::new(access.clone()),
             ExportApi::new(access.clone(), experience.clone()),
             UserSettingsApi::new(access.clone()),
+            PasskeyApi::new(access.clone()),
         ),
         (
             RecoveryApi::new(access.clone()),

@@ -17,6 +17,9 @@ pub fn default_quotas() -> LimitSettings {
     let mut rules = vec![
         rule("/auth/login", login),
         rule("/auth/login/mfa", second_step),
+        // Each log-in by a passkey is two requests.
+        rule("/auth/mfa/passkeys/login", second_step),
+        rule("/auth/mfa/passkeys/login/confirm", second_step),
         rule("/auth/register", quota("register", 5, HOUR)),
         // Twenty an hour a session is kept by the session itself; many people may share one address.
         rule("/auth/refresh", quota("refresh", 600, HOUR)),

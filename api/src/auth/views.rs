@@ -1,7 +1,7 @@
 //! Request and answer bodies of the account routes.
 
 use chrono::{DateTime, SecondsFormat};
-use karat_access::{ApiKey, IssuedKey, LoginOutcome, Registration, TokenPair, User};
+use karat_access::{ApiKey, Factors, IssuedKey, LoginOutcome, Registration, TokenPair, User};
 use poem_openapi::Object;
 use poem_openapi::types::Example;
 use secrecy::ExposeSecret;
@@ -151,10 +151,13 @@ pub struct LoginView {
     pub expires_in: Option<u64>,
     /// The account, with tokens.
     pub user: Option<UserView>,
-    /// True when the second factor is asked for: send it with `mfa_token` to `/auth/login/mfa`.
+    /// True when the second factor is asked for: send a code of it with `mfa_token` to `/auth/login/mfa`, or begin with a passkey at
+    /// `/auth/mfa/passkeys/login`.
     pub mfa_required: Option<bool>,
     /// Reaches nothing but the second step.
     pub mfa_token: Option<String>,
+    /// What can be given in the second step: `totp`, `passkey`, `recovery_code`.
+    pub mfa_methods: Option<Vec<String>>,
     /// True when a message was sent to the address, which must be confirmed first.
     pub verification_required: Option<bool>,
 }
@@ -263,14 +266,20 @@ impl From<LoginOutcome> for LoginView {
     fn from(outcome: LoginOutcome) -> Self {
         match outcome {
             LoginOutcome::Tokens(pair) => TokensView::from(*pair).into(),
-            LoginOutcome::MfaRequired { ticket, expires_in } => Self {
+            LoginOutcome::MfaRequired { ticket, expires_in, factors } => Self {
                 mfa_required: Some(true),
                 mfa_token: Some(ticket.expose_secret().to_owned()),
+                mfa_methods: Some(methods(factors)),
                 expires_in: Some(expires_in.as_secs()),
                 ..Self::default()
             },
         }
     }
+}
+
+fn methods(factors: Factors) -> Vec<String> {
+    let methods = [("totp", factors.has_totp), ("passkey", factors.has_passkey), ("recovery_code", true)];
+    methods.into_iter().filter(|(_, has)| *has).map(|(method, _)| method.to_owned()).collect()
 }
 
 impl From<ApiKey> for ApiKeyView {

@@ -12,6 +12,7 @@ macro_rules! files {
             (1, "accounts", include_str!(concat!("../../../migrations/", $engine, "/0001_accounts.sql"))),
             (2, "complete", include_str!(concat!("../../../migrations/", $engine, "/0002_complete.sql"))),
             (3, "truncate", include_str!(concat!("../../../migrations/", $engine, "/0003_truncate.sql"))),
+            (4, "passkeys", include_str!(concat!("../../../migrations/", $engine, "/0004_passkeys.sql"))),
             (5, "keys", include_str!(concat!("../../../migrations/", $engine, "/0005_keys.sql"))),
             (6, "settings", include_str!(concat!("../../../migrations/", $engine, "/0006_settings.sql"))),
             (7, "speed", include_str!(concat!("../../../migrations/", $engine, "/0007_speed.sql"))),

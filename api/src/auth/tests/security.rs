@@ -221,7 +221,7 @@ async fn security_34_the_first_step_tells_nothing_and_its_ticket_reaches_only_th
     let first = app.post("/api/v1/auth/login", body).await;
     let mut names: Vec<&String> = first.body["data"].as_object().unwrap().keys().collect();
     names.sort();
-    assert_eq!(names, ["expires_in", "mfa_required", "mfa_token"]);
+    assert_eq!(names, ["expires_in", "mfa_methods", "mfa_required", "mfa_token"]);
     assert!(first.headers.get("set-cookie").is_none());
 
     let ticket = first.text("/data/mfa_token");

@@ -1,0 +1,168 @@
+//! What an authenticator says of itself and of its user, signed by the passkey (WebAuthn level 3, 6.1).
+
+use super::fault::Fault;
+use super::public_key::{PublicKey, read_map};
+use super::relying_party::RelyingParty;
+
+/// Somebody touched it.
+const PRESENT: u8 = 1;
+/// It checked who that was: by a PIN, a finger, a face.
+const VERIFIED: u8 = 1 << 2;
+/// A new credential follows.
+const ATTESTED: u8 = 1 << 6;
+/// Extensions follow.
+const EXTENSIONS: u8 = 1 << 7;
+
+/// The longest id that a credential may have.
+const LONGEST_ID: usize = 1023;
+
+/// What was signed, taken apart.
+pub(super) struct AuthenticatorData {
+    party: [u8; 32],
+    is_present: bool,
+    /// Whether the authenticator checked who its user is.
+    pub(super) is_verified: bool,
+    /// Grows with each signature; some authenticators leave it at zero.
+    pub(super) count: u32,
+    /// What a registration brings.
+    pub(super) credential: Option<NewCredential>,
+}
+
+/// A credential that was just made.
+pub(super) struct NewCredential {
+    pub(super) id: Vec<u8>,
+    /// In COSE, as it was sent.
+    pub(super) public_key: Vec<u8>,
+}
+
+impl AuthenticatorData {
+    /// Takes it apart; what is left over is not overlooked.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self, Fault> {
+        let (party, rest) = bytes.split_first_chunk::<32>().ok_or(Fault::Malformed)?;
+        let (&flags, rest) = rest.split_first().ok_or(Fault::Malformed)?;
+        let (count, mut rest) = rest.split_first_chunk::<4>().ok_or(Fault::Malformed)?;
+        let credential = if flags & ATTESTED == 0 { None } else { Some(NewCredential::read(&mut rest)?) };
+        if flags & EXTENSIONS != 0 {
+            read_map(&mut rest)?;
+        }
+        if !rest.is_empty() {
+            return Err(Fault::Malformed);
+        }
+        Ok(Self {
+            party: *party,
+            is_present: flags & PRESENT != 0,
+            is_verified: flags & VERIFIED != 0,
+            count: u32::from_be_bytes(*count),
+            credential,
+        })
+    }
+
+    /// The same, out of what a registration sends around it. The statement on the make of the authenticator is not looked at:
+    /// none is asked for, and any make is welcome.
+    pub(super) fn read_attestation(mut bytes: &[u8]) -> Result<Self, Fault> {
+        let map = read_map(&mut bytes)?;
+        let data = map.iter().find(|(key, _)| key.as_text() == Some("authData")).and_then(|(_, data)| data.as_bytes());
+        if !bytes.is_empty() {
+            return Err(Fault::Malformed);
+        }
+        Self::read(data.ok_or(Fault::Malformed)?)
+    }
+
+    /// Whether it is for this instance, somebody was there, and, where that is needed, it was checked who.
+    pub(super) fn check(&self, party: &RelyingParty, needs_verification: bool) -> Result<(), Fault> {
+        if self.party != party.hash() {
+            Err(Fault::RelyingParty)
+        } else if !self.is_present {
+            Err(Fault::Presence)
+        } else if needs_verification && !self.is_verified {
+            Err(Fault::Verification)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl NewCredential {
+    fn read(rest: &mut &[u8]) -> Result<Self, Fault> {
+        let all: &[u8] = rest;
+        let (_model, after) = all.split_first_chunk::<16>().ok_or(Fault::Malformed)?;
+        let (length, after) = after.split_first_chunk::<2>().ok_or(Fault::Malformed)?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        if length == 0 || length > LONGEST_ID {
+            return Err(Fault::Malformed);
+        }
+        let (id, key) = after.split_at_checked(length).ok_or(Fault::Malformed)?;
+        let mut after = key;
+        // One that cannot be used is refused now, not at the first log-in.
+        PublicKey::read(&mut after)?;
+        let (public_key, _) = key.split_at_checked(key.len() - after.len()).ok_or(Fault::Malformed)?;
+        *rest = after;
+        Ok(Self { id: id.to_owned(), public_key: public_key.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key on P-256, for its form alone.
+    fn key() -> Vec<u8> {
+        let point = "11".repeat(32);
+        hex::decode(format!("a5010203262001215820{point}225820{point}")).unwrap()
+    }
+
+    /// Data with these flags and what follows the counter.
+    fn data(flags: u8, rest: &[u8]) -> Vec<u8> {
+        let party = RelyingParty::at("https://karat.example.org").unwrap();
+        [&party.hash()[..], &[flags, 0, 0, 1, 2], rest].concat()
+    }
+
+    fn credential() -> Vec<u8> {
+        [&[0_u8; 16][..], &[0, 3, 7, 8, 9], &key()].concat()
+    }
+
+    #[test]
+    fn what_an_authenticator_sends_is_read_and_nothing_is_left_over() {
+        let party = RelyingParty::at("https://karat.example.org").unwrap();
+        let plain = AuthenticatorData::read(&data(PRESENT | VERIFIED, &[])).unwrap();
+        assert!(plain.is_verified && plain.credential.is_none());
+        assert_eq!((plain.count, plain.check(&party, true)), (258, Ok(())));
+        let extensions = hex::decode("a16b6372656450726f74656374 02".replace(' ', "")).unwrap();
+        let with_both = [credential(), extensions.clone()].concat();
+        let both = AuthenticatorData::read(&data(PRESENT | ATTESTED | EXTENSIONS, &with_both)).unwrap();
+        let credential_of_both = both.credential.unwrap();
+        assert_eq!((credential_of_both.id, credential_of_both.public_key), (vec![7, 8, 9], key()));
+        AuthenticatorData::read(&data(PRESENT | EXTENSIONS, &extensions)).unwrap();
+
+        let whole = data(PRESENT | ATTESTED, &credential());
+        for end in 0..whole.len() {
+            assert!(matches!(AuthenticatorData::read(&whole[..end]), Err(Fault::Malformed)), "up to {end}");
+        }
+        let no_id = [&[0_u8; 16][..], &[0, 0], &key()].concat();
+        let long_id = [&[0_u8; 16][..], &[4, 0], &[1; 1024], &key()].concat();
+        for (what, flags, rest) in [
+            ("extensions that nothing announced", PRESENT, &extensions[..]),
+            ("a credential that nothing announced", PRESENT, &credential()[..]),
+            ("more than was announced", PRESENT | ATTESTED, &with_both[..]),
+            ("no extensions", PRESENT | EXTENSIONS, &[][..]),
+            ("an id without a byte", PRESENT | ATTESTED, &no_id[..]),
+            ("an id of 1024 bytes", PRESENT | ATTESTED, &long_id[..]),
+        ] {
+            let refused = AuthenticatorData::read(&data(flags, rest));
+            assert!(matches!(refused, Err(Fault::Malformed)), "{what}");
+        }
+    }
+
+    #[test]
+    fn who_was_there_and_for_which_host_is_asked() {
+        let ours = RelyingParty::at("https://karat.example.org").unwrap();
+        let other = RelyingParty::at("https://example.org").unwrap();
+        let check = |flags: u8, party: &RelyingParty, needs_verification| {
+            AuthenticatorData::read(&data(flags, &[])).unwrap().check(party, needs_verification)
+        };
+        assert_eq!(check(PRESENT, &ours, false), Ok(()));
+        assert_eq!(check(PRESENT, &ours, true), Err(Fault::Verification));
+        assert_eq!(check(VERIFIED, &ours, true), Err(Fault::Presence));
+        assert_eq!(check(PRESENT | VERIFIED, &other, true), Err(Fault::RelyingParty));
+    }
+}
