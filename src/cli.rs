@@ -213,6 +213,12 @@ pub struct ServeArgs {
     /// Address for `/metrics`, which asks for no log-in; there are none when absent.
     #[arg(long, value_name = "ADDR", env = "KARAT__SERVER__METRICS_LISTEN")]
     pub metrics_listen: Option<SocketAddr>,
+    /// Memory for rendered answers, in MiB; 0 keeps none.
+    #[arg(long, value_name = "MIB", env = "KARAT__SERVER__ANSWER_CACHE", default_value_t = 64)]
+    pub answer_cache: usize,
+    /// The longest that a data answer may take to be made, in seconds.
+    #[arg(long, value_name = "SECONDS", env = "KARAT__SERVER__QUERY_DEADLINE", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub query_deadline: u64,
     /// Lifts the limits on log-in and registration, for load tests.
     #[arg(long, hide = true)]
     pub without_limits: bool,

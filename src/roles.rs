@@ -8,14 +8,14 @@ mod notices;
 mod process;
 mod secret;
 
-use std::{net::TcpListener, process::ExitCode, sync::Arc};
+use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
 use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
     auth::{AuthSettings, AvatarSettings},
     replays::ReplaysApi,
-    serving::freshness::Objective,
+    serving::{ServingCounters, freshness::Objective},
     snapshot::{Snapshots, follow},
 };
 use karat_eventlog::EventLog;
@@ -183,8 +183,9 @@ impl Server {
         let environment = arguments.instance.environment;
         arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
-        let metrics =
-            arguments.metrics_listen.map(|address| MetricsServer::new(address, access.clone())).transpose()?;
+        let counters = Arc::<ServingCounters>::default();
+        let metrics = |address| MetricsServer::new(address, access.clone(), Arc::clone(&counters));
+        let metrics = arguments.metrics_listen.map(metrics).transpose()?;
         let secret = secret::load_or_create(&instance.keys())?;
         let host = arguments.access.allowed_hosts.first().cloned();
         let note = Note { url, host, local: hex::encode(rand::random::<[u8; 32]>()) };
@@ -205,6 +206,8 @@ impl Server {
         };
         let served = instance.pipelines.pipelines.iter().find(|pipeline| pipeline.name == SERVED_PIPELINE);
         settings.serving.objectives = served.map(Objective::of).unwrap_or_default();
+        settings.serving.query_deadline = Duration::from_secs(arguments.query_deadline);
+        settings.serving.cache_bytes = arguments.answer_cache.saturating_mul(1 << 20);
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }
@@ -219,6 +222,7 @@ impl Server {
             snapshots,
             lag: watcher.clone(),
             checks: vec![watcher.ready_check()],
+            counters,
         };
         Ok(Self {
             listener,

@@ -22,7 +22,7 @@ use crate::{
     health::{self, ReadyCheck},
     lag::Lag,
     routes::{DataApis, data_apis},
-    serving::{Serving, ServingSettings},
+    serving::{Serving, ServingCounters, ServingSettings},
     snapshot::Snapshots,
 };
 
@@ -60,6 +60,8 @@ pub struct Parts {
     pub lag: Arc<dyn Lag>,
     /// Dependencies beside the lake that `/ready` asks.
     pub checks: Vec<ReadyCheck>,
+    /// What the data routes count about themselves.
+    pub counters: Arc<ServingCounters>,
 }
 
 type Apis<E> = (DataApis, AuthApis, E);
@@ -126,7 +128,8 @@ fn service<E: OpenApi + 'static>(
     let key = settings.cursor_key.as_ref().map(|key| key.expose_secret().as_bytes());
     let (snapshots, lag) = (Arc::clone(&parts.snapshots), Arc::clone(&parts.lag));
     let experience = Experience::of_gold(Arc::clone(&parts.snapshots), settings.auth.experience);
-    let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key)?;
+    let counters = Arc::clone(&parts.counters);
+    let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key, counters)?;
     let data = data_apis(&Arc::new(serving), settings.auth.experience);
     let apis = (data, auth_apis(&parts.access, &settings.auth, &experience), extra);
     let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");

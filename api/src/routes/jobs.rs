@@ -14,10 +14,9 @@ use super::{
     sync_views::{JobStatus, SyncStatus},
 };
 use crate::serving::{
-    DataAnswer, Question, Serving, blocking, envelope,
+    DataAnswer, KeyParts, Question, Serving, envelope,
     freshness::DataState,
     params::Params,
-    question_hash,
     raw::{CursorText, LimitText, NameText, Raw},
 };
 
@@ -104,29 +103,26 @@ impl JobsApi {
         limit: usize,
         cursor: Option<&str>,
     ) -> Result<DataAnswer<JobPage>, ApiError> {
-        let visible = self.serving.visible_to(caller)?;
+        let scope = self.serving.scope_of(caller)?;
         let cursor = self.serving.read_cursor::<usize>(cursor)?;
-        let hash = question_hash("jobs", &visible, &format!("{filter:?}"));
+        let mut parts = scope.asks("jobs");
+        filter.parts(&mut parts);
+        let id = parts.key();
         if let Some(cursor) = &cursor {
-            cursor.check_question(hash)?;
+            cursor.check_question(id)?;
         }
         let snapshot = self.serving.snapshot_of(cursor.as_ref()).await?;
         let begin = cursor.map_or(0, |cursor| cursor.position);
         let moment = Moment::now();
         let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, moment.now_us));
-        let question = Question {
-            route: "jobs",
-            snapshot: Arc::clone(&snapshot),
-            visible: &visible,
-            query: format!("{filter:?} {limit} {begin} {}", moment.age_us),
-            freshness: cover.freshness,
-            clock: moment.next_change(&snapshot, &self.serving.settings),
-        };
-        let (serving, visible) = (Arc::clone(&self.serving), visible.clone());
-        let render = blocking(move || {
-            let statuses = job_statuses(&snapshot, &serving.settings, &visible, &filter, moment);
+        let mut page = KeyParts::of("page");
+        page.number("limit", limit as u64).number("at", begin as u64).number("age", moment.age_us);
+        let clock = moment.next_change(&snapshot, &self.serving.settings);
+        let question = Question { id, page, snapshot: Arc::clone(&snapshot), freshness: cover.freshness, clock };
+        let render = Arc::clone(&self.serving).compute(move |serving, work| {
+            let statuses = job_statuses(&snapshot, &serving.settings, &scope.visible, &filter, moment, work)?;
             let end = begin.saturating_add(limit);
-            let next = (statuses.len() > end).then(|| serving.next_cursor(&snapshot, hash, end));
+            let next = (statuses.len() > end).then(|| serving.next_cursor(&snapshot, id, end));
             let jobs = statuses.into_iter().skip(begin).take(limit).map(|(status, runs)| Job { runs, status });
             let page = JobPage {
                 epoch: cover.epoch,
@@ -137,6 +133,6 @@ impl JobsApi {
             };
             envelope(&page, "jobs, by source and name")
         });
-        self.serving.answer(request, &question, render).await
+        self.serving.answer(request, question, render).await
     }
 }

@@ -17,11 +17,10 @@ use super::{
 };
 use crate::{
     serving::{
-        DataAnswer, Question, Serving, envelope, now_us,
+        DataAnswer, KeyParts, Question, Serving, envelope, now_us,
         params::Params,
-        question_hash,
         raw::{CursorText, DateText, LimitText, NameText, ParentText, Raw, StatusText, ZoneText},
-        runs::{RunFilter, RunKey},
+        runs::{RunFilter, RunKey, RunRow},
     },
     snapshot::{RUNS, Snapshot},
     summary::{Visible, calendar::day_start},
@@ -183,35 +182,42 @@ impl RunsApi {
         filter: RunFilter,
         cursor: Option<&str>,
     ) -> Result<DataAnswer<RunPage>, ApiError> {
-        let visible = self.serving.visible_to(caller)?;
+        let scope = self.serving.scope_of(caller)?;
         let cursor = self.serving.read_cursor::<RunKey>(cursor)?;
+        let filter = RunFilter { after: cursor.as_ref().map(|cursor| cursor.position.clone()), ..filter };
         // The limit may change between pages; the rest of the question may not.
-        let hash = question_hash("runs", &visible, &format!("{:?}", RunFilter { limit: 0, ..filter.clone() }));
+        let (mut parts, mut page) = (scope.asks("runs"), KeyParts::of("page"));
+        filter.parts(&mut parts, &mut page);
+        let id = parts.key();
         if let Some(cursor) = &cursor {
-            cursor.check_question(hash)?;
+            cursor.check_question(id)?;
         }
         let snapshot = self.serving.snapshot_of(cursor.as_ref()).await?;
-        let filter = RunFilter { after: cursor.map(|cursor| cursor.position), ..filter };
         let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, now_us()));
-        let question = self.question(&snapshot, &visible, format!("{filter:?}"), &cover);
-        let render = async {
+        let question = Question { id, page, snapshot: Arc::clone(&snapshot), freshness: cover.freshness, clock: 0 };
+        let serving = Arc::clone(&self.serving);
+        let render = async move {
             let limit = filter.limit;
             // One more than asked tells whether there is another page.
-            let mut rows = self.find(&snapshot, &visible, RunFilter { limit: limit + 1, ..filter }).await?;
-            let has_more = rows.len() > limit;
-            rows.truncate(limit);
-            let last = rows.last().filter(|_| has_more).map(|row| row.key());
-            let next_cursor = last.map(|key| self.serving.next_cursor(&snapshot, hash, key)).transpose()?;
-            let page = RunPage {
-                epoch: cover.epoch,
-                as_of: cover.as_of.clone(),
-                data_state: cover.freshness.data_state,
-                runs: rows.into_iter().map(Run::from).collect(),
-                next_cursor,
-            };
-            envelope(&page, "runs, newest first")
+            let wanted = RunFilter { limit: limit + 1, ..filter };
+            let mut rows = find(&serving, &snapshot, &scope.visible, wanted).await?;
+            let page = serving.compute(move |serving, _| {
+                let has_more = rows.len() > limit;
+                rows.truncate(limit);
+                let last = rows.last().filter(|_| has_more).map(RunRow::key);
+                let next_cursor = last.map(|key| serving.next_cursor(&snapshot, id, key)).transpose()?;
+                let page = RunPage {
+                    epoch: cover.epoch,
+                    as_of: cover.as_of,
+                    data_state: cover.freshness.data_state,
+                    runs: rows.into_iter().map(Run::from).collect(),
+                    next_cursor,
+                };
+                envelope(&page, "runs, newest first")
+            });
+            page.await
         };
-        self.serving.answer(request, &question, render).await
+        self.serving.answer(request, question, render).await
     }
 
     async fn one(
@@ -221,14 +227,17 @@ impl RunsApi {
         run_id: String,
         source: Option<String>,
     ) -> Result<DataAnswer<RunDetail>, ApiError> {
-        let visible = self.serving.visible_to(caller)?;
+        let scope = self.serving.scope_of(caller)?;
         let snapshot = self.serving.snapshots.current();
         let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, now_us()));
-        let question = self.question(&snapshot, &visible, format!("{run_id:?} {source:?}"), &cover);
-        let render = async {
-            let wanted =
-                RunFilter { run_id: Some(run_id.clone()), source: source.clone(), limit: 2, ..RunFilter::default() };
-            let mut found = self.find(&snapshot, &visible, wanted).await?;
+        let wanted = RunFilter { run_id: Some(run_id.clone()), source, limit: 2, ..RunFilter::default() };
+        let (mut parts, mut page) = (scope.asks("run"), KeyParts::of("page"));
+        wanted.parts(&mut parts, &mut page);
+        let (id, freshness) = (parts.key(), cover.freshness);
+        let question = Question { id, page, snapshot: Arc::clone(&snapshot), freshness, clock: 0 };
+        let serving = Arc::clone(&self.serving);
+        let render = async move {
+            let mut found = find(&serving, &snapshot, &scope.visible, wanted).await?;
             if found.len() > 1 {
                 return Err(ambiguous());
             }
@@ -236,13 +245,13 @@ impl RunsApi {
             let mut parent = Vec::new();
             if let Some(id) = &run.parent_run_id {
                 let wanted = RunFilter { run_id: Some(id.clone()), limit: 1, ..RunFilter::default() };
-                parent = self.find(&snapshot, &visible, wanted).await?;
+                parent = find(&serving, &snapshot, &scope.visible, wanted).await?;
             }
-            let wanted = RunFilter { parent_run_id: Some(run_id.clone()), limit: MAX_CHILDREN, ..RunFilter::default() };
-            let children = self.find(&snapshot, &visible, wanted).await?;
+            let wanted = RunFilter { parent_run_id: Some(run_id), limit: MAX_CHILDREN, ..RunFilter::default() };
+            let children = find(&serving, &snapshot, &scope.visible, wanted).await?;
             let detail = RunDetail {
                 epoch: cover.epoch,
-                as_of: cover.as_of.clone(),
+                as_of: cover.as_of,
                 data_state: cover.freshness.data_state,
                 run: run.into(),
                 parent: parent.pop().map(Run::from),
@@ -250,30 +259,19 @@ impl RunsApi {
             };
             envelope(&detail, "the run, its parent and its children")
         };
-        self.serving.answer(request, &question, render).await
+        self.serving.answer(request, question, render).await
     }
+}
 
-    fn question<'a>(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        visible: &'a Visible,
-        query: String,
-        cover: &Cover,
-    ) -> Question<'a> {
-        let (snapshot, freshness) = (Arc::clone(snapshot), cover.freshness);
-        Question { route: "runs", snapshot, visible, query, freshness, clock: 0 }
-    }
-
-    async fn find(
-        &self,
-        snapshot: &Snapshot,
-        visible: &Visible,
-        filter: RunFilter,
-    ) -> Result<Vec<crate::serving::runs::RunRow>, ApiError> {
-        match snapshot.epoch.tables.get(RUNS) {
-            Some(version) => self.serving.runs.find(*version, visible, &filter).await,
-            None => Ok(Vec::new()),
-        }
+async fn find(
+    serving: &Serving,
+    snapshot: &Snapshot,
+    visible: &Visible,
+    filter: RunFilter,
+) -> Result<Vec<RunRow>, ApiError> {
+    match snapshot.epoch.tables.get(RUNS) {
+        Some(version) => serving.runs.find(*version, visible, &filter).await,
+        None => Ok(Vec::new()),
     }
 }
 

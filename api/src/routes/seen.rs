@@ -2,7 +2,7 @@
 
 use crate::{
     snapshot::{Names, SummaryState},
-    summary::Visible,
+    summary::{STRIDE, Stopped, Visible, Work},
 };
 
 /// How much of a job a caller sees.
@@ -24,18 +24,24 @@ pub(super) struct JobsSeen<'a> {
 }
 
 impl<'a> JobsSeen<'a> {
-    pub(super) fn of(state: &'a SummaryState, visible: &'a Visible) -> Self {
+    /// # Errors
+    /// When `work` is stopped, or has not the memory for it.
+    pub(super) fn of(state: &'a SummaryState, visible: &'a Visible, work: &Work) -> Result<Self, Stopped> {
         let names = &*state.names;
         let (sees_all, user, granted) = match visible {
             Visible::All => (true, None, &[][..]),
             Visible::Own { user, granted } => (false, names.find_user(user), &granted[..]),
         };
         let granted_ids: Vec<u32> = granted.iter().filter_map(|name| names.find_source(name)).collect();
+        work.take(names.num_jobs() * size_of::<(i64, bool)>())?;
         let mut by_job = vec![(0, false); names.num_jobs()];
         for file in &state.files {
             for (source, rows) in file.by_source() {
                 let sees_source = sees_all || granted_ids.contains(&source);
                 for row in rows {
+                    if row.is_multiple_of(STRIDE) {
+                        work.check()?;
+                    }
                     let (runs, has_others) = &mut by_job[file.job(row) as usize];
                     if sees_source || user == Some(file.user(row)) {
                         *runs += file.runs(row);
@@ -45,7 +51,7 @@ impl<'a> JobsSeen<'a> {
                 }
             }
         }
-        Self { names, sees_all, granted, by_job }
+        Ok(Self { names, sees_all, granted, by_job })
     }
 
     /// What the caller sees of this job, and of how many of its runs.

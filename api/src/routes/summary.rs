@@ -14,9 +14,8 @@ use super::{
 };
 use crate::{
     serving::{
-        DataAnswer, Question, Serving, blocking, envelope, now_us,
+        DataAnswer, KeyParts, Question, Serving, envelope, now_us,
         params::Params,
-        question_hash,
         raw::{
             CursorText, DateText, FlagText, GrainText, GroupText, LimitText, NameText, ParentText, WeekText, ZoneText,
         },
@@ -184,7 +183,7 @@ impl SummaryApi {
         asked: Asked,
         cursor: Option<&str>,
     ) -> Result<DataAnswer<Summary>, ApiError> {
-        let visible = self.serving.visible_to(caller)?;
+        let scope = self.serving.scope_of(caller)?;
         let cursor = self.serving.read_cursor::<Position>(cursor)?;
         let now = now_us();
         let begin = match &cursor {
@@ -194,27 +193,23 @@ impl SummaryApi {
         asked.check(&begin)?;
         let asked = Asked { from: Some(begin.from), to: Some(begin.to), ..asked };
         // The limit may change between pages; the rest of the question may not.
-        let hash = question_hash("summary", &visible, &format!("{:?}", Asked { limit: 0, ..asked.clone() }));
+        let mut parts = scope.asks("summary");
+        asked.parts(&begin, &mut parts);
+        let id = parts.key();
         if let Some(cursor) = &cursor {
-            cursor.check_question(hash)?;
+            cursor.check_question(id)?;
         }
+        let mut page = KeyParts::of("page");
+        page.number("limit", asked.limit as u64).number("at", begin.at as u64);
         let snapshot = self.serving.snapshot_of(cursor.as_ref()).await?;
         let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, now));
-        let question = Question {
-            route: "summary",
-            snapshot: Arc::clone(&snapshot),
-            visible: &visible,
-            query: format!("{asked:?} {}", begin.at),
-            freshness: cover.freshness,
-            clock: 0,
-        };
-        let (serving, visible) = (Arc::clone(&self.serving), visible.clone());
-        let render = blocking(move || {
+        let question = Question { id, page, snapshot: Arc::clone(&snapshot), freshness: cover.freshness, clock: 0 };
+        let render = Arc::clone(&self.serving).compute(move |serving, work| {
             let end = begin.at.saturating_add(asked.limit);
-            let selection = asked.selection(&begin, visible, end);
-            let folded = fold(&snapshot.summary, &selection);
+            let selection = asked.selection(&begin, scope.visible, end);
+            let folded = fold(&snapshot.summary, &selection, work)?;
             let has_more = folded.num_cells > end;
-            let next = has_more.then(|| serving.next_cursor(&snapshot, hash, Position { at: end, ..begin.clone() }));
+            let next = has_more.then(|| serving.next_cursor(&snapshot, id, Position { at: end, ..begin.clone() }));
             let bucket = |cell: crate::summary::Cell| {
                 let span = selection.spans[cell.span];
                 Bucket::of(cell, &span, asked.grain, asked.zone)
@@ -232,6 +227,6 @@ impl SummaryApi {
             };
             envelope(&summary, "figures of the runs that started in each bucket")
         });
-        self.serving.answer(request, &question, render).await
+        self.serving.answer(request, question, render).await
     }
 }

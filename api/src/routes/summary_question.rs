@@ -1,6 +1,6 @@
 //! What a request to a summary route asks, from its parameters to a [`Selection`].
 
-use chrono::{DateTime, Days, NaiveDate};
+use chrono::{DateTime, Datelike, Days, NaiveDate};
 use chrono_tz::Tz;
 use karat_http::ApiError;
 use poem_openapi::param::Query;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     serving::{
+        KeyParts,
         params::Params,
         raw::{CursorText, DateText, FlagText, GroupText, LimitText, NameText, ParentText, Raw, ZoneText},
     },
@@ -115,6 +116,20 @@ impl Asked {
         let to = self.to.unwrap_or_else(|| self.from.map_or(today, |from| today.max(from)));
         let from = self.from.unwrap_or_else(|| to.checked_sub_days(Days::new(DEFAULT_DAYS - 1)).unwrap_or(to));
         Position { from, to, at: 0 }
+    }
+
+    /// What of a question this is, from the dates on which it begins and ends; the page apart.
+    pub(super) fn parts(&self, begin: &Position, question: &mut KeyParts) {
+        question
+            .number("grain", self.grain as u8)
+            .text("tz", self.zone.name())
+            .number("from", begin.from.num_days_from_ce())
+            .number("to", begin.to.num_days_from_ce())
+            .maybe("source", self.source.as_deref())
+            .maybe("job", self.job.as_deref())
+            .number("group_by", self.group_by as u8)
+            .flag("top_level", self.top_level_only)
+            .flag("fill", self.fill);
     }
 
     /// # Errors

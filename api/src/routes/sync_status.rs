@@ -14,18 +14,18 @@ use super::{
 };
 use crate::{
     serving::{
-        DataAnswer, DeclaredJob, Question, Serving, ServingSettings, blocking, envelope, now_us,
+        DataAnswer, DeclaredJob, KeyParts, Question, Serving, ServingSettings, envelope, now_us,
         params::Params,
         raw::{NameText, Raw},
         sync_state::assess,
     },
     snapshot::Snapshot,
-    summary::Visible,
+    summary::{Stopped, Visible, Work},
 };
 
 error_answers! {
     /// Errors of `GET /sync-status`.
-    pub SyncStatusError: 400, 401, 403, 422, 429, 503;
+    pub SyncStatusError: 400, 401, 403, 422, 429, 503, 504;
 }
 
 /// Ages are counted to the last multiple of this, so that an answer holds for that long.
@@ -70,24 +70,27 @@ impl SyncStatusApi {
         caller: &Authenticated,
         filter: JobFilter,
     ) -> Result<DataAnswer<SyncStatus>, ApiError> {
-        let visible = self.serving.visible_to(caller)?;
+        let scope = self.serving.scope_of(caller)?;
         let snapshot = self.serving.snapshots.current();
         let moment = Moment::now();
         let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, moment.now_us));
-        let lag = (cover.freshness.lag_records, cover.freshness.lag_bytes, cover.freshness.lag.as_secs());
-        let objectives = &self.serving.settings.objectives;
-        let met: Vec<_> = objectives.iter().map(|o| o.is_met(snapshot.epoch.as_of_us, moment.now_us)).collect();
-        let question = Question {
-            route: "sync-status",
-            snapshot: Arc::clone(&snapshot),
-            visible: &visible,
-            query: format!("{filter:?} {lag:?} {} {met:?}", moment.age_us),
-            freshness: cover.freshness,
-            clock: moment.next_change(&snapshot, &self.serving.settings),
-        };
-        let (serving, visible) = (Arc::clone(&self.serving), visible.clone());
-        let render = blocking(move || {
-            let jobs = job_statuses(&snapshot, &serving.settings, &visible, &filter, moment);
+        let mut parts = scope.asks("sync-status");
+        filter.parts(&mut parts);
+        let mut page = KeyParts::of("page");
+        page.number("age", moment.age_us).number("lag", cover.freshness.lag.as_secs());
+        for (name, lag) in [("lag_records", cover.freshness.lag_records), ("lag_bytes", cover.freshness.lag_bytes)] {
+            page.number(name, lag.map_or(-1, i128::from));
+        }
+        for promise in &self.serving.settings.objectives {
+            let met = promise.is_met(snapshot.epoch.as_of_us, moment.now_us);
+            page.text("promise", &promise.table).number("is_met", met.map_or(-1, i128::from));
+        }
+        let clock = moment.next_change(&snapshot, &self.serving.settings);
+        let (id, freshness) = (parts.key(), cover.freshness);
+        let question = Question { id, page, snapshot: Arc::clone(&snapshot), freshness, clock };
+        let render = Arc::clone(&self.serving).compute(move |serving, work| {
+            let visible = &scope.visible;
+            let jobs = job_statuses(&snapshot, &serving.settings, visible, &filter, moment, work)?;
             let status = SyncStatus {
                 epoch: cover.epoch,
                 as_of: cover.as_of,
@@ -96,14 +99,14 @@ impl SyncStatusApi {
                 pipelines: vec![PipelineStatus::of(
                     &snapshot.epoch,
                     &cover.freshness,
-                    visible == Visible::All,
+                    *visible == Visible::All,
                     &serving.settings.objectives,
                     moment,
                 )],
             };
             envelope(&status, "the state of jobs and pipelines")
         });
-        self.serving.answer(request, &question, render).await
+        self.serving.answer(request, question, render).await
     }
 }
 
@@ -115,6 +118,10 @@ pub(super) struct JobFilter {
 }
 
 impl JobFilter {
+    pub(super) fn parts(&self, question: &mut KeyParts) {
+        question.maybe("source", self.source.as_deref()).maybe("job", self.job.as_deref());
+    }
+
     fn takes(&self, source: &str, job: &str) -> bool {
         self.source.as_deref().is_none_or(|wanted| wanted == source)
             && self.job.as_deref().is_none_or(|wanted| wanted == job)
@@ -147,14 +154,18 @@ impl Moment {
 }
 
 /// The wanted jobs that are visible, by source and job, with the number of visible runs.
+///
+/// # Errors
+/// When `work` is stopped, or has not the memory for it.
 pub(super) fn job_statuses(
     snapshot: &Snapshot,
     settings: &ServingSettings,
     visible: &Visible,
     filter: &JobFilter,
     moment: Moment,
-) -> Vec<(JobStatus, i64)> {
-    let seen = JobsSeen::of(&snapshot.summary, visible);
+    work: &Work,
+) -> Result<Vec<(JobStatus, i64)>, Stopped> {
+    let seen = JobsSeen::of(&snapshot.summary, visible, work)?;
     let mut declared = declared_jobs(settings);
     let mut statuses = Vec::new();
     for row in &snapshot.sync {
@@ -168,7 +179,7 @@ pub(super) fn job_statuses(
     let unseen = unseen.filter(|job| seen.of_job(&job.source, &job.job).0 != Seen::Nothing);
     statuses.extend(unseen.map(|job| (JobStatus::never_run(job), 0)));
     statuses.sort_by(|(left, _), (right, _)| (&left.source, &left.job).cmp(&(&right.source, &right.job)));
-    statuses
+    Ok(statuses)
 }
 
 fn declared_jobs(settings: &ServingSettings) -> HashMap<(&str, &str), &DeclaredJob> {

@@ -19,17 +19,17 @@ use super::{
 use crate::{
     auth::ExperienceRules,
     serving::{
-        DataAnswer, Question, Serving, blocking, envelope, now_us,
+        DataAnswer, KeyParts, Question, Serving, envelope, now_us,
         params::Params,
         raw::{Raw, UserText},
     },
     snapshot::{DAY_US, Snapshot, SummaryState, UserDay},
-    summary::{Figures, GroupBy, Selection, Visible, calendar::Span, fold},
+    summary::{Figures, GroupBy, Selection, Stopped, Visible, Work, calendar::Span, fold},
 };
 
 error_answers! {
     /// Errors of `GET /user-vitals`.
-    pub UserVitalsError: 400, 401, 403, 422, 429, 503;
+    pub UserVitalsError: 400, 401, 403, 422, 429, 503, 504;
 }
 
 /// Lengths of the windows, in UTC days; today is the last of each.
@@ -77,7 +77,7 @@ impl VitalsApi {
         caller: &Authenticated,
         user_id: Option<&str>,
     ) -> Result<DataAnswer<UserVitals>, ApiError> {
-        caller.require(Permission::ReadOwnData)?;
+        let scope = self.serving.scope_of(caller)?;
         let own = caller.id.to_string();
         let user = user_id.map_or_else(|| own.clone(), str::to_owned);
         if user != own {
@@ -87,61 +87,62 @@ impl VitalsApi {
         let now = now_us();
         let today = now.div_euclid(DAY_US);
         let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, now));
-        // Whoever asks: the answer is of this user's runs, and of no source that is granted to a role.
-        let visible = Visible::Own { user: user.clone(), granted: Vec::new() };
+        let rules = self.rules;
+        let mut parts = scope.asks("user-vitals");
+        parts.text("user_id", &user).text("rules", &format!("{rules:?}"));
         let question = Question {
-            route: "user-vitals",
+            id: parts.key(),
+            page: KeyParts::of("page"),
             snapshot: Arc::clone(&snapshot),
-            visible: &visible,
-            query: format!("{:?}", self.rules),
             freshness: cover.freshness,
             clock: (today + 1) * DAY_US,
         };
-        let (visible, rules) = (visible.clone(), self.rules);
-        let render = blocking(move || {
-            let vitals = vitals(&snapshot, user, &visible, today, rules, cover);
+        let render = Arc::clone(&self.serving).compute(move |_, work| {
+            let vitals = vitals(&snapshot, user, today, rules, cover, work)?;
             envelope(&vitals, "the user's figures")
         });
-        self.serving.answer(request, &question, render).await
+        self.serving.answer(request, question, render).await
     }
 }
 
-/// `visible` are the rows of `user`; `today` is counted in days since 1970.
+/// `today` is counted in days since 1970.
 fn vitals(
     snapshot: &Snapshot,
     user: String,
-    visible: &Visible,
     today: i64,
     rules: ExperienceRules,
     cover: Cover,
-) -> UserVitals {
+    work: &Work,
+) -> Result<UserVitals, Stopped> {
+    // Whoever asks: the answer is of this user's runs, and of no source that is granted to a role.
+    let visible = Visible::Own { user: user.clone(), granted: Vec::new() };
     let days = snapshot.days_of(&user);
     let exp = rules.experience(&days);
     let window = |num_days: i64| {
         let first = today - (num_days - 1);
-        VitalsWindow {
+        Ok(VitalsWindow {
             days: num_days,
             from: date_of(first).to_string(),
             to: date_of(today).to_string(),
             active_days: days.iter().filter(|day| (first..=today).contains(&day.day)).count() as u64,
-            figures: figures(&snapshot.summary, visible, first, today),
-        }
+            figures: figures(&snapshot.summary, &visible, first, today, work)?,
+        })
     };
-    UserVitals {
+    Ok(UserVitals {
         epoch: cover.epoch,
         as_of: cover.as_of,
         data_state: cover.freshness.data_state,
-        windows: WINDOWS.map(window).into(),
+        windows: WINDOWS.into_iter().map(window).collect::<Result<_, Stopped>>()?,
         streak_days: streak(&days, today),
         last_activity: days.last().map(|day| date_of(day.day).to_string()),
         exp,
         level: rules.level_of(exp),
         user_id: user,
-    }
+    })
 }
 
 /// Of the runs that started on the days `first` to `last`, both included.
-fn figures(state: &SummaryState, visible: &Visible, first: i64, last: i64) -> Figures {
+fn figures(state: &SummaryState, visible: &Visible, first: i64, last: i64, work: &Work) -> Result<Figures, Stopped> {
     let (from_us, to_us) = (first * DAY_US, (last + 1) * DAY_US);
     let span = Span { first: date_of(first), start_us: from_us, end_us: to_us, from_us, to_us };
     let selection = Selection {
@@ -154,7 +155,7 @@ fn figures(state: &SummaryState, visible: &Visible, first: i64, last: i64) -> Fi
         visible: visible.clone(),
         page: 0..0,
     };
-    fold(state, &selection).totals
+    Ok(fold(state, &selection, work)?.totals)
 }
 
 /// Days in a row with a completed run, up to today, or up to yesterday while today has none yet. `days` is oldest first.

@@ -18,6 +18,7 @@ use poem_openapi::{
 };
 use serde::Serialize;
 
+use super::key::Key;
 use crate::summary::rfc3339_utc;
 
 const KARAT_AS_OF: HeaderName = HeaderName::from_static("karat-as-of");
@@ -37,27 +38,63 @@ pub(crate) struct Validators {
     as_of: Option<HeaderValue>,
 }
 
+/// An answer as it is sent, and kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Rendered {
+    pub(crate) body: Bytes,
+    pub(crate) validators: Arc<Validators>,
+}
+
+impl Rendered {
+    /// Without the room that was left at the end of `body`, so that its length is the memory that it takes.
+    pub(crate) fn new(body: Vec<u8>, validators: Validators) -> Self {
+        Self { body: body.into_boxed_slice().into(), validators: Arc::new(validators) }
+    }
+}
+
 impl Validators {
     /// Strong: `key` is a hash of everything that the body depends on.
-    pub(crate) fn of(key: u128, epoch: &Epoch) -> Result<Self, ApiError> {
+    pub(crate) fn of(key: &Key, epoch: &Epoch) -> Result<Self, ApiError> {
         let written = DateTime::from_timestamp_micros(epoch.written_at_us).filter(|_| epoch.epoch > 0);
         let last_modified = written.map(|at| at.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
-        let header = |text: String| HeaderValue::from_str(&text).map_err(ApiError::internal);
+        let header = |text: String| HeaderValue::try_from(text).map_err(ApiError::internal);
         Ok(Self {
-            etag: header(format!("\"{key:032x}\""))?,
+            etag: HeaderValue::from_bytes(&key.etag()).map_err(ApiError::internal)?,
             last_modified: last_modified.map(header).transpose()?,
             as_of: epoch.as_of_us.and_then(rfc3339_utc).map(header).transpose()?,
         })
     }
+}
 
-    /// Whether the client has this answer already (RFC 9110, 13.1.2: a weak comparison).
-    pub(crate) fn is_known_to(&self, headers: &HeaderMap) -> bool {
-        let etag = self.etag.to_str().unwrap_or_default();
-        headers
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| value.trim() == "*" || value.split(',').any(|one| one.trim().trim_start_matches("W/") == etag))
+/// What a client says that it has (RFC 9110, 13.1.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Has {
+    /// Another answer, or none.
+    Nothing,
+    /// This answer, by its tag.
+    This,
+    /// Whatever there is (`*`): it is to be found out whether there is something.
+    Anything,
+}
+
+impl Has {
+    /// Compares weakly: `W/` before a tag does not count.
+    pub(crate) fn of(headers: &HeaderMap, key: &Key) -> Self {
+        let values = headers.get_all(header::IF_NONE_MATCH);
+        if values.iter().next().is_none() {
+            return Self::Nothing;
+        }
+        let etag = key.etag();
+        let is_this = |one: &[u8]| {
+            let tag = one.trim_ascii();
+            tag.strip_prefix(b"W/").unwrap_or(tag) == etag
+        };
+        // Tags of ours hold no comma, and one of another's that does matches in no part: it has a quote too few.
+        if values.iter().any(|value| value.as_bytes().split(|byte| *byte == b',').any(is_this)) {
+            return Self::This;
+        }
+        let is_any = values.iter().any(|value| value.as_bytes().trim_ascii() == b"*");
+        if is_any { Self::Anything } else { Self::Nothing }
     }
 }
 
@@ -150,5 +187,58 @@ pub(crate) fn text_header(name: &str, description: &str) -> MetaHeader {
         required: false,
         deprecated: false,
         schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new("string"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serving::key::KeyParts;
+
+    #[test]
+    fn a_client_has_an_answer_by_its_tag_in_any_list_or_by_a_star() {
+        let key = KeyParts::default().key();
+        let tag = String::from_utf8(key.etag().to_vec()).unwrap();
+        let other = KeyParts::of("other").key();
+        let cases = [
+            (vec![], Has::Nothing),
+            (vec![String::new()], Has::Nothing),
+            (vec!["\"x\"".to_owned()], Has::Nothing),
+            (vec![tag.clone()], Has::This),
+            (vec![format!("W/{tag}")], Has::This),
+            (vec![format!("\"x\" , W/{tag},\"y\"")], Has::This),
+            (vec!["\"x\"".to_owned(), tag.clone()], Has::This),
+            (vec![format!("W/W/{tag}")], Has::Nothing),
+            (vec![format!("w/{tag}")], Has::Nothing),
+            (vec![tag.replace('"', "")], Has::Nothing),
+            (vec![" * ".to_owned()], Has::Anything),
+            (vec!["\"*\"".to_owned()], Has::Nothing),
+        ];
+        for (values, expected) in cases {
+            let mut headers = HeaderMap::new();
+            for value in &values {
+                headers.append(header::IF_NONE_MATCH, value.parse().unwrap());
+            }
+            assert_eq!(Has::of(&headers, &key), expected, "{values:?}");
+            assert_ne!(Has::of(&headers, &other), Has::This, "{values:?}");
+        }
+        let mut odd = HeaderMap::new();
+        let bytes = [b"\"\xff\", ".as_slice(), tag.as_bytes()].concat();
+        odd.append(header::IF_NONE_MATCH, HeaderValue::from_bytes(&bytes).unwrap());
+        assert_eq!(Has::of(&odd, &key), Has::This);
+    }
+
+    #[test]
+    fn both_forms_of_an_answer_have_the_same_headers() {
+        let epoch = Epoch { epoch: 1, written_at_us: 1_700_000_000_000_000, as_of_us: Some(0), ..Epoch::default() };
+        let validators = Arc::new(Validators::of(&KeyParts::default().key(), &epoch).unwrap());
+        let full = DataAnswer::<String>::full(Bytes::from_static(b"{}"), Arc::clone(&validators)).into_response();
+        let known = DataAnswer::<String>::not_modified(validators).into_response();
+        assert_eq!((full.status().as_u16(), known.status().as_u16()), (200, 304));
+        for name in ["etag", "cache-control", "vary", "last-modified", "karat-as-of"] {
+            let value = full.headers().get(name).unwrap();
+            assert_eq!(known.headers().get(name), Some(value), "{name}");
+        }
+        assert_eq!(full.headers()["last-modified"], "Tue, 14 Nov 2023 22:13:20 GMT");
     }
 }

@@ -1,159 +1,189 @@
 //! Rendered answers, kept as bytes.
 //!
-//! The key names everything that an answer depends on, so nothing in here is ever stale and nothing expires by time; the
-//! oldest entries leave when the space is used up. Requests for the same missing answer wait for one rendering.
+//! - The key names everything that an answer depends on, so nothing in here is ever stale and nothing expires by time.
+//! - All answers together take at most the given memory, whatever clients do: what is asked for less often leaves
+//!   first, and an answer that is larger than a part of the memory is not kept.
+//! - Requests for the same missing answer wait for one rendering. It belongs to all of them: it goes on while one of
+//!   them is there, and ends when the last one leaves. A failure, or a panic, is the answer of all who waited, and is
+//!   not kept.
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::HashMap,
+    hash::RandomState,
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
 };
 
-use bytes::Bytes;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
 use karat_http::ApiError;
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
-/// Entries at most, whatever their size: an entry costs more than its bytes.
-const MAX_ENTRIES: usize = 10_000;
+use super::{
+    answer::Rendered,
+    key::Key,
+    load::{ServingCounters, count},
+};
+
+/// What an entry takes beside its body: key, headers, its places in lists.
+const ENTRY_BYTES: usize = 512;
+/// Parts of the memory, each with a lock of its own. Few, because an answer must fit into one.
+const SHARDS: usize = 4;
+/// For how many answers the cache remembers that they were asked for, in relation to its memory.
+const USUAL_BYTES: usize = 4096;
+
+type Kept = Cache<Key, Rendered, Sizes, RandomState, Evictions>;
+type Boxed = BoxFuture<'static, Result<Rendered, ApiError>>;
+type Rendering = Shared<Boxed>;
 
 /// A bounded store of answers by key.
-pub struct AnswerCache {
-    max_bytes: usize,
-    entries: Mutex<Entries>,
-    hits: AtomicU64,
-    misses: AtomicU64,
+pub(crate) struct AnswerCache {
+    kept: Kept,
+    under_way: Mutex<UnderWay>,
+    counters: Arc<ServingCounters>,
 }
 
+/// The renderings that somebody waits for, so never more than there are requests.
 #[derive(Default)]
-struct Entries {
-    by_key: HashMap<u128, Arc<OnceCell<Bytes>>>,
-    oldest_first: VecDeque<u128>,
-    bytes: usize,
+struct UnderWay {
+    by_key: HashMap<Key, (u64, WeakShared<Boxed>)>,
+    num_begun: u64,
 }
 
-/// How often an answer was there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheStats {
-    pub hits: u64,
-    pub misses: u64,
+enum Found {
+    Kept(Rendered),
+    UnderWay(Rendering),
+    Begun(Rendering),
 }
 
 impl AnswerCache {
     /// A cache of at most `max_bytes` of answers; 0 keeps none.
-    pub fn new(max_bytes: usize) -> Self {
-        Self { max_bytes, entries: Mutex::default(), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
-    }
-
-    /// Counters since the start.
-    pub fn stats(&self) -> CacheStats {
-        CacheStats { hits: self.hits.load(Ordering::Relaxed), misses: self.misses.load(Ordering::Relaxed) }
-    }
-
-    /// The answer under `key`, rendered now when it is not there.
     ///
     /// # Errors
-    /// What `render` fails with; nothing is kept then.
-    pub async fn get_or_render<F>(&self, key: u128, render: F) -> Result<Bytes, ApiError>
+    /// When the cache below refuses its options.
+    pub(crate) fn new(max_bytes: usize, counters: &Arc<ServingCounters>) -> Result<Arc<Self>, ApiError> {
+        let mut options = OptionsBuilder::new();
+        options.shards(SHARDS);
+        options.estimated_items_capacity((max_bytes / USUAL_BYTES).max(1));
+        // A part is rounded up.
+        options.weight_capacity((max_bytes - max_bytes % SHARDS) as u64);
+        let options = options.build().map_err(ApiError::internal)?;
+        let kept = Cache::with_options(options, Sizes, RandomState::new(), Evictions(Arc::clone(counters)));
+        Ok(Arc::new(Self { kept, under_way: Mutex::default(), counters: Arc::clone(counters) }))
+    }
+
+    /// The answer under `key`, rendered now when it is not there and nobody renders it already.
+    ///
+    /// # Errors
+    /// What the rendering fails with; nothing is kept then.
+    pub(crate) async fn get_or_render<F>(self: &Arc<Self>, key: Key, render: F) -> Result<Rendered, ApiError>
     where
-        F: Future<Output = Result<Vec<u8>, ApiError>>,
+        F: Future<Output = Result<Rendered, ApiError>> + Send + 'static,
     {
-        let (cell, is_new) = self.cell(key);
-        if let Some(body) = cell.get() {
-            self.hits.fetch_add(1, Ordering::Relaxed);
-            return Ok(body.clone());
+        if let Some(kept) = self.kept.get(&key) {
+            count(&self.counters.hits);
+            return Ok(kept);
         }
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        let rendered = cell.get_or_try_init(|| async { render.await.map(Bytes::from) }).await.cloned();
-        if is_new {
-            self.settle(key, rendered.as_ref().ok().map(Bytes::len));
-        }
-        rendered
-    }
-
-    fn cell(&self, key: u128) -> (Arc<OnceCell<Bytes>>, bool) {
-        let mut entries = self.entries.lock();
-        if let Some(cell) = entries.by_key.get(&key) {
-            return (Arc::clone(cell), false);
-        }
-        let cell = Arc::<OnceCell<Bytes>>::default();
-        entries.by_key.insert(key, Arc::clone(&cell));
-        entries.oldest_first.push_back(key);
-        while entries.oldest_first.len() > MAX_ENTRIES {
-            entries.remove_oldest();
-        }
-        (cell, true)
-    }
-
-    /// Counts a new entry's bytes and makes room, or forgets it when its rendering failed.
-    fn settle(&self, key: u128, bytes: Option<usize>) {
-        let mut entries = self.entries.lock();
-        match bytes {
-            Some(bytes) if entries.by_key.contains_key(&key) => entries.bytes += bytes,
-            Some(_) => {}
-            None => {
-                entries.by_key.remove(&key);
-                entries.oldest_first.retain(|held| *held != key);
+        match self.find_or_begin(key, render) {
+            Found::Kept(kept) => {
+                count(&self.counters.hits);
+                Ok(kept)
+            }
+            Found::UnderWay(rendering) => {
+                count(&self.counters.shared);
+                rendering.await
+            }
+            Found::Begun(rendering) => {
+                count(&self.counters.misses);
+                rendering.await
             }
         }
-        while entries.bytes > self.max_bytes && !entries.oldest_first.is_empty() {
-            entries.remove_oldest();
+    }
+
+    /// No rendering may be dropped in here: that takes the lock.
+    fn find_or_begin<F>(self: &Arc<Self>, key: Key, render: F) -> Found
+    where
+        F: Future<Output = Result<Rendered, ApiError>> + Send + 'static,
+    {
+        let mut under_way = self.under_way.lock();
+        if let Some(rendering) = under_way.by_key.get(&key).and_then(|(_, rendering)| rendering.upgrade()) {
+            return Found::UnderWay(rendering);
+        }
+        // What is kept leaves the list afterwards, so between the first look and this one it may have been both.
+        if let Some(kept) = self.kept.get(&key) {
+            return Found::Kept(kept);
+        }
+        under_way.num_begun += 1;
+        let number = under_way.num_begun;
+        let entry = Entry { cache: Arc::clone(self), key, number };
+        let rendering = async move {
+            let rendered = AssertUnwindSafe(render).catch_unwind().await;
+            let rendered = rendered.unwrap_or_else(|_| Err(ApiError::internal("the rendering of an answer panicked")));
+            if let Ok(rendered) = &rendered {
+                entry.cache.keep(key, rendered);
+            }
+            // Dropped too when everybody leaves before this.
+            drop(entry);
+            rendered
+        };
+        let rendering = rendering.boxed().shared();
+        if let Some(weak) = rendering.downgrade() {
+            under_way.by_key.insert(key, (number, weak));
+        }
+        Found::Begun(rendering)
+    }
+
+    fn keep(&self, key: Key, rendered: &Rendered) {
+        self.kept.insert(key, rendered.clone());
+        self.counters.answers.store(self.kept.len() as u64, Ordering::Relaxed);
+        self.counters.bytes.store(self.kept.weight(), Ordering::Relaxed);
+    }
+}
+
+/// The place of a rendering in the list. A later rendering of the same key has another number.
+struct Entry {
+    cache: Arc<AnswerCache>,
+    key: Key,
+    number: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut under_way = self.cache.under_way.lock();
+        if under_way.by_key.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            under_way.by_key.remove(&self.key);
         }
     }
 }
 
-impl Entries {
-    fn remove_oldest(&mut self) {
-        if let Some(cell) = self.oldest_first.pop_front().and_then(|key| self.by_key.remove(&key)) {
-            self.bytes = self.bytes.saturating_sub(cell.get().map_or(0, Bytes::len));
-        }
+#[derive(Clone)]
+struct Sizes;
+
+impl Weighter<Key, Rendered> for Sizes {
+    fn weight(&self, _: &Key, rendered: &Rendered) -> u64 {
+        (rendered.body.len() + ENTRY_BYTES) as u64
+    }
+}
+
+/// Counts what leaves, and frees it outside the locks.
+#[derive(Clone)]
+struct Evictions(Arc<ServingCounters>);
+
+impl Lifecycle<Key, Rendered> for Evictions {
+    type RequestState = Vec<Rendered>;
+
+    fn begin_request(&self) -> Vec<Rendered> {
+        Vec::new()
+    }
+
+    fn on_evict(&self, left: &mut Vec<Rendered>, _: Key, rendered: Rendered) {
+        count(&self.0.evictions);
+        left.push(rendered);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn get(cache: &AnswerCache, key: u128, size: usize) -> usize {
-        cache.get_or_render(key, async { Ok(vec![0; size]) }).await.unwrap().len()
-    }
-
-    #[tokio::test]
-    async fn an_answer_is_rendered_once_and_the_oldest_leaves_first() {
-        let cache = AnswerCache::new(100);
-        assert_eq!(get(&cache, 1, 40).await, 40);
-        assert_eq!(get(&cache, 1, 41).await, 40);
-        get(&cache, 2, 40).await;
-        get(&cache, 3, 40).await;
-        assert_eq!(get(&cache, 3, 9).await, 40);
-        assert_eq!(get(&cache, 1, 9).await, 9);
-        assert_eq!(cache.stats(), CacheStats { hits: 2, misses: 4 });
-    }
-
-    #[tokio::test]
-    async fn requests_for_one_missing_answer_share_its_rendering() {
-        let cache = AnswerCache::new(1000);
-        let renderings = AtomicU64::new(0);
-        let one = || {
-            cache.get_or_render(5, async {
-                renderings.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-                Ok(vec![1])
-            })
-        };
-        let (first, second, third) = tokio::join!(one(), one(), one());
-        assert_eq!((first.unwrap(), second.unwrap(), third.unwrap().len()), (vec![1].into(), vec![1].into(), 1));
-        assert_eq!(renderings.into_inner(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_failed_rendering_is_not_kept() {
-        let cache = AnswerCache::new(1000);
-        let failed = cache.get_or_render(1, async { Err(ApiError::internal("away")) }).await;
-        assert_eq!(failed.unwrap_err().status(), 500);
-        assert_eq!(get(&cache, 1, 3).await, 3);
-        assert_eq!(cache.entries.lock().bytes, 3);
-    }
-}
+mod tests;

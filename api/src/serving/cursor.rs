@@ -8,8 +8,14 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use karat_http::ApiError;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::key::Key;
+
 /// Bytes of the signature that are kept: 2^-128 for a guess.
 const TAG_BYTES: usize = 16;
+
+/// Longer texts are none of ours. A position holds at most two names; those that fit into a cursor are far longer than
+/// any that a page shows.
+pub(super) const MAX_CURSOR_CHARS: usize = 12_288;
 
 /// Makes and reads cursors with one key.
 pub struct Cursors(hmac::Key);
@@ -20,9 +26,9 @@ pub struct Cursor<P> {
     /// The epoch that the pages are of.
     #[serde(rename = "e")]
     pub epoch: u64,
-    /// Hash of the question.
+    /// Hash of the question: route, whose rows, parameters.
     #[serde(rename = "q")]
-    pub question: u64,
+    pub question: u128,
     /// Where the page begins.
     #[serde(rename = "p")]
     pub position: P,
@@ -58,13 +64,17 @@ impl Cursors {
     /// Reads a cursor that [`Self::write`] made.
     ///
     /// # Errors
-    /// 422 when it is not one of ours.
+    /// 400 when it is too long to be looked at; 422 when it is not one of ours.
     pub fn read<P: DeserializeOwned>(&self, text: &str) -> Result<Cursor<P>, ApiError> {
         let refused = || {
             ApiError::validation(vec![
                 "`cursor`: expected the `next_cursor` of a page of this route, found something else".to_owned(),
             ])
         };
+        if text.len() > MAX_CURSOR_CHARS {
+            let message = format!("`cursor`: expected at most {MAX_CURSOR_CHARS} characters, found more");
+            return Err(ApiError::bad_request("cursor_too_long", message));
+        }
         let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| refused())?;
         let at = bytes.len().checked_sub(TAG_BYTES).ok_or_else(refused)?;
         let (content, tag) = bytes.split_at(at);
@@ -81,8 +91,8 @@ impl<P> Cursor<P> {
     ///
     /// # Errors
     /// 422 then.
-    pub fn check_question(&self, question: u64) -> Result<(), ApiError> {
-        if self.question == question {
+    pub(crate) fn check_question(&self, question: Key) -> Result<(), ApiError> {
+        if self.question == question.short() {
             return Ok(());
         }
         let line = "`cursor`: expected the other parameters as they were for the first page, found others";
@@ -99,11 +109,13 @@ pub fn expired() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serving::key::KeyParts;
 
     #[test]
     fn a_cursor_reads_back_and_a_changed_one_is_refused() {
         let cursors = Cursors::with_random_key().unwrap();
-        let cursor = Cursor { epoch: 7, question: 9, position: "x".to_owned() };
+        let key = KeyParts::of("a question").key();
+        let cursor = Cursor { epoch: u64::MAX, question: key.short(), position: "x".to_owned() };
         let text = cursors.write(&cursor).unwrap();
         assert_eq!(cursors.read::<String>(&text).unwrap(), cursor);
         for at in 0..text.len() {
@@ -115,6 +127,17 @@ mod tests {
         for text in [text.as_str(), "", "A", "$$", "AAAA"] {
             assert_eq!(others.read::<String>(text).unwrap_err().status(), 422);
         }
-        assert_eq!(cursor.check_question(8).unwrap_err().code(), "validation_error");
+        cursor.check_question(key).unwrap();
+        let other = KeyParts::of("another question").key();
+        assert_eq!(cursor.check_question(other).unwrap_err().code(), "validation_error");
+    }
+
+    #[test]
+    fn a_cursor_that_is_too_long_is_refused_before_it_is_read() {
+        let cursors = Cursors::with_random_key().unwrap();
+        let refused = |chars: usize| cursors.read::<String>(&"A".repeat(chars)).unwrap_err();
+        assert_eq!(refused(MAX_CURSOR_CHARS).status(), 422);
+        let too_long = refused(MAX_CURSOR_CHARS + 1);
+        assert_eq!((too_long.status().as_u16(), too_long.code()), (400, "cursor_too_long"));
     }
 }

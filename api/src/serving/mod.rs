@@ -1,16 +1,23 @@
 //! What every data route shares: who sees what, how fresh it is, the cache, cursors.
 //!
 //! An answer goes through `Serving::answer`: the key of the question is made first, so that a client that has the
-//! answer gets 304 without a scan and a cached answer is sent as the bytes that it was.
+//! answer gets 304 without a scan and a cached answer is sent as the bytes that it was. Else it is rendered within a
+//! deadline; what takes the processor for a while goes through `Serving::compute`, a few at a time, and ends soon after
+//! everybody who asked has left.
 
 mod answer;
-pub mod cache;
+mod cache;
 pub mod cursor;
 pub mod freshness;
+mod key;
+mod load;
 pub mod params;
 pub mod raw;
 pub mod runs;
 pub mod sync_state;
+#[cfg(test)]
+mod tests;
+mod turns;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,19 +26,23 @@ use karat_access::{Caller, Permission, Role, RowScope};
 use karat_http::ApiError;
 use poem::Request;
 use serde::{Serialize, de::DeserializeOwned};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 pub use answer::DataAnswer;
-pub(crate) use answer::{Validators, envelope, text_header};
+use answer::{Has, Rendered, Validators};
+pub(crate) use answer::{envelope, text_header};
 use cache::AnswerCache;
 use cursor::{Cursor, Cursors};
 use freshness::{DataState, Freshness, Objective};
+pub(crate) use key::{Key, KeyParts};
+use load::count;
+pub use load::{ServingCounters, ServingLoad};
 use runs::RunsReader;
+use turns::{MAX_WAITING, Turns, too_slow};
 
 use crate::{
     lag::Lag,
     snapshot::{Snapshot, Snapshots},
-    summary::Visible,
+    summary::{Visible, Work, WorkMemory},
 };
 
 /// Settings of the data routes.
@@ -45,9 +56,9 @@ pub struct ServingSettings {
     pub freshness_objective: Option<Duration>,
     /// What tables promise; data counts as late while one is missed.
     pub objectives: Vec<Objective>,
-    /// The longest that a scan of a table may take.
+    /// The longest that an answer may take to be made.
     pub query_deadline: Duration,
-    /// Memory for scans, in bytes, all requests together.
+    /// Memory for scans, in bytes, all requests together, and as much for folds.
     pub query_memory_bytes: usize,
     /// Memory for rendered answers, in bytes.
     pub cache_bytes: usize,
@@ -83,16 +94,26 @@ pub struct Serving {
     pub(crate) settings: ServingSettings,
     lag: Arc<dyn Lag>,
     cursors: Cursors,
-    cache: AnswerCache,
+    cache: Arc<AnswerCache>,
+    folds: Turns,
+    fold_memory: Arc<WorkMemory>,
+    counters: Arc<ServingCounters>,
 }
 
-/// One question: everything that its answer depends on.
-pub(crate) struct Question<'a> {
-    pub(crate) route: &'static str,
+/// Whose rows a caller sees, and as what.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    pub(crate) visible: Visible,
+    role: Role,
+}
+
+/// One question: with the epoch, everything that its answer depends on.
+pub(crate) struct Question {
+    /// Route, scope and parameters without the page: see [`Scope::asks`].
+    pub(crate) id: Key,
+    /// What else the answer depends on: the page, ages.
+    pub(crate) page: KeyParts,
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) visible: &'a Visible,
-    /// The parameters as they were understood, defaults included.
-    pub(crate) query: String,
     pub(crate) freshness: Freshness,
     /// Changes at each moment at which the clock changes the answer; 0 when it never does.
     pub(crate) clock: i64,
@@ -102,39 +123,42 @@ impl Serving {
     /// # Errors
     /// When the system gives no random numbers for a cursor key, or the query engine cannot be set up.
     pub fn new(
-        settings: ServingSettings,
+        mut settings: ServingSettings,
         snapshots: Arc<Snapshots>,
         lake: karat_lake::Lake,
         lag: Arc<dyn Lag>,
         cursor_key: Option<&[u8]>,
+        counters: Arc<ServingCounters>,
     ) -> Result<Self, ApiError> {
+        for granted in settings.granted_sources.values_mut() {
+            granted.sort();
+            granted.dedup();
+        }
         let cursors = match cursor_key {
             Some(key) => Cursors::with_key(key),
             None => Cursors::with_random_key()?,
         };
-        let cache = AnswerCache::new(settings.cache_bytes);
-        let runs = RunsReader::new(lake, settings.query_deadline, settings.query_memory_bytes)?;
-        Ok(Self { snapshots, runs, settings, lag, cursors, cache })
-    }
-
-    /// Counters of the answer cache.
-    pub fn cache_stats(&self) -> cache::CacheStats {
-        self.cache.stats()
+        let cache = AnswerCache::new(settings.cache_bytes, &counters)?;
+        let runs = RunsReader::new(lake, settings.query_memory_bytes, &counters)?;
+        let folds = Turns::new(std::thread::available_parallelism().map_or(1, usize::from), MAX_WAITING, &counters);
+        let fold_memory = WorkMemory::of_bytes(settings.query_memory_bytes);
+        Ok(Self { snapshots, runs, settings, lag, cursors, cache, folds, fold_memory, counters })
     }
 
     /// Whose rows the caller sees.
     ///
     /// # Errors
     /// 403 when the credential may not read data.
-    pub(crate) fn visible_to(&self, caller: &Caller) -> Result<Visible, ApiError> {
+    pub(crate) fn scope_of(&self, caller: &Caller) -> Result<Scope, ApiError> {
         caller.require(Permission::ReadOwnData)?;
-        Ok(match caller.row_scope() {
+        let visible = match caller.row_scope() {
             RowScope::All => Visible::All,
             RowScope::Own { user, role } => Visible::Own {
                 user: user.to_string(),
                 granted: self.settings.granted_sources.get(&role).cloned().unwrap_or_default(),
             },
-        })
+        };
+        Ok(Scope { visible, role: caller.role })
     }
 
     /// How the snapshot stands against the log now.
@@ -148,19 +172,54 @@ impl Serving {
     }
 
     /// Answers a question: 304, from the cache, or by `render`, which gives the bytes of the envelope.
+    ///
+    /// # Errors
+    /// 504 at the deadline; what `render` fails with.
     pub(crate) async fn answer<T>(
         &self,
         request: &Request,
-        question: &Question<'_>,
-        render: impl Future<Output = Result<Vec<u8>, ApiError>>,
+        question: Question,
+        render: impl Future<Output = Result<Vec<u8>, ApiError>> + Send + 'static,
     ) -> Result<DataAnswer<T>, ApiError> {
-        let key = question.key();
-        let validators = Arc::new(Validators::of(key, &question.snapshot.epoch)?);
-        if validators.is_known_to(request.headers()) {
+        let (key, snapshot) = question.key();
+        let has = Has::of(request.headers(), &key);
+        if has == Has::This {
+            count(&self.counters.not_modified);
+            return Ok(DataAnswer::not_modified(Arc::new(Validators::of(&key, &snapshot.epoch)?)));
+        }
+        let deadline = self.settings.query_deadline;
+        let render = async move {
+            let body = tokio::time::timeout(deadline, render).await.unwrap_or_else(|_| Err(too_slow(deadline)))?;
+            Ok::<_, ApiError>(Rendered::new(body, Validators::of(&key, &snapshot.epoch)?))
+        };
+        let Rendered { body, validators } = self.cache.get_or_render(key, render).await?;
+        if has == Has::Anything {
+            count(&self.counters.not_modified);
             return Ok(DataAnswer::not_modified(validators));
         }
-        let body = self.cache.get_or_render(key, render).await?;
         Ok(DataAnswer::full(body, validators))
+    }
+
+    /// Work that takes the processor for a while, off the async threads: as many at a time as there are processors. It
+    /// is told to end when the answer is no longer waited for.
+    ///
+    /// # Errors
+    /// 503 when too many wait for their turn; what `work` fails with.
+    pub(crate) async fn compute<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self, &Work) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let turn = self.folds.next().await?;
+        let (allowed, waiting) = Work::within(&self.fold_memory);
+        let running = tokio::task::spawn_blocking(move || {
+            // Until the work has ended, which may be after its asker left.
+            let _turn = turn;
+            let serving: &Self = &self;
+            work(serving, &allowed)
+        });
+        let done = running.await.map_err(ApiError::internal)?;
+        drop(waiting);
+        done
     }
 
     /// Reads a cursor, or none.
@@ -175,7 +234,7 @@ impl Serving {
     pub(crate) async fn snapshot_of<P>(&self, cursor: Option<&Cursor<P>>) -> Result<Arc<Snapshot>, ApiError> {
         let Some(cursor) = cursor else { return Ok(self.snapshots.current()) };
         let found = tokio::time::timeout(self.settings.query_deadline, self.snapshots.at(cursor.epoch)).await;
-        let found = found.map_err(|_| self.runs.too_slow())?.map_err(ApiError::internal)?;
+        let found = found.map_err(|_| too_slow(self.settings.query_deadline))?.map_err(ApiError::internal)?;
         found.ok_or_else(cursor::expired)
     }
 
@@ -183,45 +242,46 @@ impl Serving {
     pub(crate) fn next_cursor<P: Serialize>(
         &self,
         snapshot: &Arc<Snapshot>,
-        question: u64,
+        question: Key,
         position: P,
     ) -> Result<String, ApiError> {
         self.snapshots.pin(snapshot);
-        self.cursors.write(&Cursor { epoch: snapshot.epoch.epoch, question, position })
+        self.cursors.write(&Cursor { epoch: snapshot.epoch.epoch, question: question.short(), position })
     }
 }
 
-impl Question<'_> {
-    fn key(&self) -> u128 {
-        let epoch = &self.snapshot.epoch;
-        let parts = (
-            (
-                env!("CARGO_PKG_VERSION"),
-                self.route,
-                &epoch.pipeline,
-                epoch.generation,
-                epoch.epoch,
-                epoch.written_at_us,
-            ),
-            (self.visible, &self.query, self.freshness.data_state, self.clock),
-        );
-        // Derived formatting quotes each text, so no two questions run together.
-        xxh3_128(format!("{parts:?}").as_bytes())
+impl Scope {
+    /// The parts of a question to `route`, to which its parameters are added.
+    pub(crate) fn asks(&self, route: &'static str) -> KeyParts {
+        let mut parts = KeyParts::of("question");
+        parts.text("version", env!("CARGO_PKG_VERSION")).text("route", route).text("role", self.role.name());
+        if let Visible::Own { user, granted } = &self.visible {
+            parts.text("user", user);
+            granted.iter().for_each(|source| {
+                parts.text("granted", source);
+            });
+        }
+        parts
     }
 }
 
-/// A hash of a question without its page, for its cursors.
-pub(crate) fn question_hash(route: &str, visible: &Visible, query: &str) -> u64 {
-    xxh3_64(format!("{:?}", (route, visible, query)).as_bytes())
+impl Question {
+    fn key(self) -> (Key, Arc<Snapshot>) {
+        let Self { id, page: mut parts, snapshot, freshness, clock } = self;
+        let epoch = &snapshot.epoch;
+        parts
+            .key_of("question", &id)
+            .text("format", "json")
+            .text("pipeline", &epoch.pipeline)
+            .number("generation", epoch.generation)
+            .number("epoch", epoch.epoch)
+            .number("written_at", epoch.written_at_us)
+            .number("state", freshness.data_state as u8)
+            .number("clock", clock);
+        (parts.key(), snapshot)
+    }
 }
 
 pub(crate) fn now_us() -> i64 {
     Utc::now().timestamp_micros()
-}
-
-/// Work that takes the processor for a while, off the async threads.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
 }

@@ -115,5 +115,5 @@ kinds! {
     };
     /// Where the next page begins.
     CursorText: "string", "from `next_cursor` of the page before".into(),
-        |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
+        |schema| schema.max_length = Some(super::cursor::MAX_CURSOR_CHARS);
 }

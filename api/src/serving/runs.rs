@@ -1,9 +1,9 @@
 //! Reads `silver.runs` at the version that an epoch names.
 //!
 //! Filters are built as expressions over known columns and never as text, so a value is always a value. Scans share one
-//! bounded memory pool, run a few at a time, and end at a deadline.
+//! bounded memory pool, run a few at a time, and end when nobody waits for them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
 use karat_http::ApiError;
 use karat_lake::{
@@ -19,15 +19,20 @@ use karat_lake::{
     },
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 
-use super::cursor;
+use super::{
+    cursor,
+    key::KeyParts,
+    load::ServingCounters,
+    turns::{MAX_WAITING, Turns, out_of_memory},
+};
 use crate::{
     snapshot::{Columns, RUNS},
     summary::Visible,
 };
 
-/// Scans at a time; further ones wait, within their deadline.
+/// Scans at a time; further ones wait, within the deadline of their answer.
 const PARALLEL_SCANS: usize = 4;
 /// Versions of the table that are kept open.
 const OPEN_VERSIONS: usize = 4;
@@ -83,6 +88,26 @@ pub struct RunRow {
     pub events: i64,
 }
 
+impl RunFilter {
+    /// What of a question this is; the page, which is `after` and `limit`, apart.
+    pub(crate) fn parts(&self, question: &mut KeyParts, page: &mut KeyParts) {
+        question
+            .maybe("run_id", self.run_id.as_deref())
+            .maybe("parent_run_id", self.parent_run_id.as_deref())
+            .maybe("source", self.source.as_deref())
+            .maybe("job", self.job.as_deref())
+            .maybe("status", self.status)
+            .maybe("user", self.user.as_deref())
+            .number("from", self.from_us.map_or(i128::MIN, i128::from))
+            .number("to", self.to_us.map_or(i128::MAX, i128::from))
+            .flag("top_level", self.top_level_only);
+        page.number("limit", self.limit as u64);
+        if let Some(RunKey { started_at_us, run_id, source }) = &self.after {
+            page.number("started_at", *started_at_us).text("run_id", run_id).text("source", source);
+        }
+    }
+}
+
 impl RunRow {
     pub(crate) fn key(&self) -> RunKey {
         let started_at_us = self.started_at_us.unwrap_or(i64::MIN);
@@ -95,12 +120,11 @@ pub struct RunsReader {
     lake: Lake,
     session: SessionContext,
     open: Mutex<VecDeque<(u64, Arc<dyn TableProvider>)>>,
-    scans: Semaphore,
-    deadline: Duration,
+    scans: Turns,
 }
 
 impl RunsReader {
-    pub(super) fn new(lake: Lake, deadline: Duration, memory_bytes: usize) -> Result<Self, ApiError> {
+    pub(super) fn new(lake: Lake, memory_bytes: usize, counters: &Arc<ServingCounters>) -> Result<Self, ApiError> {
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc();
         let config = SessionConfig::new().with_target_partitions(2).with_information_schema(false);
         let state = SessionStateBuilder::new()
@@ -112,22 +136,19 @@ impl RunsReader {
             lake,
             session: SessionContext::new_with_state(state),
             open: Mutex::default(),
-            scans: Semaphore::new(PARALLEL_SCANS),
-            deadline,
+            scans: Turns::new(PARALLEL_SCANS, MAX_WAITING, counters),
         })
     }
 
     /// The runs of version `version` that `filter` wants and the caller may see, newest first.
     ///
     /// # Errors
-    /// 504 at the deadline; 410 when the version is no longer kept; 500 when the lake fails.
+    /// 503 when too many wait, or too much memory is used; 410 when the version is no longer kept; 500 when the lake
+    /// fails.
     pub async fn find(&self, version: u64, visible: &Visible, filter: &RunFilter) -> Result<Vec<RunRow>, ApiError> {
-        let work = async {
-            let _permit = self.scans.acquire().await.map_err(ApiError::internal)?;
-            let table = self.table(version).await?;
-            self.scan(table, visible, filter).await.map_err(query_error)
-        };
-        tokio::time::timeout(self.deadline, work).await.unwrap_or_else(|_| Err(self.too_slow()))
+        let _turn = self.scans.next().await?;
+        let table = self.table(version).await?;
+        self.scan(table, visible, filter).await.map_err(query_error)
     }
 
     async fn scan(
@@ -161,17 +182,11 @@ impl RunsReader {
         open.push_back((version, Arc::clone(&table)));
         Ok(table)
     }
-
-    pub(super) fn too_slow(&self) -> ApiError {
-        let message = format!("the answer took longer than {} s: narrow `from` and `to`", self.deadline.as_secs());
-        ApiError::new(poem::http::StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
-    }
 }
 
 fn query_error(error: DataFusionError) -> ApiError {
     if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
-        let message = "too many large questions at once: try again, or narrow `from` and `to`";
-        return ApiError::unavailable("query_memory", message).retry_after(Duration::from_secs(1)).caused_by(error);
+        return out_of_memory().caused_by(error);
     }
     ApiError::internal(error)
 }

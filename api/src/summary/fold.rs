@@ -3,7 +3,7 @@
 //! The cost follows the picks: rows that are taken, and days, hours and quarters of an hour of roll-ups.
 
 use super::{
-    Cell, Figures, Folded, GroupBy, Selection,
+    Cell, Figures, Folded, GroupBy, STRIDE, Selection, Stopped, Work,
     pick::{Pick, Picks, ROLLED},
 };
 use crate::{
@@ -12,25 +12,31 @@ use crate::{
 };
 
 /// Answers `selection` from one snapshot.
-pub fn fold(state: &SummaryState, selection: &Selection) -> Folded {
-    let mut picks = Picks::of(state, selection);
+///
+/// # Errors
+/// When `work` is stopped, or has not the memory for it.
+pub fn fold(state: &SummaryState, selection: &Selection, work: &Work) -> Result<Folded, Stopped> {
+    let mut picks = Picks::of(state, selection, work)?;
     let groups = Groups::of(&picks.list, &state.names, selection.group_by);
     let list = std::mem::take(&mut picks.list);
-    let list = by_cell(list, selection.spans.len(), &groups);
-    let adder = Adder { state, selection, picks: &picks };
+    let list = by_cell(list, selection.spans.len(), &groups, work)?;
+    let adder = Adder { state, selection, picks: &picks, work };
     gather(&adder, &list, &groups)
 }
 
 /// Up to this many cells are counted one by one (8 MB), which is several times as fast as sorting.
 const MAX_COUNTED_CELLS: usize = 2 << 20;
 
-/// Orders picks by span and then by rank of the group, keeping the order of equals.
-fn by_cell(mut picks: Vec<Pick>, num_spans: usize, groups: &Groups) -> Vec<Pick> {
+/// Orders picks by span and then by rank of the group, keeping the order of equals. The memory of the copy is in what
+/// the picks took.
+fn by_cell(mut picks: Vec<Pick>, num_spans: usize, groups: &Groups, work: &Work) -> Result<Vec<Pick>, Stopped> {
+    work.check()?;
     let num_cells = num_spans * groups.in_order.len();
     if num_cells > MAX_COUNTED_CELLS {
         picks.sort_by_key(|pick| (pick.span, groups.rank(pick.group)));
-        return picks;
+        return Ok(picks);
     }
+    work.take(num_cells * size_of::<u32>())?;
     let cell = |pick: &Pick| pick.span as usize * groups.in_order.len() + groups.rank(pick.group) as usize;
     let mut next = vec![0u32; num_cells + 1];
     picks.iter().for_each(|pick| next[cell(pick) + 1] += 1);
@@ -43,7 +49,7 @@ fn by_cell(mut picks: Vec<Pick>, num_spans: usize, groups: &Groups) -> Vec<Pick>
         ordered[*next as usize] = pick;
         *next += 1;
     }
-    ordered
+    Ok(ordered)
 }
 
 /// The groups that have rows, by name.
@@ -90,6 +96,7 @@ struct Adder<'a> {
     state: &'a SummaryState,
     selection: &'a Selection,
     picks: &'a Picks,
+    work: &'a Work,
 }
 
 impl Adder<'_> {
@@ -108,28 +115,36 @@ impl Adder<'_> {
     }
 
     /// The picks of one cell, those of roll-ups first.
-    fn add_cell(&self, tally: &mut Tally, of_cell: &[Pick]) {
-        for same in
-            of_cell.chunk_by(|left, right| left.file == ROLLED && (left.file, left.row) == (right.file, right.row))
-        {
+    fn add_cell(&self, tally: &mut Tally, of_cell: &[Pick]) -> Result<(), Stopped> {
+        let same_source =
+            |left: &Pick, right: &Pick| left.file == ROLLED && (left.file, left.row) == (right.file, right.row);
+        for (at, same) in of_cell.chunk_by(same_source).enumerate() {
+            if at.is_multiple_of(STRIDE) {
+                self.work.check()?;
+            }
             match same[0].file {
                 ROLLED => self.add_rolled(tally, same[0].row, self.picks.quarters[same[0].span as usize]),
                 _ => self.add_row(tally, &same[0]),
             }
         }
+        Ok(())
     }
 
-    fn totals(&self, list: &[Pick]) -> Figures {
+    fn totals(&self, list: &[Pick]) -> Result<Figures, Stopped> {
         let mut tally = Tally::default();
         for source in &self.picks.rolled_totals {
+            self.work.check()?;
             self.add_rolled(&mut tally, *source, self.picks.range());
         }
-        list.iter().filter(|pick| pick.file != ROLLED).for_each(|pick| self.add_row(&mut tally, pick));
-        tally.finish().into()
+        for some in list.chunks(STRIDE) {
+            self.work.check()?;
+            some.iter().filter(|pick| pick.file != ROLLED).for_each(|pick| self.add_row(&mut tally, pick));
+        }
+        Ok(tally.finish().into())
     }
 }
 
-fn gather(adder: &Adder<'_>, list: &[Pick], groups: &Groups) -> Folded {
+fn gather(adder: &Adder<'_>, list: &[Pick], groups: &Groups) -> Result<Folded, Stopped> {
     let (names, selection) = (&adder.state.names, adder.selection);
     let num_groups = groups.in_order.len();
     let name = |span: usize, rank: usize, figures: Figures| {
@@ -148,18 +163,20 @@ fn gather(adder: &Adder<'_>, list: &[Pick], groups: &Groups) -> Folded {
         let (span, rank) = (of_cell[0].span as usize, groups.rank(of_cell[0].group) as usize);
         let position = if selection.fill { span * num_groups + rank } else { ordinal };
         if selection.page.contains(&position) {
-            adder.add_cell(&mut tally, of_cell);
+            adder.add_cell(&mut tally, of_cell)?;
             let figures = tally.finish().into();
             match selection.fill {
                 true => cells[position - selection.page.start].figures = figures,
                 false => cells.push(name(span, rank, figures)),
             }
+        } else if ordinal.is_multiple_of(STRIDE) {
+            adder.work.check()?;
         }
         if !selection.fill {
             num_cells = ordinal + 1;
         }
     }
-    Folded { cells, totals: adder.totals(list), num_cells }
+    Ok(Folded { cells, totals: adder.totals(list)?, num_cells })
 }
 
 fn group_names(names: &Names, group_by: GroupBy, group: u32) -> (Option<String>, Option<String>) {

@@ -1,8 +1,9 @@
 //! The fold: from the slices of one snapshot to the buckets and totals of one question.
 //!
-//! Everything here is pure: slices and a [`Selection`] in, a [`Folded`] out, no clock and no I/O. One stored state serves
-//! buckets of every length and zone, so they agree with each other by construction. Where a question takes all runs of a
-//! source, they come from its roll-ups; else from its rows. A test compares both with a count over the runs.
+//! Everything here is pure: slices and a [`Selection`] in, a [`Folded`] out, no clock and no I/O; [`Work`] bounds what
+//! it takes. One stored state serves buckets of every length and zone, so they agree with each other by construction.
+//! Where a question takes all runs of a source, they come from its roll-ups; else from its rows. A test compares both
+//! with a count over the runs.
 //!
 //! Vocabulary: *finished* = completed + failed + aborted; a *cell* is one bucket of one group.
 
@@ -12,12 +13,15 @@ mod fold;
 mod pick;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::ops::Range;
 
 pub use figures::Figures;
 pub(crate) use figures::rfc3339_utc;
 pub use fold::fold;
+pub(crate) use work::STRIDE;
+pub use work::{Stopped, Waiting, Work, WorkMemory};
 
 use calendar::Span;
 

@@ -3,7 +3,7 @@
 //! A pick is a row, or everything of one source within one span, which its roll-ups add up. Which of the two is decided
 //! for each source: roll-ups, unless the question tells its jobs or its users apart.
 
-use super::{GroupBy, Selection, Visible, calendar::Span};
+use super::{GroupBy, STRIDE, Selection, Stopped, Visible, Work, calendar::Span};
 use crate::snapshot::{ALL, Names, QUARTER_US, StateFile, SummaryState};
 
 /// [`Pick::file`] of a source that is taken from its roll-ups, whose id is in [`Pick::row`].
@@ -27,17 +27,17 @@ pub(super) struct Picks {
 }
 
 impl Picks {
-    pub(super) fn of(state: &SummaryState, selection: &Selection) -> Self {
+    pub(super) fn of(state: &SummaryState, selection: &Selection, work: &Work) -> Result<Self, Stopped> {
         let filter = Filter::of(&state.names, selection);
         let quarters = selection.spans.iter().map(quarters_of).collect();
         let mut picks = Self { list: Vec::new(), rolled_totals: Vec::new(), quarters };
-        picks.add_rolled(state, selection, &filter);
+        picks.add_rolled(state, selection, &filter, work)?;
         if !filter.rolls_all() {
             for (at, file) in state.files.iter().enumerate() {
-                picks.add_rows(file, at as u32, selection, &filter);
+                picks.add_rows(file, at as u32, selection, &filter, work)?;
             }
         }
-        picks
+        Ok(picks)
     }
 
     /// The first and the last quarter of an hour of the whole range.
@@ -45,7 +45,13 @@ impl Picks {
         self.quarters.first().zip(self.quarters.last()).map_or((0, 0), |(first, last)| (first.0, last.1))
     }
 
-    fn add_rolled(&mut self, state: &SummaryState, selection: &Selection, filter: &Filter) {
+    fn add_rolled(
+        &mut self,
+        state: &SummaryState,
+        selection: &Selection,
+        filter: &Filter,
+        work: &Work,
+    ) -> Result<(), Stopped> {
         let is_all = filter.rolls_all() && filter.source.is_none() && !filter.nothing;
         let mut rolled: Vec<u32> =
             state.rollups.sources().filter(|id| filter.takes_source(*id) && filter.rolls(*id)).collect();
@@ -55,16 +61,30 @@ impl Picks {
         }
         for source in rolled {
             let group = if selection.group_by == GroupBy::Nothing { 0 } else { source };
+            work.check()?;
             for series in state.rollups.of_source(source, selection.top_level_only) {
+                let mut pushed = Ok(());
                 // A span that both series have is picked twice, and gathered once.
                 series.busy_spans(&self.quarters, |span| {
-                    self.list.push(Pick { span: span as u32, group, file: ROLLED, row: source });
+                    if pushed.is_ok() {
+                        let pick = Pick { span: span as u32, group, file: ROLLED, row: source };
+                        pushed = push(&mut self.list, pick, work);
+                    }
                 });
+                pushed?;
             }
         }
+        Ok(())
     }
 
-    fn add_rows(&mut self, file: &StateFile, file_at: u32, selection: &Selection, filter: &Filter) {
+    fn add_rows(
+        &mut self,
+        file: &StateFile,
+        file_at: u32,
+        selection: &Selection,
+        filter: &Filter,
+        work: &Work,
+    ) -> Result<(), Stopped> {
         let (first, last) = self.range();
         for (source, range) in file.by_source().filter(|(id, _)| filter.takes_source(*id) && !filter.rolls(*id)) {
             let only_user = filter.only_user(source);
@@ -74,6 +94,9 @@ impl Picks {
             for (at, quarter) in quarters.iter().enumerate().skip(begin) {
                 if i64::from(*quarter) >= last {
                     break;
+                }
+                if at.is_multiple_of(STRIDE) {
+                    work.check()?;
                 }
                 while i64::from(*quarter) >= self.quarters[span].1 {
                     span += 1;
@@ -85,11 +108,26 @@ impl Picks {
                         GroupBy::Source => source,
                         GroupBy::Job => file.job(row),
                     };
-                    self.list.push(Pick { span: span as u32, group, file: file_at, row: row as u32 });
+                    let pick = Pick { span: span as u32, group, file: file_at, row: row as u32 };
+                    push(&mut self.list, pick, work)?;
                 }
             }
         }
+        Ok(())
     }
+}
+
+/// Adds a pick. Memory is taken twice: a list that grows is copied, and so is one that is put in order.
+fn push(list: &mut Vec<Pick>, pick: Pick, work: &Work) -> Result<(), Stopped> {
+    const FIRST: usize = 4096;
+    if list.len() == list.capacity() {
+        work.check()?;
+        let more = list.len().max(FIRST);
+        work.take(2 * more * size_of::<Pick>())?;
+        list.reserve_exact(more);
+    }
+    list.push(pick);
+    Ok(())
 }
 
 /// Slices count by their start.

@@ -27,6 +27,10 @@ fn state_of(runs: &[Run], num_files: usize) -> SummaryState {
     SummaryState::default().moved(files[..files.len() / 2].to_vec(), Arc::clone(&names)).moved(files, names)
 }
 
+fn folded_from(state: &SummaryState, selection: &Selection) -> Folded {
+    fold(state, selection, &Work::unbounded()).unwrap()
+}
+
 /// The date on which an instant counts: that of the clocks, except that dates never go back.
 fn date_of(at_us: i64, zone: Tz) -> NaiveDate {
     let slot = at_us.div_euclid(900_000_000) * 900_000_000;
@@ -228,7 +232,7 @@ proptest! {
             expected.entry((bucket_of(run.started_at_us, zone, grain), source, job)).or_default().push(run);
         }
         let state = state_of(&runs, num_files);
-        let folded = fold(&state, &selection);
+        let folded = folded_from(&state, &selection);
         let found: Vec<_> = folded.cells.iter().map(|cell| {
             let span = selection.spans[cell.span];
             let order = if grain == Grain::Hour { span.start_us } else { 0 };
@@ -240,10 +244,10 @@ proptest! {
         prop_assert_eq!(folded.num_cells, found.len());
 
         // Pages are slices of the whole, and filling only adds zeros.
-        let page = fold(&state, &Selection { page: 1..3, ..selection.clone() });
+        let page = folded_from(&state, &Selection { page: 1..3, ..selection.clone() });
         prop_assert_eq!(&page.cells[..], &folded.cells[1.min(found.len())..3.min(found.len())]);
         prop_assert_eq!(&page.totals, &folded.totals);
-        let filled = fold(&state, &Selection { fill: true, page: 0..5000, ..selection });
+        let filled = folded_from(&state, &Selection { fill: true, page: 0..5000, ..selection });
         let busy: Vec<_> = filled.cells.iter().filter(|cell| cell.figures.runs > 0).cloned().collect();
         if filled.num_cells <= 5000 {
             prop_assert_eq!(&busy, &folded.cells);
@@ -264,7 +268,7 @@ fn filling_gives_every_day_of_the_range_even_without_any_run() {
         visible: Visible::All,
         page: 0..1000,
     };
-    let folded = fold(&SummaryState::default(), &selection);
+    let folded = folded_from(&SummaryState::default(), &selection);
     assert_eq!(folded.num_cells, 4);
     assert!(folded.cells.iter().all(|cell| cell.figures == Figures::default()));
 }
@@ -315,7 +319,7 @@ fn a_run_every_quarter_of_an_hour_counts_once_on_the_days_that_the_clocks_make_l
         };
         let mut runs = |source: Option<&str>, job: Option<&str>| {
             (selection.source, selection.job) = (source.map(str::to_owned), job.map(str::to_owned));
-            let folded = fold(&state, &selection);
+            let folded = folded_from(&state, &selection);
             let runs: Vec<i64> = folded.cells.iter().map(|cell| cell.figures.runs).collect();
             assert_eq!(runs.iter().sum::<i64>(), folded.totals.runs);
             runs
@@ -325,5 +329,32 @@ fn a_run_every_quarter_of_an_hour_counts_once_on_the_days_that_the_clocks_make_l
         assert_eq!(runs(Some("a"), None), halves, "{zone} {from} {grain:?}");
         // From the rows, not the roll-ups.
         assert_eq!(runs(None, Some("load")), *expected, "{zone} {from} {grain:?}");
+    }
+}
+
+#[test]
+fn a_fold_ends_when_nobody_waits_for_it_or_its_memory_is_used_up() {
+    let run = Run { source: "a".to_owned(), job: "load".to_owned(), status: "completed".to_owned(), ..Run::default() };
+    let state = state_of(&[run], 1);
+    let from: NaiveDate = "1970-01-01".parse().unwrap();
+    // From the roll-ups, and from the rows.
+    for job in [None, Some("load".to_owned())] {
+        let selection = Selection {
+            spans: spans(Tz::UTC, from, from, Grain::Day),
+            source: None,
+            job,
+            top_level_only: false,
+            group_by: GroupBy::Nothing,
+            fill: false,
+            visible: Visible::All,
+            page: 0..1000,
+        };
+        let memory = WorkMemory::of_bytes(1 << 20);
+        let (work, waiting) = Work::within(&memory);
+        assert_eq!(fold(&state, &selection, &work).unwrap().totals.runs, 1);
+        drop(waiting);
+        assert_eq!(fold(&state, &selection, &work).unwrap_err(), Stopped::NobodyWaits);
+        let (work, _waiting) = Work::within(&WorkMemory::of_bytes(1000));
+        assert_eq!(fold(&state, &selection, &work).unwrap_err(), Stopped::MemoryIsUsedUp);
     }
 }

@@ -16,7 +16,7 @@ use clap::Parser;
 use karat_api::{
     snapshot::{Names, StateFile, SummaryState},
     summary::{
-        GroupBy, Selection, Visible,
+        GroupBy, Selection, Visible, Work,
         calendar::{Grain, spans},
         fold,
     },
@@ -164,8 +164,9 @@ fn folds(state: &SummaryState, options: &Options, runs: i64) -> Result<Vec<Fold>
             let mut cells = 0;
             for _ in 0..options.repeats {
                 let start = Instant::now();
-                let folded = fold(state, &selection);
+                let folded = fold(state, &selection, &Work::unbounded());
                 times.add(start.elapsed());
+                let folded = folded.map_err(|stopped| Error::WrongResult(format!("{zone}, {of}: {stopped:?}")))?;
                 cells = folded.num_cells;
                 let expected = if of == ONE { runs / i64::from(options.sources) } else { runs };
                 if folded.totals.runs != expected {

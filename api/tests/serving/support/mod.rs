@@ -79,6 +79,7 @@ impl TestApp {
             snapshots: Arc::clone(&snapshots),
             lag: log_ends.clone(),
             checks: vec![],
+            counters: Arc::default(),
         };
         let endpoint = app(settings, parts, ()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
