@@ -6,7 +6,7 @@ use std::{
 };
 
 use karat_access::Access;
-use karat_http::{ServeSettings, metrics, serve};
+use karat_http::{ConnectionCounts, ServeSettings, metrics, serve};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -24,13 +24,15 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    pub fn new(address: SocketAddr, access: Access) -> Result<Self> {
+    /// Counts what the accounts do, and the connections of the server that others reach.
+    pub fn new(address: SocketAddr, (access, connections): (Access, ConnectionCounts)) -> Result<Self> {
         let listener = TcpListener::bind(address).map_err(|error| {
             Failure::configuration(format!("`server.metrics_listen`: cannot listen on `{address}`: {error}"))
         })?;
         let mut registry = Registry::with_prefix("karat");
         registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register_collector(Box::new(Hashing(access)));
+        connections.register(&mut registry);
         Ok(Self { listener, registry })
     }
 

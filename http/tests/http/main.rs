@@ -4,6 +4,10 @@
 
 mod answers;
 mod bodies;
+mod frames;
+mod hostile;
 mod limits;
 mod serving;
+mod slow;
+mod support;
 mod tls;
