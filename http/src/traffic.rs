@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// What the kernel holds of an answer beside what is on its way. Without a bound it takes megabytes at once, and a reader of
-/// average speed would seem to stand still while they drain.
+/// average speed would seem to stand still while they drain. It takes more when half of this has drained: a part of an answer.
 #[cfg(target_os = "linux")]
-const UNSENT_BYTES: u32 = 128 * 1024;
+const UNSENT_BYTES: u32 = 64 * 1024;
 
 /// A watched socket.
 pub(crate) struct Traffic {

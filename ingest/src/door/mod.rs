@@ -10,6 +10,7 @@
 //! | 207 | some were refused, the others are durable |
 //! | 422 | all were refused: the error envelope, with the same counts and errors in `data` |
 //! | 403 | all were refused because the credential may not publish their types |
+//! | 408 | the body came too slowly |
 //! | 413 | the request, the number of events, or the only event is over its limit, which the message names |
 //! | 400, 415 | the events of the body cannot be told apart |
 //! | 503 | the log or this door is busy: publish again after `Retry-After` |
