@@ -15,7 +15,7 @@ MINUTES ?= 2
 WITHOUT_SERVICES := accounts bad_input canary chaos clock crash demo disk epochs failing_calls flood fsck matrix memory openapi \
   power replay settings shell stop
 
-.PHONY: help check test chaos soak test-services check-demo schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check test chaos soak test-services check-demo check-slow schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ coverage: ## Lines of accounts and access that the tests run, file by file; fail
 check-demo: ## Runs the demo, verifies its tables, compares them and the summaries with delta-rs, Polars and DuckDB
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-demo.sh
+
+check-slow: ## Runs slow clients and idle sockets against the demo, and asks meanwhile for its health (needs slowhttptest)
+	$(CARGO) build --workspace --bin karat --locked
+	dev/check-slow.sh
 
 schemathesis: ## Asks a server with the sample data what its API document allows, for some minutes; SEED=5 for the same questions
 	$(CARGO) build --workspace --bin karat --locked

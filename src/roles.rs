@@ -3,6 +3,7 @@
 //! `up` runs all three over one log; `ingest`, `transform` and `api` run one each and meet in Kafka and the lake.
 
 mod demo;
+mod descriptors;
 mod metrics;
 mod notices;
 mod process;
@@ -19,14 +20,17 @@ use karat_api::{
     snapshot::{Snapshots, follow},
 };
 use karat_eventlog::EventLog;
-use karat_http::{EventRates, ServeSettings, SharedCounts, Tls, serve};
+use karat_http::{EventRates, ServeSettings, SharedCounts, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_lake::objects;
 use karat_transform::worker;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, mpsc, watch};
 
-use self::{metrics::MetricsServer, process::Work};
+use self::{
+    metrics::{Counted, MetricsServer},
+    process::Work,
+};
 use crate::{
     cli::{AccessArgs, Environment, InstanceArgs, ServeArgs, UpArgs},
     config::{Settings, production},
@@ -164,7 +168,7 @@ struct Server {
     log: Arc<dyn EventLog>,
     parts: Parts,
     settings: ApiSettings,
-    tls: Option<Arc<Tls>>,
+    serving: ServeSettings,
     metrics: Option<MetricsServer>,
     doors: (Option<IngestApi>, ReplaysApi),
     poke: Arc<Notify>,
@@ -176,16 +180,16 @@ impl Server {
         let lake = instance.lake()?;
         let listener = TcpListener::bind(arguments.listen)
             .map_err(|error| Failure::configuration(format!("cannot listen on `{}`: {error}", arguments.listen)))?;
-        let tls = arguments.access.tls()?;
-        let scheme = if tls.is_some() { "https" } else { "http" };
+        let serving = arguments.access.serving(descriptors::room_for_connections())?;
+        let scheme = if serving.tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{}", listener.local_addr()?);
         let mut accounts = instance.access()?;
         let environment = arguments.instance.environment;
         arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
         let counters = Arc::<ServingCounters>::default();
-        let metrics = |address| MetricsServer::new(address, access.clone(), Arc::clone(&counters));
-        let metrics = arguments.metrics_listen.map(metrics).transpose()?;
+        let counted = Counted { access: access.clone(), connections: serving.counts.clone(), answers: Arc::clone(&counters) };
+        let metrics = arguments.metrics_listen.map(|address| MetricsServer::new(address, counted)).transpose()?;
         let secret = secret::load_or_create(&instance.keys())?;
         let host = arguments.access.allowed_hosts.first().cloned();
         let note = Note { url, host, local: hex::encode(rand::random::<[u8; 32]>()) };
@@ -231,7 +235,7 @@ impl Server {
             log: Arc::clone(log),
             parts,
             settings,
-            tls,
+            serving,
             metrics,
             doors: (ingest, replays),
             poke,
@@ -246,15 +250,14 @@ impl Server {
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        let settings = ServeSettings { tls: self.tls, ..ServeSettings::default() };
         let served = match self.doors {
             (Some(ingest), replays) => {
                 let app = app(self.settings, self.parts, (ingest, replays))?;
-                serve(self.listener, app, settings, stopped).await
+                serve(self.listener, app, self.serving, stopped).await
             }
             (None, replays) => {
                 let app = app(self.settings, self.parts, replays)?;
-                serve(self.listener, app, settings, stopped).await
+                serve(self.listener, app, self.serving, stopped).await
             }
         };
         following.abort();

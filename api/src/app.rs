@@ -81,7 +81,7 @@ where
     let service = service(&settings, &parts, extra)?;
     let document = closed(&service.spec());
     let methods = Methods::of(&document);
-    let guard = |endpoint: BoxEndpoint<'static>| Guarded { is_public: settings.docs_are_public, endpoint };
+    let guard = |endpoint: BoxEndpoint<'static>| poem::get(Guarded { is_public: settings.docs_are_public, endpoint });
     let route = Route::new()
         .at("/openapi.json", guard(json(document)))
         .nest("/docs", guard(page(closed(&service.scalar_html()))))

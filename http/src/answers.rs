@@ -11,7 +11,7 @@ use poem_openapi::types::Type;
 use crate::{ErrorBody, ProblemBody};
 
 /// Declares the error type of one operation: an [`ApiError`](crate::ApiError) whose statuses appear in the OpenAPI
-/// document, beside those that the layers around every operation answer: 413, 421, 429, 500 and 503. `?` converts
+/// document, beside those that the layers around every operation answer: 400, 408, 413, 421, 429, 500 and 503. `?` converts
 /// anything that converts into `ApiError`.
 ///
 /// ```ignore
@@ -52,9 +52,9 @@ macro_rules! error_answers {
     )+};
 }
 
-/// What any operation may be answered by the layers around it: a body that is too large for all, another host's name, a
-/// quota that is used up, a fault, and accounts that are away.
-const EVERYWHERE: [u16; 5] = [413, 421, 429, 500, 503];
+/// What any operation may be answered by the layers around it: a host that is none, a body that came too slowly or is too large
+/// for all, another host's name, a quota that is used up, a fault, and accounts that are away.
+const EVERYWHERE: [u16; 7] = [400, 408, 413, 421, 429, 500, 503];
 
 /// The OpenAPI entries for these statuses and those of the layers around every operation; used by [`error_answers!`].
 pub fn documented_errors(statuses: &[u16]) -> MetaResponses {
@@ -94,12 +94,12 @@ fn headers(status: u16) -> Vec<MetaHeader> {
 
 fn describe(status: u16) -> &'static str {
     match status {
-        400 => "The request is malformed: bad JSON, or a parameter that cannot be read.",
+        400 => "The request is malformed: bad JSON, a parameter that cannot be read, or no or two hosts.",
         401 => "No credential, or one that is wrong, expired or revoked.",
         403 => "The caller may not do this.",
         404 => "There is no such thing, or it is not the caller's.",
         406 => "No form of the answer matches `Accept`.",
-        408 => "The request did not arrive in time.",
+        408 => "The body came too slowly.",
         409 => "The request conflicts with the present state.",
         410 => "What was asked for is no longer kept.",
         412 => "A precondition does not hold.",

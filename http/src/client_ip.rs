@@ -53,7 +53,8 @@ impl TrustedProxies {
         client
     }
 
-    fn trusts(&self, ip: IpAddr) -> bool {
+    /// Whether this is the address of a proxy that is believed.
+    pub(crate) fn trusts(&self, ip: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(ip))
     }
 }

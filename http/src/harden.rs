@@ -12,12 +12,13 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use karat_access::{Origin, Permission};
-use poem::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use poem::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Result};
 use tracing::Instrument;
 
 use crate::client_ip::ClientAddress;
 use crate::context::{self, Known, RequestContext};
+use crate::host::WrongHost;
 use crate::{ApiError, Origins, TrustedProxies, body, cors, headers, limit, linger::Rest, render, translate};
 
 /// What [`harden_with`] needs to know.
@@ -94,8 +95,13 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
         let method = request.method().clone();
         let agent = request.headers().get(header::USER_AGENT).cloned();
         let over_tls = self.settings.behind_tls || request.scheme().as_str() == "https";
+        let wrong_host = request.data::<WrongHost>().copied();
+        let is_http1 = request.version() < Version::HTTP_2;
         let span = tracing::info_span!(target: "karat_http::access", "request", request_id = &*context.request_id);
         let answered = async {
+            if let Some(wrong) = wrong_host {
+                return wrong.refusal().into_response();
+            }
             if !self.is_for_us(&request) {
                 let message = "this host name is not answered here";
                 return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", message).into_response();
@@ -114,6 +120,10 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
         let mut response = context::within(context.clone(), answered).instrument(span).await;
         cors::add(response.headers_mut(), origin.as_ref());
         headers::add_common(response.headers_mut(), &context, over_tls);
+        // What follows on such a connection is not to be trusted, or not there.
+        if is_http1 && (wrong_host.is_some() || response.status() == StatusCode::REQUEST_TIMEOUT) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         log(&method, &response, started, &context);
         Ok(response)
     }

@@ -12,28 +12,36 @@
 //! * [`Limits`] counts requests by client, user or key, here or in Redis; [`EventRates`] the events of keys that declared
 //!   how many they publish.
 //! * [`metrics`] answers what a process counts, in the text form of Prometheus.
-//! * [`serve`] runs the application with header, idle and shutdown deadlines, in the open or with a certificate ([`Tls`]).
+//! * [`serve`] runs the application, in the open or with a certificate ([`Tls`]): with deadlines for heads, bodies, answers,
+//!   silence and a stop, and with room for connections that client networks share ([`ConnectionCounts`]).
 
 mod access_error;
+mod answering;
 mod answers;
+mod arrival;
 mod body;
 mod caller;
 mod client_ip;
 mod context;
 mod cors;
+mod counts;
 mod envelope;
 mod error;
 mod form_body;
 mod harden;
 mod headers;
+mod host;
 mod json_body;
 mod limit;
 mod linger;
 mod metrics;
 mod origins;
+mod pace;
 mod render;
 mod serve;
+mod shares;
 mod tls;
+mod traffic;
 mod translate;
 mod unread_body;
 
@@ -42,6 +50,7 @@ pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
 pub use caller::{Authenticated, authenticate, origin, require_consent};
 pub use client_ip::{TrustedProxies, client_ip};
 pub use context::request_id;
+pub use counts::ConnectionCounts;
 pub use envelope::{Answer, Created, Envelope, created, ok, timestamp};
 pub use error::ApiError;
 pub use form_body::FormBody;

@@ -14,6 +14,7 @@ use poem_openapi::error::{
 
 use crate::ApiError;
 use crate::body::LimitExceeded;
+use crate::pace::TooSlow;
 
 /// The error as this product's own; one that a handler made passes through unchanged.
 pub(crate) fn to_api_error(error: Error) -> ApiError {
@@ -94,26 +95,24 @@ pub(crate) fn json_error(error: &serde_json::Error) -> ApiError {
     ApiError::bad_request("bad_json", format!("the body is not valid JSON at {place}"))
 }
 
-/// 413 when the limit was the reason, 400 otherwise.
+/// 413 when the limit was the reason, 408 when the body came too slowly, 400 otherwise.
 pub(crate) fn read_body_error(error: &ReadBodyError) -> ApiError {
     match error {
         ReadBodyError::PayloadTooLarge => from_status(StatusCode::PAYLOAD_TOO_LARGE),
         ReadBodyError::Utf8(_) => ApiError::bad_request("bad_encoding", "the body is not valid UTF-8"),
-        ReadBodyError::Io(cause) => match limit_inside(cause) {
-            Some(limit_bytes) => ApiError::too_large("body", limit_bytes),
-            None => ApiError::bad_request("incomplete_body", "the body ended before it was complete"),
+        ReadBodyError::Io(cause) => match (inside::<LimitExceeded>(cause), inside::<TooSlow>(cause)) {
+            (Some(exceeded), _) => ApiError::too_large("body", exceeded.limit_bytes),
+            (None, Some(slow)) => from_status(StatusCode::REQUEST_TIMEOUT).caused_by(slow),
+            (None, None) => ApiError::bad_request("incomplete_body", "the body ended before it was complete"),
         },
         ReadBodyError::BodyHasBeenTaken => ApiError::internal("the body was read twice"),
     }
 }
 
-/// The framework wraps the I/O error of a body in further ones.
-fn limit_inside(error: &io::Error) -> Option<u64> {
+/// Our own cause of the I/O error of a body: the framework wraps it in further ones.
+fn inside<T: std::error::Error + 'static>(error: &io::Error) -> Option<&T> {
     let inner = error.get_ref()?;
-    match inner.downcast_ref::<LimitExceeded>() {
-        Some(exceeded) => Some(exceeded.limit_bytes),
-        None => inner.downcast_ref::<io::Error>().and_then(limit_inside),
-    }
+    inner.downcast_ref::<T>().or_else(|| inner.downcast_ref::<io::Error>().and_then(inside::<T>))
 }
 
 fn invalid_parameter(name: &str, reason: &str) -> ApiError {

@@ -7,7 +7,7 @@ use karat_access::{
     AccessSettings, ConsentRule, MailSettings, PasswordRules, ProviderKind, ProviderSettings, SmsCaps, SmsSettings,
 };
 use karat_api::auth::ExperienceRules;
-use karat_http::{HardenSettings, Origins, Tls, TrustedProxies};
+use karat_http::{HardenSettings, Origins, ServeSettings, Tls, TrustedProxies};
 
 use super::{Environment, RedisArgs};
 use crate::failure::{Failure, Result};
@@ -96,6 +96,16 @@ pub struct AccessArgs {
     /// Proxies whose X-Forwarded-For is believed: addresses and networks with commas between.
     #[arg(long, env = "KARAT__SERVER__TRUSTED_PROXIES", default_value = "", hide_default_value = true)]
     pub trusted_proxies: String,
+    /// Open connections of one client network (an IPv4 address, a /64 of IPv6) at a time; those of trusted proxies are not
+    /// counted.
+    #[arg(
+        long,
+        env = "KARAT__SERVER__CONNECTIONS_PER_NETWORK",
+        value_name = "NUMBER",
+        default_value_t = 1024,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub connections_per_network: u32,
     /// Origins of pages on other hosts that may call, with commas between.
     #[arg(long, env = "KARAT__SERVER__ALLOWED_ORIGINS", default_value = "", hide_default_value = true)]
     pub allowed_origins: String,
@@ -181,13 +191,25 @@ impl AccessArgs {
     /// Puts the arguments into the settings of the server.
     pub fn harden(&self, settings: &mut HardenSettings) -> Result<()> {
         settings.behind_tls = self.behind_tls;
-        settings.trusted_proxies = self
-            .trusted_proxies
-            .parse::<TrustedProxies>()
-            .map_err(|e| Failure::configuration(format!("--trusted-proxies: {e}")))?;
+        settings.trusted_proxies = self.trusted()?;
         settings.origins = self.origins()?;
         settings.allowed_hosts.clone_from(&self.allowed_hosts);
         Ok(())
+    }
+
+    /// How connections are taken, of which there may be `max_connections`.
+    pub fn serving(&self, max_connections: usize) -> Result<ServeSettings> {
+        Ok(ServeSettings {
+            tls: self.tls()?,
+            trusted_proxies: self.trusted()?,
+            max_connections,
+            max_connections_per_network: usize::try_from(self.connections_per_network).unwrap_or(usize::MAX),
+            ..ServeSettings::default()
+        })
+    }
+
+    fn trusted(&self) -> Result<TrustedProxies> {
+        self.trusted_proxies.parse().map_err(|e| Failure::configuration(format!("--trusted-proxies: {e}")))
     }
 
     /// What gives experience.
@@ -200,7 +222,7 @@ impl AccessArgs {
     }
 
     /// The certificate to serve with, when one is named.
-    pub fn tls(&self) -> Result<Option<Arc<Tls>>> {
+    fn tls(&self) -> Result<Option<Arc<Tls>>> {
         match (&self.tls_certificate, &self.tls_key) {
             (None, None) => Ok(None),
             (Some(certificate), Some(key)) => {

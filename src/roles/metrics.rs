@@ -8,7 +8,7 @@ use std::{
 
 use karat_access::Access;
 use karat_api::serving::ServingCounters;
-use karat_http::{ServeSettings, metrics, serve};
+use karat_http::{ConnectionCounts, ServeSettings, metrics, serve};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -25,15 +25,25 @@ pub struct MetricsServer {
     registry: Registry,
 }
 
+/// Who counts.
+pub struct Counted {
+    pub access: Access,
+    /// Those of the server that others reach.
+    pub connections: ConnectionCounts,
+    pub answers: Arc<ServingCounters>,
+}
+
 impl MetricsServer {
-    pub fn new(address: SocketAddr, access: Access, serving: Arc<ServingCounters>) -> Result<Self> {
+    /// Listens, and counts what is named.
+    pub fn new(address: SocketAddr, counted: Counted) -> Result<Self> {
         let listener = TcpListener::bind(address).map_err(|error| {
             Failure::configuration(format!("`server.metrics_listen`: cannot listen on `{address}`: {error}"))
         })?;
         let mut registry = Registry::with_prefix("karat");
         registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        registry.register_collector(Box::new(Hashing(access)));
-        registry.register_collector(Box::new(Serving(serving)));
+        registry.register_collector(Box::new(Hashing(counted.access)));
+        registry.register_collector(Box::new(Serving(counted.answers)));
+        counted.connections.register(&mut registry);
         Ok(Self { listener, registry })
     }
 

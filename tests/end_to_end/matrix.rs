@@ -1,11 +1,12 @@
 //! Every operation of the OpenAPI document by every kind of caller. An operation that is not listed here fails the
 //! test: whoever adds a route says who may call it. Beside them: the paths outside the document, ids of others, fields that
-//! nobody may set, and that reading changes nothing.
+//! nobody may set, bodies that are too large, and that reading changes nothing.
 
 mod bodies;
 mod ids;
 mod outside;
 mod reads;
+mod sizes;
 
 use std::{collections::HashMap, time::Duration};
 

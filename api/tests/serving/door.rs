@@ -107,6 +107,18 @@ async fn framework_errors_have_the_envelope_and_problem_json_when_asked_for() {
 }
 
 #[tokio::test]
+async fn security_80_paths_outside_the_document_have_no_other_methods() {
+    let app = TestApp::start().await;
+    for path in ["/docs", "/swagger", "/openapi.json", "/health", "/ready", "/.well-known/jwks.json"] {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "TRACE", "BREW"] {
+            let reply = app.send(method, path, &[], "").await;
+            assert_error(&reply, 405, "method_not_allowed");
+            assert_eq!(reply.headers["allow"], "GET, HEAD", "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn health_routes_answer_without_a_log_in() {
     let app = TestApp::start().await;
     app.publish(&[], 0).await;

@@ -4,7 +4,11 @@
 
 mod answers;
 mod bodies;
+mod frames;
+mod hostile;
 mod limits;
 mod rates;
 mod serving;
+mod slow;
+mod support;
 mod tls;

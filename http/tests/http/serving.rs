@@ -1,61 +1,13 @@
-//! The server on a real socket.
+//! The server on a real socket: requests, refusals and a stop.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use karat_http::{ApiError, ServeSettings, harden, serve};
-use poem::{Request, endpoint};
+use poem::endpoint;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
-use tokio::task::JoinHandle;
 
-const DEADLINE: Duration = Duration::from_secs(20);
-
-struct Server {
-    address: SocketAddr,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<std::io::Result<()>>,
-    entered: Arc<Notify>,
-    release: Arc<Notify>,
-}
-
-/// Answers `ok`; on `/slow` it says that it was entered and waits to be released.
-fn start(settings: ServeSettings) -> Server {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (in_handler, until) = (entered.clone(), release.clone());
-    let app = harden(endpoint::make(move |request: Request| {
-        let (entered, release) = (in_handler.clone(), until.clone());
-        async move {
-            if request.uri().path() == "/slow" {
-                entered.notify_one();
-                release.notified().await;
-            }
-            Ok::<_, poem::Error>("ok")
-        }
-    }));
-    let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(serve(listener, app, settings, async {
-        let _ = stopped.await;
-    }));
-    Server { address, stop, task, entered, release }
-}
-
-async fn connect_and_send(address: SocketAddr, text: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(text.as_bytes()).await.unwrap();
-    stream
-}
-
-async fn read_to_end(mut stream: TcpStream) -> String {
-    let mut text = String::new();
-    let read = tokio::time::timeout(DEADLINE, stream.read_to_string(&mut text)).await;
-    read.expect("the server must close the connection").unwrap();
-    text
-}
+use crate::support::{DEADLINE, connect_and_send, read_to_end, start};
 
 #[tokio::test]
 async fn a_request_is_answered_and_the_server_stops_when_told() {
@@ -116,15 +68,6 @@ async fn idle_connections_do_not_hold_up_a_stop() {
     server.stop.send(()).unwrap();
     let quick = ServeSettings::default().shutdown_deadline / 2;
     tokio::time::timeout(quick, server.task).await.unwrap().unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn half_a_header_and_idle_connections_are_closed() {
-    let server = start(ServeSettings { header_timeout: Duration::from_millis(100), ..ServeSettings::default() });
-    for sent in ["GET / HTTP/1.1\r\nhost: x\r\nx-half", "GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
-        let stream = connect_and_send(server.address, sent).await;
-        read_to_end(stream).await;
-    }
 }
 
 /// What a server says that refuses every request without a look at its body.

@@ -1,0 +1,218 @@
+//! [`Arrival`]: what a connection owes, and by when.
+//!
+//! hyper has one timer, for heads on HTTP/1: it begins with the first byte, and knows no difference between a head that does
+//! not get on and a connection that is kept. So each connection has a clock of its own from the moment it is accepted,
+//! whatever is spoken on it:
+//!
+//! * The first head must be whole within the deadline of heads, the handshake of TLS included.
+//! * Between requests a connection may be silent for the idle limit. On HTTP/1 a further head that has begun has the deadline
+//!   of heads; on HTTP/2 bytes tell nothing, since pings and settings are answered between requests too.
+//! * While requests run, each part of an answer must be taken within the deadline of answers.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Deadlines of one connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    pub head: Duration,
+    pub idle: Duration,
+    pub answer: Duration,
+}
+
+/// What did not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// The head of a request.
+    Head,
+    /// A further request.
+    Idle,
+    /// A client that takes what it asked for.
+    Answer,
+}
+
+impl Overdue {
+    /// In metrics and the log.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Idle => "idle",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+/// The clock of one connection.
+pub(crate) struct Arrival {
+    deadlines: Deadlines,
+    state: Mutex<State>,
+}
+
+struct State {
+    running: usize,
+    has_begun: bool,
+    is_multiplexed: bool,
+    /// When the connection was accepted, or its last request was answered.
+    waiting_since: Instant,
+    /// When the first byte after that was read.
+    head_since: Option<Instant>,
+    /// Answers, by the numbers of their requests, of which a part was handed out and nobody asked for the next one yet.
+    untaken: HashMap<u64, Instant>,
+    requests: u64,
+}
+
+impl Arrival {
+    /// Of a connection that was accepted just now.
+    pub(crate) fn new(deadlines: Deadlines) -> Arc<Self> {
+        let state = State {
+            running: 0,
+            has_begun: false,
+            is_multiplexed: false,
+            waiting_since: Instant::now(),
+            head_since: None,
+            untaken: HashMap::new(),
+            requests: 0,
+        };
+        Arc::new(Self { deadlines, state: Mutex::new(state) })
+    }
+
+    /// Something was read.
+    pub(crate) fn note_bytes(&self) {
+        let mut state = self.state.lock();
+        if state.running == 0 && state.head_since.is_none() {
+            state.head_since = Some(Instant::now());
+        }
+    }
+
+    /// A head is whole. `is_multiplexed` on HTTP/2.
+    pub(crate) fn begin(self: &Arc<Self>, is_multiplexed: bool) -> Running {
+        let mut state = self.state.lock();
+        state.running += 1;
+        state.requests += 1;
+        state.has_begun = true;
+        state.is_multiplexed = is_multiplexed;
+        Running { arrival: Arc::clone(self), number: state.requests }
+    }
+
+    /// Waits until a deadline has passed, at least for `grace`.
+    pub(crate) async fn overdue(&self, grace: Duration) -> Overdue {
+        if !grace.is_zero() {
+            tokio::time::sleep(grace).await;
+        }
+        // A deadline that begins later is at least so far away: looking again after this time misses none, and nobody has to
+        // be woken.
+        let step = self.deadlines.head.min(self.deadlines.idle).min(self.deadlines.answer);
+        loop {
+            let (now, next) = (Instant::now(), self.next());
+            if let Some((at, overdue)) = next
+                && at <= now
+            {
+                return overdue;
+            }
+            let look = now + step;
+            tokio::time::sleep_until(next.map_or(look, |(at, _)| at.min(look))).await;
+        }
+    }
+
+    /// The next deadline, as things are.
+    fn next(&self) -> Option<(Instant, Overdue)> {
+        let (state, deadlines) = (self.state.lock(), self.deadlines);
+        if state.running > 0 {
+            return state.untaken.values().min().map(|since| (*since + deadlines.answer, Overdue::Answer));
+        }
+        if !state.has_begun {
+            return Some((state.waiting_since + deadlines.head, Overdue::Head));
+        }
+        match state.head_since {
+            Some(since) if !state.is_multiplexed => Some((since + deadlines.head, Overdue::Head)),
+            _ => Some((state.waiting_since + deadlines.idle, Overdue::Idle)),
+        }
+    }
+}
+
+/// A request, from its head to the end of its answer. Dropping it is the end.
+pub(crate) struct Running {
+    arrival: Arc<Arrival>,
+    number: u64,
+}
+
+impl Running {
+    /// A part of the answer was handed out: the client has to take it.
+    pub(crate) fn hand_out(&self) {
+        self.arrival.state.lock().untaken.insert(self.number, Instant::now());
+    }
+
+    /// The client took what was handed out: the next part is asked for.
+    pub(crate) fn take(&self) {
+        self.arrival.state.lock().untaken.remove(&self.number);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.arrival.state.lock();
+        state.untaken.remove(&self.number);
+        state.running = state.running.saturating_sub(1);
+        if state.running == 0 {
+            state.waiting_since = Instant::now();
+            state.head_since = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINES: Deadlines =
+        Deadlines { head: Duration::from_secs(15), idle: Duration::from_secs(60), answer: Duration::from_secs(20) };
+
+    /// What is overdue next, and in how many seconds.
+    fn next(arrival: &Arrival) -> Option<(u64, Overdue)> {
+        let (at, overdue) = arrival.next()?;
+        // Rounded up, for some milliseconds have passed.
+        Some((at.saturating_duration_since(Instant::now()).as_secs() + 1, overdue))
+    }
+
+    #[test]
+    fn the_first_head_has_one_deadline_whatever_arrives() {
+        let arrival = Arrival::new(DEADLINES);
+        assert_eq!(next(&arrival), Some((15, Overdue::Head)));
+        arrival.state.lock().waiting_since -= Duration::from_secs(10);
+        arrival.note_bytes();
+        assert_eq!(next(&arrival), Some((5, Overdue::Head)));
+    }
+
+    #[test]
+    fn between_requests_silence_has_the_idle_limit_and_a_head_its_own() {
+        let arrival = Arrival::new(DEADLINES);
+        let running = arrival.begin(false);
+        arrival.note_bytes();
+        assert_eq!(next(&arrival), None, "the server is at work");
+        drop(running);
+        assert_eq!(next(&arrival), Some((60, Overdue::Idle)));
+        arrival.note_bytes();
+        assert_eq!(next(&arrival), Some((15, Overdue::Head)));
+        drop(arrival.begin(true));
+        arrival.note_bytes();
+        assert_eq!(next(&arrival), Some((60, Overdue::Idle)), "on HTTP/2 bytes are no head");
+    }
+
+    #[test]
+    fn an_answer_is_overdue_while_a_part_of_it_is_not_taken() {
+        let arrival = Arrival::new(DEADLINES);
+        let (one, other) = (arrival.begin(true), arrival.begin(true));
+        one.hand_out();
+        other.hand_out();
+        *arrival.state.lock().untaken.get_mut(&1).unwrap() -= Duration::from_secs(5);
+        assert_eq!(next(&arrival), Some((15, Overdue::Answer)));
+        one.take();
+        assert_eq!(next(&arrival), Some((20, Overdue::Answer)));
+        drop(other);
+        assert_eq!(next(&arrival), None);
+        drop(one);
+        assert_eq!(next(&arrival), Some((60, Overdue::Idle)));
+    }
+}
