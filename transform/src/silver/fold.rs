@@ -222,7 +222,7 @@ impl FoldPlan {
                 }
             }
             let encoded = AggregateState::encode_all(&states);
-            if stored.as_ref() == Some(&encoded) {
+            if stored.as_deref() == Some(encoded.as_slice()) {
                 continue;
             }
             let after = values(&states);
@@ -290,7 +290,7 @@ impl CurrentRows for FoldPlan {
             let mut pairs = Vec::with_capacity(keys.len());
             for key in keys {
                 let value = step.get(&keyspace, key)?.ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
-                pairs.push((key.clone(), value));
+                pairs.push((key.clone(), value.to_vec()));
             }
             let stored = self.stored(pairs)?;
             self.present(stored).await
