@@ -17,7 +17,7 @@ use karat_lake::{
     },
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, packed_keys::PackedKeys};
 
 /// One value. Dates and timestamps are their integers; the column's type says which.
 #[derive(Debug, Clone, PartialEq)]
@@ -281,14 +281,7 @@ pub fn columns(batch: &RecordBatch, names: &[String]) -> Result<Vec<Column>> {
 
 /// The encoded key of each row: the values of `names`.
 pub fn row_keys(batch: &RecordBatch, names: &[String]) -> Result<Vec<Vec<u8>>> {
-    let columns = columns(batch, names)?;
-    let mut bytes = Vec::new();
-    let key = |row| {
-        bytes.clear();
-        columns.iter().for_each(|column| column.encode(row, &mut bytes));
-        bytes.clone()
-    };
-    Ok((0..batch.num_rows()).map(key).collect())
+    Ok(PackedKeys::of(batch, names)?.iter().map(<[u8]>::to_vec).collect())
 }
 
 /// Makes an Arrow column of `data_type` from values of one kind.
