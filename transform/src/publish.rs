@@ -21,12 +21,21 @@ use karat_lake::{
     arrow::{
         array::{BooleanArray, RecordBatch, UInt32Array},
         compute::{filter_record_batch, take_record_batch},
+        datatypes::SchemaRef,
     },
 };
 
 use self::waiting::Behind;
 pub use self::waiting::{Due, Publish, Waiting};
-use crate::{Result, batches::join, gold::GoldChanges, state::Step, value};
+use crate::{
+    Result,
+    batches::join,
+    gold::GoldChanges,
+    packed_keys::PackedKeys,
+    parallel::{PART_KEYS, in_parts},
+    state::Step,
+    value,
+};
 
 /// Rows of a slot at which it is full: rewriting it stays in the order of ten milliseconds.
 const SLOT_ROWS: u64 = 8_192;
@@ -123,10 +132,14 @@ impl PublishedTable {
     ) -> Result<Prepared> {
         let began = Instant::now();
         let keyspace = Self::keyspace(self.table.name());
+        let before = &*step;
+        let slots = in_parts(&keys, PART_KEYS, |keys| {
+            keys.iter().map(|key| place(before, &keyspace, key, None)).collect::<Result<Vec<_>>>()
+        })?;
         let (mut by_slot, mut new) = (BTreeMap::<u32, Vec<Vec<u8>>>::new(), Vec::new());
-        for key in keys {
-            match step.get(&keyspace, &key)? {
-                Some(slot) => by_slot.entry(slot_number(&slot)).or_default().push(key),
+        for (key, slot) in keys.into_iter().zip(slots.into_iter().flatten()) {
+            match slot {
+                Some(slot) => by_slot.entry(slot).or_default().push(key),
                 None => new.push(key),
             }
         }
@@ -182,10 +195,23 @@ impl PublishedTable {
         let touched: Vec<(u32, Touched<'_>)> = touched.into_iter().collect();
         for together in touched.chunks(WRITTEN_TOGETHER) {
             let prepared_before = &*prepared;
-            let written = together
-                .iter()
-                .map(|(number, touched)| self.rewrite(*number, touched, &changes.upserts, prepared_before));
-            for (number, after, staged) in try_join_all(written).await? {
+            let before = together.iter().map(|(number, _)| self.rows(*number, prepared_before)).collect::<Vec<_>>();
+            let before = try_join_all(before).await?;
+            let slots: Vec<(&Touched<'_>, RecordBatch)> =
+                together.iter().map(|(_, touched)| touched).zip(before).collect();
+            // As much work as encoding the files, which has threads of its own.
+            let (schema, key) = (self.table.schema(), self.key.as_slice());
+            let after = in_parts(&slots, 1, |slots| {
+                let after =
+                    slots.iter().map(|(touched, before)| touched.put_into(before, schema, key, &changes.upserts));
+                after.collect::<Result<Vec<_>>>()
+            })?;
+            let after: Vec<RecordBatch> = after.into_iter().flatten().collect();
+            let staged =
+                together.iter().zip(&after).map(|((number, _), rows)| self.stage(*number, rows)).collect::<Vec<_>>();
+            let staged = try_join_all(staged).await?;
+            for (((number, _), after), staged) in together.iter().zip(after).zip(staged) {
+                let number = *number;
                 prepared.0.insert(number, staged);
                 self.cache.retain(|(cached, _)| *cached != number);
                 self.cache.insert(0, (number, after));
@@ -239,24 +265,9 @@ impl PublishedTable {
         Ok(())
     }
 
-    /// The rows of a slot after the changes, in a file that no version names yet.
-    async fn rewrite(
-        &self,
-        number: u32,
-        touched: &Touched<'_>,
-        upserts: &RecordBatch,
-        prepared: &Prepared,
-    ) -> Result<(u32, RecordBatch, Option<DataFile>)> {
-        let before = self.rows(number, prepared).await?;
-        let before_keys = value::row_keys(&before, &self.key)?;
-        let survives: BooleanArray =
-            before_keys.iter().map(|key| Some(!touched.keys.contains(key.as_slice()))).collect();
-        let fresh = take_record_batch(upserts, &UInt32Array::from(touched.rows.clone()))?;
-        let schema = self.table.schema().clone();
-        let after = join(&schema, vec![filter_record_batch(&before, &survives)?, fresh.with_schema(schema.clone())?])?;
-        let staged =
-            self.table.staging().stage(&format!("slot-{number:05}"), &[], std::slice::from_ref(&after)).await?;
-        Ok((number, after, staged))
+    /// Writes the rows of a slot to a file that no version names yet.
+    async fn stage(&self, number: u32, rows: &RecordBatch) -> Result<Option<DataFile>> {
+        Ok(self.table.staging().stage(&format!("slot-{number:05}"), &[], std::slice::from_ref(rows)).await?)
     }
 
     /// The rows of a slot as they are prepared, or else committed.
@@ -297,6 +308,22 @@ struct Touched<'k> {
     keys: HashSet<&'k [u8]>,
     /// Indexes of the rows that come.
     rows: Vec<u32>,
+}
+
+impl Touched<'_> {
+    /// The rows of the slot after the changes.
+    fn put_into(
+        &self,
+        before: &RecordBatch,
+        schema: &SchemaRef,
+        key: &[String],
+        upserts: &RecordBatch,
+    ) -> Result<RecordBatch> {
+        let before_keys = PackedKeys::of(before, key)?;
+        let survives: BooleanArray = before_keys.iter().map(|key| Some(!self.keys.contains(key))).collect();
+        let fresh = take_record_batch(upserts, &UInt32Array::from(self.rows.clone()))?;
+        join(schema, vec![filter_record_batch(before, &survives)?, fresh.with_schema(schema.clone())?])
+    }
 }
 
 /// The slot of each key.
