@@ -15,7 +15,10 @@ use std::{
     path::Path,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice, config::PinningPolicy};
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice,
+    config::{CompressionPolicy, PinningPolicy},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::buffers::Buffers;
@@ -50,9 +53,13 @@ const CACHE_BYTES: u64 = 64 << 20;
 
 /// Filters and indexes of every file are held: a byte or two a key. Otherwise those of large files, hundreds of kilobytes
 /// each, push everything else out of the cache and are read and checked anew for nearly each lookup.
+///
+/// Blocks are not compressed: where the keys of a step are all over a large store, nearly each lookup would unpack a block
+/// of its own for one short value. A store that was made with compression keeps it.
 fn options() -> KeyspaceCreateOptions {
     let held = PinningPolicy::all(true);
-    KeyspaceCreateOptions::default().filter_block_pinning_policy(held.clone()).index_block_pinning_policy(held)
+    let options = KeyspaceCreateOptions::default().data_block_compression_policy(CompressionPolicy::disabled());
+    options.filter_block_pinning_policy(held.clone()).index_block_pinning_policy(held)
 }
 
 /// The store on disk.
@@ -73,7 +80,9 @@ impl StateStore {
     }
 
     fn open_existing(folder: &Path, names: &[String]) -> Result<Self> {
-        let database = Database::builder(folder).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL).open()?;
+        // The journal is read after a crash alone, and most of its long values are identities, which do not get shorter.
+        let settings = Database::builder(folder).journal_compression(CompressionType::None);
+        let database = settings.cache_size(CACHE_BYTES).max_journaling_size(JOURNAL).open()?;
         let mut keyspaces = HashMap::new();
         for name in names.iter().map(String::as_str).chain([META]) {
             keyspaces.insert(name.to_owned(), database.keyspace(name, options)?);
