@@ -64,10 +64,10 @@ enum Rule {
     LastRow(LastRows),
 }
 
-/// Folded rows, and the key of each.
+/// Folded rows in parts, and the key of each.
 struct Keyed {
     keys: Vec<Vec<u8>>,
-    rows: RecordBatch,
+    rows: Vec<RecordBatch>,
 }
 
 /// Unless the declaration says otherwise (decision 2).
@@ -161,13 +161,13 @@ impl FoldPlan {
             Rule::LastRow(last) => last.take(step, &keyspace, &keys, rows)?,
             Rule::Aggregates(aggregates) => aggregates.take(step, &keyspace, &keys, rows)?,
         };
-        self.changes(&old, new).await
+        self.changes(old, new).await
     }
 
     /// The current row of every key, for recomputations.
     pub async fn all_rows(&mut self, step: &Step<'_>) -> Result<RecordBatch> {
         let all = self.stored(step.scan(&Self::keyspace(&self.name))?)?;
-        Ok(self.shape(&all.rows).await?.0)
+        Ok(self.shape(&join(&self.folded, all.rows)?).await?.0)
     }
 
     /// The rows of the next `limit` keys after one, as the store has them, and the last of those keys; none at the end.
@@ -180,7 +180,8 @@ impl FoldPlan {
         let stored = step.stored_after(&Self::keyspace(&self.name), after, limit)?;
         let last = stored.last().map(|(key, _)| key.clone());
         let stored = self.stored(stored)?;
-        Ok((self.present(stored).await?, last))
+        let (upserts, kept) = self.shape(&join(&self.folded, stored.rows)?).await?;
+        Ok((present(stored.keys, upserts, kept), last))
     }
 
     /// Folded rows from pairs of the state store.
@@ -191,27 +192,23 @@ impl FoldPlan {
             self.rule.push(&mut rows, &key, &stored, &keyspace)?;
             keys.push(key);
         }
-        Ok(Keyed { keys, rows: rows.take()? })
+        Ok(Keyed { keys, rows: vec![rows.take()?] })
     }
 
-    async fn changes(&mut self, old: &RecordBatch, new: Keyed) -> Result<Changes> {
-        let (old_rows, _) = self.shape(old).await?;
-        let rows = self.present(new).await?;
-        let weighted_schema = self.weighted_schema();
-        let weighted =
-            [with_weight(&weighted_schema, &old_rows, -1)?, with_weight(&weighted_schema, &rows.upserts, 1)?];
-        Ok(Changes { weighted: join(&weighted_schema, weighted.into())?, rows })
-    }
-
-    /// What the table has of folded rows. Gone is what a deletion removes, or a filter in the table's SQL.
-    async fn present(&mut self, mut folded: Keyed) -> Result<GoldChanges> {
-        let (upserts, kept) = self.shape(&folded.rows).await?;
-        let mut is_kept = vec![false; folded.keys.len()];
-        kept.iter().for_each(|row| is_kept[*row] = true);
-        let upsert_keys = kept.iter().map(|row| std::mem::take(&mut folded.keys[*row])).collect();
-        let gone = folded.keys.into_iter().zip(is_kept).filter(|(_, is_kept)| !is_kept);
-        let deleted_keys = gone.map(|(key, _)| key).collect();
-        Ok(GoldChanges { upserts, upsert_keys, deleted_keys })
+    /// Shapes the rows that went and those that came at once, so that the SQL runs once and each row is copied once.
+    async fn changes(&mut self, old: Vec<RecordBatch>, new: Keyed) -> Result<Changes> {
+        let num_old: usize = old.iter().map(RecordBatch::num_rows).sum();
+        let folded = join(&self.folded, old.into_iter().chain(new.rows).collect())?;
+        let (shaped, mut kept) = self.shape(&folded).await?;
+        // Row-wise SQL keeps the order of the rows.
+        let first_new = kept.partition_point(|row| *row < num_old);
+        let upserts = shaped.slice(first_new, shaped.num_rows() - first_new);
+        let weights = (0..shaped.num_rows()).map(|row| if row < first_new { -1 } else { 1 });
+        let mut columns = shaped.columns().to_vec();
+        columns.push(Arc::new(Int64Array::from_iter_values(weights)));
+        let weighted = RecordBatch::try_new(self.weighted_schema(), columns)?;
+        let kept = kept.drain(first_new..).map(|row| row - num_old).collect();
+        Ok(Changes { weighted, rows: present(new.keys, upserts, kept) })
     }
 
     /// Rows of the table from folded ones, and which of the given ones they are.
@@ -244,8 +241,9 @@ impl CurrentRows for FoldPlan {
                 }
                 rows.take()
             })?;
-            let stored = Keyed { keys: keys.to_vec(), rows: join(folded, parts)? };
-            self.present(stored).await
+            let folded = join(folded, parts)?;
+            let (upserts, kept) = self.shape(&folded).await?;
+            Ok(present(keys.to_vec(), upserts, kept))
         })
     }
 }
@@ -258,6 +256,16 @@ impl Rule {
             Self::LastRow(_) => LastRows::push(rows, key, stored, keyspace),
         }
     }
+}
+
+/// What the table has of folded rows with these keys, of which some are `kept`. Gone is what a deletion removes, or a filter
+/// in the table's SQL.
+fn present(mut keys: Vec<Vec<u8>>, upserts: RecordBatch, kept: Vec<usize>) -> GoldChanges {
+    let mut is_kept = vec![false; keys.len()];
+    kept.iter().for_each(|row| is_kept[*row] = true);
+    let upsert_keys = kept.iter().map(|row| std::mem::take(&mut keys[*row])).collect();
+    let gone = keys.into_iter().zip(is_kept).filter(|(_, is_kept)| !is_kept);
+    GoldChanges { upserts, upsert_keys, deleted_keys: gone.map(|(key, _)| key).collect() }
 }
 
 /// Every column that the declaration names is there.

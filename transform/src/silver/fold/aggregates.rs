@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     Error, Result,
-    batches::join,
     packed_keys::PackedKeys,
     parallel::{PART_KEYS, in_parts},
     rows::EncodedRows,
@@ -29,7 +28,8 @@ struct Part {
     /// The rows that went.
     old: RecordBatch,
     /// The rows that came.
-    new: Keyed,
+    new: RecordBatch,
+    new_keys: Vec<Vec<u8>>,
     /// The state of each key.
     stored: Vec<(Vec<u8>, Slice)>,
 }
@@ -42,7 +42,7 @@ impl Aggregates {
         keyspace: &str,
         keys: &PackedKeys,
         rows: &RecordBatch,
-    ) -> Result<(RecordBatch, Keyed)> {
+    ) -> Result<(Vec<RecordBatch>, Keyed)> {
         let columns = self.plans.iter().map(|plan| plan.prepare(rows)).collect::<Result<Vec<_>>>()?;
         let sorted = keys.sorted(|_, _| std::cmp::Ordering::Equal);
         let by_key: Vec<&[usize]> = sorted.chunk_by(|row, other| keys.get(*row) == keys.get(*other)).collect();
@@ -51,12 +51,12 @@ impl Aggregates {
         let (mut old, mut new_keys, mut new, mut stored) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for part in parts {
             old.push(part.old);
-            new_keys.extend(part.new.keys);
-            new.push(part.new.rows);
+            new.push(part.new);
+            new_keys.extend(part.new_keys);
             stored.extend(part.stored);
         }
         step.put_all(keyspace, stored);
-        Ok((join(&self.schema, old)?, Keyed { keys: new_keys, rows: join(&self.schema, new)? }))
+        Ok((old, Keyed { keys: new_keys, rows: new }))
     }
 
     /// Folds the rows of some keys into what is stored.
@@ -98,7 +98,7 @@ impl Aggregates {
             new.push(&[key, &value::encode_all(&after)], keyspace)?;
             new_keys.push(key.to_vec());
         }
-        Ok(Part { old: old.take()?, new: Keyed { keys: new_keys, rows: new.take()? }, stored: writes })
+        Ok(Part { old: old.take()?, new: new.take()?, new_keys, stored: writes })
     }
 
     /// Adds the row of what is stored of a key.
