@@ -12,6 +12,7 @@ mod waiting;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    iter::repeat_n,
     time::{Duration, Instant},
 };
 
@@ -144,13 +145,11 @@ impl PublishedTable {
             }
         }
         let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
-        let by_slot: Vec<(u32, Vec<Vec<u8>>)> = by_slot.into_iter().collect();
-        for together in by_slot.chunks(WRITTEN_TOGETHER) {
-            let keys: Vec<Vec<u8>> = together.iter().flat_map(|(_, keys)| keys).cloned().collect();
-            let mut places = Places::default();
-            for (slot, keys) in together {
-                places.extend(keys.iter().map(|key| (key.as_slice(), *slot)));
-            }
+        let mut by_slot: Vec<(u32, Vec<Vec<u8>>)> = by_slot.into_iter().collect();
+        for together in by_slot.chunks_mut(WRITTEN_TOGETHER) {
+            let slots: Vec<u32> = together.iter().flat_map(|(slot, keys)| repeat_n(*slot, keys.len())).collect();
+            let keys: Vec<Vec<u8>> = together.iter_mut().flat_map(|(_, keys)| std::mem::take(keys)).collect();
+            let places: Places<'_> = keys.iter().map(Vec::as_slice).zip(slots).collect();
             let changes = rows.rows_of(step, &keys).await?;
             self.add(step, &changes, Some(&places), &mut open, &mut prepared).await?;
         }
