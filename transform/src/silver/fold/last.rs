@@ -35,16 +35,18 @@ pub(super) struct LastRows {
 struct Came<'b> {
     keys: &'b PackedKeys,
     order: Vec<Column>,
+    /// The columns behind the key.
     cells: Vec<Column>,
+    rows: RecordBatch,
 }
 
 /// What some keys of a batch change.
 struct Part {
     /// The rows that went.
     old: RecordBatch,
-    /// The keys whose row is another one, and the places of the rows that came.
+    /// The rows that came.
+    new: RecordBatch,
     new_keys: Vec<Vec<u8>>,
-    new_rows: Vec<u32>,
     /// The state of each key.
     stored: Vec<(Vec<u8>, Slice)>,
 }
@@ -59,23 +61,26 @@ impl LastRows {
         rows: &RecordBatch,
     ) -> Result<(Vec<RecordBatch>, Keyed)> {
         let names: Vec<String> = self.schema.fields().iter().map(|field| field.name().clone()).collect();
-        let (order, cells) = (value::columns(rows, &self.order)?, value::columns(rows, &names[self.num_keys..])?);
-        let came = Came { keys, order, cells };
+        let columns: Result<Vec<usize>, _> = names.iter().map(|name| rows.schema().index_of(name)).collect();
+        let came = Came {
+            keys,
+            order: value::columns(rows, &self.order)?,
+            cells: value::columns(rows, &names[self.num_keys..])?,
+            rows: rows.project(&columns?)?.with_schema(self.schema.clone())?,
+        };
         let last = came.last_of_each();
         // Nearly all of this is reading what is stored of each key, one after the other: so the parts are read at once.
         let before = &*step;
         let parts = in_parts(&last, PART_KEYS, |part| self.take_part(before, keyspace, &came, part))?;
-        let (mut old, mut new_keys, mut new_rows, mut stored) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut old, mut new, mut new_keys, mut stored) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for part in parts {
             old.push(part.old);
+            new.push(part.new);
             new_keys.extend(part.new_keys);
-            new_rows.extend(part.new_rows);
             stored.extend(part.stored);
         }
         step.put_all(keyspace, stored);
-        let columns: Result<Vec<usize>, _> = names.iter().map(|name| rows.schema().index_of(name)).collect();
-        let new = take_record_batch(&rows.project(&columns?)?, &UInt32Array::from(new_rows))?;
-        Ok((old, Keyed { keys: new_keys, rows: vec![new.with_schema(self.schema.clone())?] }))
+        Ok((old, Keyed { keys: new_keys, rows: new }))
     }
 
     /// Compares the last rows of some keys with what is stored.
@@ -102,7 +107,8 @@ impl LastRows {
             }
             writes.push((key.to_vec(), Slice::from(bytes.as_slice())));
         }
-        Ok(Part { old: old.take()?, new_keys, new_rows, stored: writes })
+        let new = take_record_batch(&came.rows, &UInt32Array::from(new_rows))?;
+        Ok(Part { old: old.take()?, new, new_keys, stored: writes })
     }
 
     /// Adds the row that is stored of a key.
@@ -264,7 +270,7 @@ mod tests {
         let rows = batch(&[(1, 1, 0, 0)]);
         let order = value::columns(&rows, &["s".to_owned(), "h".to_owned()]).unwrap();
         let keys = PackedKeys::of(&rows, &["k".to_owned()]).unwrap();
-        let came = Came { keys: &keys, order, cells: Vec::new() };
+        let came = Came { keys: &keys, order, cells: Vec::new(), rows };
         let order = value::encode_all(&[value::Value::Int(1), value::Value::Int(-1)]);
         assert!(came.is_later(0, &order, KEYSPACE).unwrap());
         let cut = came.is_later(0, &order[..order.len() - 1], KEYSPACE);
