@@ -12,7 +12,7 @@ mod waiting;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    iter::repeat_n,
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -49,6 +49,10 @@ const MANY_SLOTS: u64 = 64;
 
 /// Slots that are written at the same time.
 const WRITTEN_TOGETHER: usize = 4;
+
+/// Keys whose rows are read at the same time, of one slot at least. In the order of the keys, rows that lie beside each other
+/// in the state store are read together, and those of a slot are from all over it: the more at a time, the cheaper each.
+const READ_TOGETHER: usize = 1 << 16;
 
 /// Slots whose rows are kept in memory, newest use first.
 const CACHED_SLOTS: usize = 8;
@@ -123,12 +127,12 @@ impl PublishedTable {
         Ok(prepared)
     }
 
-    /// Writes the files that hold the keys, with the rows that they have now: those of some slots at a time, so that memory is
-    /// bounded. Nothing is visible yet.
+    /// Writes the files that hold the keys, which are sorted, with the rows that they have now: those of some slots at a time,
+    /// so that memory is bounded. Nothing is visible yet.
     pub async fn prepare_keys(
         &mut self,
         step: &mut Step<'_>,
-        keys: Vec<Vec<u8>>,
+        mut keys: Vec<Vec<u8>>,
         rows: &mut dyn CurrentRows,
     ) -> Result<Prepared> {
         let began = Instant::now();
@@ -137,22 +141,20 @@ impl PublishedTable {
         let slots = in_parts(&keys, PART_KEYS, |keys| {
             keys.iter().map(|key| place(before, &keyspace, key, None)).collect::<Result<Vec<_>>>()
         })?;
-        let (mut by_slot, mut new) = (BTreeMap::<u32, Vec<Vec<u8>>>::new(), Vec::new());
-        for (key, slot) in keys.into_iter().zip(slots.into_iter().flatten()) {
-            match slot {
-                Some(slot) => by_slot.entry(slot).or_default().push(key),
-                None => new.push(key),
-            }
-        }
+        let slots: Vec<Option<u32>> = slots.into_iter().flatten().collect();
         let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
-        let mut by_slot: Vec<(u32, Vec<Vec<u8>>)> = by_slot.into_iter().collect();
-        for together in by_slot.chunks_mut(WRITTEN_TOGETHER) {
-            let slots: Vec<u32> = together.iter().flat_map(|(slot, keys)| repeat_n(*slot, keys.len())).collect();
-            let keys: Vec<Vec<u8>> = together.iter_mut().flat_map(|(_, keys)| std::mem::take(keys)).collect();
+        for range in read_together(&slots) {
+            let of_range = keys.iter_mut().zip(&slots).filter_map(|(key, slot)| {
+                let slot = slot.filter(|slot| range.contains(slot))?;
+                Some((std::mem::take(key), slot))
+            });
+            let (keys, slots): (Vec<Vec<u8>>, Vec<u32>) = of_range.unzip();
             let places: Places<'_> = keys.iter().map(Vec::as_slice).zip(slots).collect();
             let changes = rows.rows_of(step, &keys).await?;
             self.add(step, &changes, Some(&places), &mut open, &mut prepared).await?;
         }
+        let new = keys.into_iter().zip(slots).filter(|(_, slot)| slot.is_none());
+        let new: Vec<Vec<u8>> = new.map(|(key, _)| key).collect();
         for keys in new.chunks(WRITTEN_TOGETHER * SLOT_ROWS as usize) {
             let changes = rows.rows_of(step, keys).await?;
             self.add(step, &changes, Some(&Places::default()), &mut open, &mut prepared).await?;
@@ -344,6 +346,20 @@ impl OpenSlot {
         self.rows += 1;
         self.number
     }
+}
+
+/// Slots that are neighbours, and have so few keys that those of all of them are read at the same time; `slots` has one a key.
+fn read_together(slots: &[Option<u32>]) -> Vec<RangeInclusive<u32>> {
+    let mut keys = BTreeMap::<u32, usize>::new();
+    slots.iter().flatten().for_each(|slot| *keys.entry(*slot).or_default() += 1);
+    let mut together: Vec<(RangeInclusive<u32>, usize)> = Vec::new();
+    for (slot, keys) in keys {
+        match together.last_mut() {
+            Some((range, sum)) if *sum + keys <= READ_TOGETHER => (*range, *sum) = (*range.start()..=slot, *sum + keys),
+            _ => together.push((slot..=slot, keys)),
+        }
+    }
+    together.into_iter().map(|(range, _)| range).collect()
 }
 
 fn place(step: &Step<'_>, keyspace: &str, key: &[u8], places: Option<&Places<'_>>) -> Result<Option<u32>> {
