@@ -230,6 +230,7 @@ pub struct Step<'s> {
 }
 
 impl Step<'_> {
+    /// The value of a key. It may hold on to the block of the store that it was read from: what is kept for long is a copy.
     pub fn get(&self, keyspace: &str, key: &[u8]) -> Result<Option<Slice>> {
         if let Some(written) = self.writes.keyspaces.get(keyspace).and_then(|entries| entries.get(key)) {
             return Ok(written.clone());
