@@ -48,8 +48,9 @@ fn key_of_stored(key: &[u8]) -> Vec<u8> {
     if key == EMPTY { Vec::new() } else { key.to_vec() }
 }
 
-/// Blocks of the store that are kept in memory.
-const CACHE_BYTES: u64 = 64 << 20;
+/// Blocks of the store that are kept in memory, of those that were read: most of what is kept for a million keys. A store
+/// that is smaller takes no more than it is large.
+const CACHE_BYTES: u64 = 192 << 20;
 
 /// Filters and indexes of every file are held: a byte or two a key. Otherwise those of large files, hundreds of kilobytes
 /// each, push everything else out of the cache and are read and checked anew for nearly each lookup.
