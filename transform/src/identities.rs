@@ -20,7 +20,7 @@ use std::{
 
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
-    config::{FilterPolicy, PinningPolicy},
+    config::{CompressionPolicy, FilterPolicy, PinningPolicy},
 };
 use karat_lake::parquet::bloom_filter::Sbbf;
 
@@ -82,10 +82,11 @@ impl Identities {
     /// Opens the keyspaces and reads what must be in memory: the recent values, and the settled keys for the filter.
     pub fn open(database: &Database) -> Result<Self> {
         // Filters of the store's own would be half a megabyte a file, read anew for nearly each of the lookups that ours lets
-        // by; and an index that is not held would be as much.
+        // by; and an index that is not held would be as much. Hashes do not get shorter by compression.
         let options = || {
             let unfiltered = KeyspaceCreateOptions::default().filter_policy(FilterPolicy::disabled());
-            unfiltered.index_block_pinning_policy(PinningPolicy::all(true))
+            let unpacked = unfiltered.data_block_compression_policy(CompressionPolicy::disabled());
+            unpacked.index_block_pinning_policy(PinningPolicy::all(true))
         };
         let settled = database.keyspace(SETTLED, options)?;
         let recent = database.keyspace(RECENT, KeyspaceCreateOptions::default)?;

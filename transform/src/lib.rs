@@ -14,6 +14,8 @@ mod identities;
 pub mod journal;
 pub mod maintenance;
 mod origin;
+mod packed_keys;
+mod parallel;
 pub mod plan;
 pub mod publish;
 pub mod query;

@@ -12,6 +12,7 @@ mod waiting;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -21,12 +22,21 @@ use karat_lake::{
     arrow::{
         array::{BooleanArray, RecordBatch, UInt32Array},
         compute::{filter_record_batch, take_record_batch},
+        datatypes::SchemaRef,
     },
 };
 
 use self::waiting::Behind;
 pub use self::waiting::{Due, Publish, Waiting};
-use crate::{Result, batches::join, gold::GoldChanges, state::Step, value};
+use crate::{
+    Result,
+    batches::join,
+    gold::GoldChanges,
+    packed_keys::PackedKeys,
+    parallel::{PART_KEYS, in_parts},
+    state::Step,
+    value,
+};
 
 /// Rows of a slot at which it is full: rewriting it stays in the order of ten milliseconds.
 const SLOT_ROWS: u64 = 8_192;
@@ -39,6 +49,10 @@ const MANY_SLOTS: u64 = 64;
 
 /// Slots that are written at the same time.
 const WRITTEN_TOGETHER: usize = 4;
+
+/// Keys whose rows are read at the same time, of one slot at least. In the order of the keys, rows that lie beside each other
+/// in the state store are read together, and those of a slot are from all over it: the more at a time, the cheaper each.
+const READ_TOGETHER: usize = 1 << 16;
 
 /// Slots whose rows are kept in memory, newest use first.
 const CACHED_SLOTS: usize = 8;
@@ -113,34 +127,34 @@ impl PublishedTable {
         Ok(prepared)
     }
 
-    /// Writes the files that hold the keys, with the rows that they have now: those of some slots at a time, so that memory is
-    /// bounded. Nothing is visible yet.
+    /// Writes the files that hold the keys, which are sorted, with the rows that they have now: those of some slots at a time,
+    /// so that memory is bounded. Nothing is visible yet.
     pub async fn prepare_keys(
         &mut self,
         step: &mut Step<'_>,
-        keys: Vec<Vec<u8>>,
+        mut keys: Vec<Vec<u8>>,
         rows: &mut dyn CurrentRows,
     ) -> Result<Prepared> {
         let began = Instant::now();
         let keyspace = Self::keyspace(self.table.name());
-        let (mut by_slot, mut new) = (BTreeMap::<u32, Vec<Vec<u8>>>::new(), Vec::new());
-        for key in keys {
-            match step.get(&keyspace, &key)? {
-                Some(slot) => by_slot.entry(slot_number(&slot)).or_default().push(key),
-                None => new.push(key),
-            }
-        }
+        let before = &*step;
+        let slots = in_parts(&keys, PART_KEYS, |keys| {
+            keys.iter().map(|key| place(before, &keyspace, key, None)).collect::<Result<Vec<_>>>()
+        })?;
+        let slots: Vec<Option<u32>> = slots.into_iter().flatten().collect();
         let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
-        let by_slot: Vec<(u32, Vec<Vec<u8>>)> = by_slot.into_iter().collect();
-        for together in by_slot.chunks(WRITTEN_TOGETHER) {
-            let keys: Vec<Vec<u8>> = together.iter().flat_map(|(_, keys)| keys).cloned().collect();
-            let mut places = Places::default();
-            for (slot, keys) in together {
-                places.extend(keys.iter().map(|key| (key.as_slice(), *slot)));
-            }
+        for range in read_together(&slots) {
+            let of_range = keys.iter_mut().zip(&slots).filter_map(|(key, slot)| {
+                let slot = slot.filter(|slot| range.contains(slot))?;
+                Some((std::mem::take(key), slot))
+            });
+            let (keys, slots): (Vec<Vec<u8>>, Vec<u32>) = of_range.unzip();
+            let places: Places<'_> = keys.iter().map(Vec::as_slice).zip(slots).collect();
             let changes = rows.rows_of(step, &keys).await?;
             self.add(step, &changes, Some(&places), &mut open, &mut prepared).await?;
         }
+        let new = keys.into_iter().zip(slots).filter(|(_, slot)| slot.is_none());
+        let new: Vec<Vec<u8>> = new.map(|(key, _)| key).collect();
         for keys in new.chunks(WRITTEN_TOGETHER * SLOT_ROWS as usize) {
             let changes = rows.rows_of(step, keys).await?;
             self.add(step, &changes, Some(&Places::default()), &mut open, &mut prepared).await?;
@@ -182,10 +196,23 @@ impl PublishedTable {
         let touched: Vec<(u32, Touched<'_>)> = touched.into_iter().collect();
         for together in touched.chunks(WRITTEN_TOGETHER) {
             let prepared_before = &*prepared;
-            let written = together
-                .iter()
-                .map(|(number, touched)| self.rewrite(*number, touched, &changes.upserts, prepared_before));
-            for (number, after, staged) in try_join_all(written).await? {
+            let before = together.iter().map(|(number, _)| self.rows(*number, prepared_before)).collect::<Vec<_>>();
+            let before = try_join_all(before).await?;
+            let slots: Vec<(&Touched<'_>, RecordBatch)> =
+                together.iter().map(|(_, touched)| touched).zip(before).collect();
+            // As much work as encoding the files, which has threads of its own.
+            let (schema, key) = (self.table.schema(), self.key.as_slice());
+            let after = in_parts(&slots, 1, |slots| {
+                let after =
+                    slots.iter().map(|(touched, before)| touched.put_into(before, schema, key, &changes.upserts));
+                after.collect::<Result<Vec<_>>>()
+            })?;
+            let after: Vec<RecordBatch> = after.into_iter().flatten().collect();
+            let staged =
+                together.iter().zip(&after).map(|((number, _), rows)| self.stage(*number, rows)).collect::<Vec<_>>();
+            let staged = try_join_all(staged).await?;
+            for (((number, _), after), staged) in together.iter().zip(after).zip(staged) {
+                let number = *number;
                 prepared.0.insert(number, staged);
                 self.cache.retain(|(cached, _)| *cached != number);
                 self.cache.insert(0, (number, after));
@@ -239,24 +266,9 @@ impl PublishedTable {
         Ok(())
     }
 
-    /// The rows of a slot after the changes, in a file that no version names yet.
-    async fn rewrite(
-        &self,
-        number: u32,
-        touched: &Touched<'_>,
-        upserts: &RecordBatch,
-        prepared: &Prepared,
-    ) -> Result<(u32, RecordBatch, Option<DataFile>)> {
-        let before = self.rows(number, prepared).await?;
-        let before_keys = value::row_keys(&before, &self.key)?;
-        let survives: BooleanArray =
-            before_keys.iter().map(|key| Some(!touched.keys.contains(key.as_slice()))).collect();
-        let fresh = take_record_batch(upserts, &UInt32Array::from(touched.rows.clone()))?;
-        let schema = self.table.schema().clone();
-        let after = join(&schema, vec![filter_record_batch(&before, &survives)?, fresh.with_schema(schema.clone())?])?;
-        let staged =
-            self.table.staging().stage(&format!("slot-{number:05}"), &[], std::slice::from_ref(&after)).await?;
-        Ok((number, after, staged))
+    /// Writes the rows of a slot to a file that no version names yet.
+    async fn stage(&self, number: u32, rows: &RecordBatch) -> Result<Option<DataFile>> {
+        Ok(self.table.staging().stage(&format!("slot-{number:05}"), &[], std::slice::from_ref(rows)).await?)
     }
 
     /// The rows of a slot as they are prepared, or else committed.
@@ -299,6 +311,22 @@ struct Touched<'k> {
     rows: Vec<u32>,
 }
 
+impl Touched<'_> {
+    /// The rows of the slot after the changes.
+    fn put_into(
+        &self,
+        before: &RecordBatch,
+        schema: &SchemaRef,
+        key: &[String],
+        upserts: &RecordBatch,
+    ) -> Result<RecordBatch> {
+        let before_keys = PackedKeys::of(before, key)?;
+        let survives: BooleanArray = before_keys.iter().map(|key| Some(!self.keys.contains(key))).collect();
+        let fresh = take_record_batch(upserts, &UInt32Array::from(self.rows.clone()))?;
+        join(schema, vec![filter_record_batch(before, &survives)?, fresh.with_schema(schema.clone())?])
+    }
+}
+
 /// The slot of each key.
 type Places<'k> = HashMap<&'k [u8], u32>;
 
@@ -318,6 +346,20 @@ impl OpenSlot {
         self.rows += 1;
         self.number
     }
+}
+
+/// Slots that are neighbours, and have so few keys that those of all of them are read at the same time; `slots` has one a key.
+fn read_together(slots: &[Option<u32>]) -> Vec<RangeInclusive<u32>> {
+    let mut keys = BTreeMap::<u32, usize>::new();
+    slots.iter().flatten().for_each(|slot| *keys.entry(*slot).or_default() += 1);
+    let mut together: Vec<(RangeInclusive<u32>, usize)> = Vec::new();
+    for (slot, keys) in keys {
+        match together.last_mut() {
+            Some((range, sum)) if *sum + keys <= READ_TOGETHER => (*range, *sum) = (*range.start()..=slot, *sum + keys),
+            _ => together.push((slot..=slot, keys)),
+        }
+    }
+    together.into_iter().map(|(range, _)| range).collect()
 }
 
 fn place(step: &Step<'_>, keyspace: &str, key: &[u8], places: Option<&Places<'_>>) -> Result<Option<u32>> {

@@ -15,7 +15,10 @@ use std::{
     path::Path,
 };
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, config::PinningPolicy};
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice,
+    config::{CompressionPolicy, PinningPolicy},
+};
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::buffers::Buffers;
@@ -45,14 +48,19 @@ fn key_of_stored(key: &[u8]) -> Vec<u8> {
     if key == EMPTY { Vec::new() } else { key.to_vec() }
 }
 
-/// Blocks of the store that are kept in memory.
-const CACHE_BYTES: u64 = 64 << 20;
+/// Blocks of the store that are kept in memory, of those that were read: most of what is kept for a million keys. A store
+/// that is smaller takes no more than it is large.
+const CACHE_BYTES: u64 = 192 << 20;
 
 /// Filters and indexes of every file are held: a byte or two a key. Otherwise those of large files, hundreds of kilobytes
 /// each, push everything else out of the cache and are read and checked anew for nearly each lookup.
+///
+/// Blocks are not compressed: where the keys of a step are all over a large store, nearly each lookup would unpack a block
+/// of its own for one short value. A store that was made with compression keeps it.
 fn options() -> KeyspaceCreateOptions {
     let held = PinningPolicy::all(true);
-    KeyspaceCreateOptions::default().filter_block_pinning_policy(held.clone()).index_block_pinning_policy(held)
+    let options = KeyspaceCreateOptions::default().data_block_compression_policy(CompressionPolicy::disabled());
+    options.filter_block_pinning_policy(held.clone()).index_block_pinning_policy(held)
 }
 
 /// The store on disk.
@@ -73,7 +81,9 @@ impl StateStore {
     }
 
     fn open_existing(folder: &Path, names: &[String]) -> Result<Self> {
-        let database = Database::builder(folder).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL).open()?;
+        // The journal is read after a crash alone, and most of its long values are identities, which do not get shorter.
+        let settings = Database::builder(folder).journal_compression(CompressionType::None);
+        let database = settings.cache_size(CACHE_BYTES).max_journaling_size(JOURNAL).open()?;
         let mut keyspaces = HashMap::new();
         for name in names.iter().map(String::as_str).chain([META]) {
             keyspaces.insert(name.to_owned(), database.keyspace(name, options)?);
@@ -113,7 +123,7 @@ impl StateStore {
             for (key, value) in entries {
                 let key = stored_key(key);
                 match value {
-                    Some(value) => batch.insert(keyspace, key, value.as_slice()),
+                    Some(value) => batch.insert(keyspace, key, value.clone()),
                     None => batch.remove(keyspace, key),
                 }
             }
@@ -162,7 +172,8 @@ impl Drop for StateStore {
     }
 }
 
-type Entries = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+/// Values are shared with the store, which keeps them in memory until they are in a file, and with its copy in the lake.
+type Entries = BTreeMap<Vec<u8>, Option<Slice>>;
 
 /// What a step wrote, detached from the store.
 #[derive(Default)]
@@ -174,6 +185,7 @@ pub struct Writes {
 impl Writes {
     /// Sets a pair, or removes it.
     pub(crate) fn set(&mut self, keyspace: &str, key: Vec<u8>, value: Option<Vec<u8>>) {
+        let value = value.map(Slice::from);
         match self.keyspaces.get_mut(keyspace) {
             Some(entries) => drop(entries.insert(key, value)),
             None => drop(self.keyspaces.insert(keyspace.to_owned(), BTreeMap::from([(key, value)]))),
@@ -194,7 +206,8 @@ impl Writes {
     /// Bytes of keys and values, about.
     pub(crate) fn bytes(&self) -> usize {
         let entries = self.keyspaces.values().flatten();
-        let pairs = entries.map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum::<usize>();
+        let pairs =
+            entries.map(|(key, value)| key.len() + value.as_ref().map_or(0, |value| value.len())).sum::<usize>();
         pairs + self.identities.len() * 24
     }
 
@@ -218,15 +231,22 @@ pub struct Step<'s> {
 }
 
 impl Step<'_> {
-    pub fn get(&self, keyspace: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+    /// The value of a key. It may hold on to the block of the store that it was read from: what is kept for long is a copy.
+    pub fn get(&self, keyspace: &str, key: &[u8]) -> Result<Option<Slice>> {
         if let Some(written) = self.writes.keyspaces.get(keyspace).and_then(|entries| entries.get(key)) {
             return Ok(written.clone());
         }
-        Ok(self.store.keyspace(keyspace)?.get(stored_key(key))?.map(|value| value.to_vec()))
+        Ok(self.store.keyspace(keyspace)?.get(stored_key(key))?)
     }
 
     pub fn put(&mut self, keyspace: &str, key: Vec<u8>, value: Vec<u8>) {
-        self.entries(keyspace).insert(key, Some(value));
+        self.entries(keyspace).insert(key, Some(Slice::from(value)));
+    }
+
+    /// Puts many pairs. Those that are in the order of their keys are taken over without a search for the place of each.
+    pub fn put_all(&mut self, keyspace: &str, pairs: Vec<(Vec<u8>, Slice)>) {
+        let mut pairs: Entries = pairs.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        self.entries(keyspace).append(&mut pairs);
     }
 
     pub fn remove(&mut self, keyspace: &str, key: Vec<u8>) {
@@ -264,7 +284,7 @@ impl Step<'_> {
             let from = (Bound::Included(prefix.to_vec()), Bound::Unbounded);
             for (key, value) in entries.range(from).take_while(|(key, _)| key.starts_with(prefix)) {
                 match value {
-                    Some(value) => found.insert(key.clone(), value.clone()),
+                    Some(value) => found.insert(key.clone(), value.to_vec()),
                     None => found.remove(key),
                 };
             }
@@ -318,10 +338,28 @@ mod tests {
         let keys =
             |step: &Step<'_>| step.prefix("a", b"k").unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
         assert_eq!(keys(&step), [b"k2", b"k3"]);
-        assert_eq!(store.begin().get("a", b"k1").unwrap(), Some(b"1".to_vec()));
+        assert_eq!(store.begin().get("a", b"k1").unwrap().as_deref(), Some(b"1".as_slice()));
         drop(step);
         assert_eq!(keys(&store.begin()), [b"k1", b"k2"]);
-        assert_eq!(store.begin().get("a", b"").unwrap(), Some(b"of all".to_vec()));
+        assert_eq!(store.begin().get("a", b"").unwrap().as_deref(), Some(b"of all".as_slice()));
         assert_eq!(store.begin().scan("a").unwrap()[0], (Vec::new(), b"of all".to_vec()));
+    }
+
+    #[test]
+    fn pairs_put_together_are_as_if_each_was_put_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = StateStore::open(folder.path(), &["a".to_owned()]).unwrap();
+        let mut step = store.begin();
+        step.put("a", b"k1".to_vec(), b"before".to_vec());
+        step.remove("a", b"k3".to_vec());
+        step.put("a", b"k9".to_vec(), b"stays".to_vec());
+        let pairs = [(b"k3", "third"), (b"k1", "first"), (b"k2", "second")];
+        step.put_all("a", pairs.map(|(key, value)| (key.to_vec(), Slice::from(value))).to_vec());
+        let expected = [("k1", "first"), ("k2", "second"), ("k3", "third"), ("k9", "stays")];
+        let expected = expected.map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()));
+        assert_eq!(step.scan("a").unwrap(), expected);
+        let writes = step.into_writes();
+        store.apply(&writes).unwrap();
+        assert_eq!(store.begin().scan("a").unwrap(), expected);
     }
 }

@@ -17,7 +17,7 @@ use karat_lake::{
     },
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, packed_keys::PackedKeys};
 
 /// One value. Dates and timestamps are their integers; the column's type says which.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,18 +39,10 @@ impl PartialOrd for Value {
     }
 }
 
-/// NULL is the smallest; values of one column are of one kind.
+/// As [`Raw::compare`].
 impl Ord for Value {
     fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
-            (Self::Int(a), Self::Int(b)) => a.cmp(b),
-            (Self::Float(a), Self::Float(b)) => a.total_cmp(b),
-            (Self::Text(a), Self::Text(b)) => a.cmp(b),
-            (Self::Bytes(a), Self::Bytes(b)) => a.cmp(b),
-            (Self::Decimal(a), Self::Decimal(b)) => a.cmp(b),
-            _ => self.kind().cmp(&other.kind()),
-        }
+        self.raw().compare(other.raw())
     }
 }
 
@@ -58,15 +50,16 @@ const TEXT: u8 = 4;
 const BYTES: u8 = 5;
 
 impl Value {
-    fn kind(&self) -> u8 {
+    /// The value where it is.
+    pub fn raw(&self) -> Raw<'_> {
         match self {
-            Self::Null => 0,
-            Self::Bool(_) => 1,
-            Self::Int(_) => 2,
-            Self::Float(_) => 3,
-            Self::Text(_) => TEXT,
-            Self::Bytes(_) => BYTES,
-            Self::Decimal(_) => 6,
+            Self::Null => Raw::Null,
+            Self::Bool(value) => Raw::Bool(*value),
+            Self::Int(value) => Raw::Int(*value),
+            Self::Float(value) => Raw::Float(*value),
+            Self::Text(value) => Raw::Text(value),
+            Self::Bytes(value) => Raw::Bytes(value),
+            Self::Decimal(value) => Raw::Decimal(*value),
         }
     }
 
@@ -74,23 +67,20 @@ impl Value {
         matches!(self, Self::Null)
     }
 
-    /// Appends the canonical encoding: kind, then length where it varies, then content.
+    /// As [`Raw::encode`].
     pub fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.kind());
-        match self {
-            Self::Null => {}
-            Self::Bool(value) => out.push(u8::from(*value)),
-            Self::Int(value) => out.extend_from_slice(&value.to_le_bytes()),
-            Self::Float(value) => out.extend_from_slice(&value.to_bits().to_le_bytes()),
-            Self::Text(value) => encode_bytes(value.as_bytes(), out),
-            Self::Bytes(value) => encode_bytes(value, out),
-            Self::Decimal(value) => out.extend_from_slice(&value.to_le_bytes()),
-        }
+        self.raw().encode(out);
     }
 
     /// Reads one value and moves `bytes` behind it; none when the bytes are damaged.
     pub fn decode(bytes: &mut &[u8]) -> Option<Self> {
-        Some(match Raw::read(bytes)? {
+        Raw::read(bytes).map(Self::from)
+    }
+}
+
+impl From<Raw<'_>> for Value {
+    fn from(raw: Raw<'_>) -> Self {
+        match raw {
             Raw::Null => Self::Null,
             Raw::Bool(value) => Self::Bool(value),
             Raw::Int(value) => Self::Int(value),
@@ -98,11 +88,12 @@ impl Value {
             Raw::Text(value) => Self::Text(value.into()),
             Raw::Bytes(value) => Self::Bytes(value.into()),
             Raw::Decimal(value) => Self::Decimal(value),
-        })
+        }
     }
 }
 
-/// A value where it is stored.
+/// A value where it is: in a column, or encoded. A step compares and encodes millions of them, and allocates for none.
+#[derive(Debug, Clone, Copy)]
 pub enum Raw<'b> {
     Null,
     Bool(bool),
@@ -128,6 +119,45 @@ impl<'b> Raw<'b> {
             6 => Self::Decimal(i128::from_le_bytes(take(bytes)?)),
             _ => return None,
         })
+    }
+
+    /// Appends the canonical encoding: kind, then length where it varies, then content.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        out.push(self.kind());
+        match self {
+            Self::Null => {}
+            Self::Bool(value) => out.push(u8::from(value)),
+            Self::Int(value) => out.extend_from_slice(&value.to_le_bytes()),
+            Self::Float(value) => out.extend_from_slice(&value.to_bits().to_le_bytes()),
+            Self::Text(value) => encode_bytes(value.as_bytes(), out),
+            Self::Bytes(value) => encode_bytes(value, out),
+            Self::Decimal(value) => out.extend_from_slice(&value.to_le_bytes()),
+        }
+    }
+
+    /// The order of values: NULL is the smallest; values of one column are of one kind.
+    pub fn compare(self, other: Raw<'_>) -> Ordering {
+        match (self, other) {
+            (Raw::Bool(a), Raw::Bool(b)) => a.cmp(&b),
+            (Raw::Int(a), Raw::Int(b)) => a.cmp(&b),
+            (Raw::Float(a), Raw::Float(b)) => a.total_cmp(&b),
+            (Raw::Text(a), Raw::Text(b)) => a.cmp(b),
+            (Raw::Bytes(a), Raw::Bytes(b)) => a.cmp(b),
+            (Raw::Decimal(a), Raw::Decimal(b)) => a.cmp(&b),
+            (this, other) => this.kind().cmp(&other.kind()),
+        }
+    }
+
+    fn kind(self) -> u8 {
+        match self {
+            Self::Null => 0,
+            Self::Bool(_) => 1,
+            Self::Int(_) => 2,
+            Self::Float(_) => 3,
+            Self::Text(_) => TEXT,
+            Self::Bytes(_) => BYTES,
+            Self::Decimal(_) => 6,
+        }
     }
 }
 
@@ -166,8 +196,19 @@ pub fn decode_all(mut bytes: &[u8], what: &str) -> Result<Vec<Value>> {
     Ok(values)
 }
 
-/// A column made ready for [`Column::value`]: cast once to one of the seven kinds.
-pub struct Column(ArrayRef);
+/// A column made ready for access by row: cast once to one of the seven kinds. The kind is found out here, once, and not
+/// for each cell.
+pub struct Column(Cells);
+
+enum Cells {
+    Bool(BooleanArray),
+    /// Whole numbers, dates and times.
+    Int(Int64Array),
+    Float(Float64Array),
+    Text(StringArray),
+    Bytes(BinaryArray),
+    Decimal(Decimal128Array),
+}
 
 impl Column {
     pub fn new(array: &ArrayRef) -> Result<Self> {
@@ -189,48 +230,43 @@ impl Column {
                 )));
             }
         };
-        Ok(Self(match target {
+        let cells = match target {
             Some(DataType::Int64) if matches!(array.data_type(), DataType::Date32) => {
                 cast(&cast(array, &DataType::Int32)?, &DataType::Int64)?
             }
             Some(target) => cast(array, &target)?,
             None => Arc::clone(array),
+        };
+        Ok(Self(match cells.data_type() {
+            DataType::Boolean => Cells::Bool(cells.as_boolean().clone()),
+            DataType::Int64 => Cells::Int(cells.as_primitive::<Int64Type>().clone()),
+            DataType::Float64 => Cells::Float(cells.as_primitive::<Float64Type>().clone()),
+            DataType::Utf8 => Cells::Text(cells.as_string::<i32>().clone()),
+            DataType::Decimal128(..) => Cells::Decimal(cells.as_primitive::<Decimal128Type>().clone()),
+            _ => Cells::Bytes(cells.as_binary::<i32>().clone()),
         }))
     }
 
-    /// Appends the encoding of [`Column::value`], without making the value.
-    pub fn encode(&self, row: usize, out: &mut Vec<u8>) {
-        let array = &self.0;
-        if array.is_null(row) {
-            return Value::Null.encode(out);
-        }
-        match array.data_type() {
-            DataType::Utf8 => {
-                out.push(TEXT);
-                encode_bytes(array.as_string::<i32>().value(row).as_bytes(), out);
-            }
-            DataType::Binary => {
-                out.push(BYTES);
-                encode_bytes(array.as_binary::<i32>().value(row), out);
-            }
-            _ => self.value(row).encode(out),
+    /// The value where it is in the column.
+    pub fn raw(&self, row: usize) -> Raw<'_> {
+        match &self.0 {
+            Cells::Bool(cells) if cells.is_valid(row) => Raw::Bool(cells.value(row)),
+            Cells::Int(cells) if cells.is_valid(row) => Raw::Int(cells.value(row)),
+            Cells::Float(cells) if cells.is_valid(row) => Raw::Float(cells.value(row)),
+            Cells::Text(cells) if cells.is_valid(row) => Raw::Text(cells.value(row)),
+            Cells::Bytes(cells) if cells.is_valid(row) => Raw::Bytes(cells.value(row)),
+            Cells::Decimal(cells) if cells.is_valid(row) => Raw::Decimal(cells.value(row)),
+            _ => Raw::Null,
         }
     }
 
+    /// Appends the encoding of [`Column::raw`].
+    pub fn encode(&self, row: usize, out: &mut Vec<u8>) {
+        self.raw(row).encode(out);
+    }
+
     pub fn value(&self, row: usize) -> Value {
-        let array = &self.0;
-        if array.is_null(row) {
-            return Value::Null;
-        }
-        match array.data_type() {
-            DataType::Boolean => Value::Bool(array.as_boolean().value(row)),
-            DataType::Int64 => Value::Int(array.as_primitive::<Int64Type>().value(row)),
-            DataType::Float64 => Value::Float(array.as_primitive::<Float64Type>().value(row)),
-            DataType::Utf8 => Value::Text(array.as_string::<i32>().value(row).into()),
-            DataType::Binary => Value::Bytes(array.as_binary::<i32>().value(row).into()),
-            DataType::Decimal128(..) => Value::Decimal(array.as_primitive::<Decimal128Type>().value(row)),
-            _ => Value::Null,
-        }
+        self.raw(row).into()
     }
 }
 
@@ -245,14 +281,7 @@ pub fn columns(batch: &RecordBatch, names: &[String]) -> Result<Vec<Column>> {
 
 /// The encoded key of each row: the values of `names`.
 pub fn row_keys(batch: &RecordBatch, names: &[String]) -> Result<Vec<Vec<u8>>> {
-    let columns = columns(batch, names)?;
-    let mut bytes = Vec::new();
-    let key = |row| {
-        bytes.clear();
-        columns.iter().for_each(|column| column.encode(row, &mut bytes));
-        bytes.clone()
-    };
-    Ok((0..batch.num_rows()).map(key).collect())
+    Ok(PackedKeys::of(batch, names)?.iter().map(<[u8]>::to_vec).collect())
 }
 
 /// Makes an Arrow column of `data_type` from values of one kind.
@@ -325,6 +354,27 @@ mod tests {
             Value::Decimal(-1 << 100),
         ];
         assert_eq!(decode_all(&encode_all(&values), "test").unwrap(), values);
+    }
+
+    #[test]
+    fn values_in_a_column_are_ordered_and_encoded_like_values_on_their_own() {
+        let values = [Value::Text("b".into()), Value::Null, Value::Text("".into()), Value::Text("ab".into())];
+        let column = Column::new(&to_array(&DataType::Utf8, &values).unwrap()).unwrap();
+        for (row, value) in values.iter().enumerate() {
+            let mut bytes = Vec::new();
+            column.encode(row, &mut bytes);
+            assert_eq!(bytes, encode_all(std::slice::from_ref(value)));
+            for (other, other_value) in values.iter().enumerate() {
+                assert_eq!(
+                    column.raw(row).compare(column.raw(other)),
+                    value.cmp(other_value),
+                    "{value:?} {other_value:?}"
+                );
+            }
+        }
+        let sorted = [Value::Null, Value::Text("".into()), Value::Text("ab".into()), Value::Text("b".into())];
+        assert!(sorted.is_sorted());
+        assert!(Value::Float(f64::NEG_INFINITY) < Value::Float(-0.0) && Value::Float(-0.0) < Value::Float(0.0));
     }
 
     #[test]

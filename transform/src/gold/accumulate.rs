@@ -257,7 +257,7 @@ impl AccumulatePlan {
         let columns = plain.collect::<Result<Vec<_>>>()?;
         let key = |row| {
             let mut out = Vec::with_capacity(16 * columns.len());
-            columns.iter().for_each(|column| column.value(row).encode(&mut out));
+            columns.iter().for_each(|column| column.encode(row, &mut out));
             out
         };
         Ok((0..states.num_rows()).map(key).collect())

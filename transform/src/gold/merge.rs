@@ -205,7 +205,7 @@ impl MergePlan {
             }
             self.revise(&mut group, &values, now_us);
             let encoded = encode(&group);
-            if self.num_groups == 0 && stored.as_ref() == Some(&encoded) {
+            if self.num_groups == 0 && stored.as_deref() == Some(encoded.as_slice()) {
                 continue;
             }
             step.put(&keyspace, key.clone(), encoded);

@@ -28,7 +28,7 @@ impl Cells {
 
     pub(super) fn encoded(&self, row: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.0.len() * 12);
-        self.0.iter().for_each(|column| column.value(row).encode(&mut out));
+        self.0.iter().for_each(|column| column.encode(row, &mut out));
         out
     }
 }

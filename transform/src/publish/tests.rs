@@ -208,3 +208,35 @@ async fn slots_of_gold_begin_small_and_grow_with_the_table() {
     assert!(world.table.slots.len() - before <= 3, "slots of 1,093 rows");
     assert_eq!(world.published().await.len(), 73_000);
 }
+
+#[test]
+fn rows_of_neighbouring_slots_are_read_together_up_to_a_number_of_keys() {
+    let slots = |keys: &[(u32, usize)]| {
+        let slots = keys.iter().flat_map(|(slot, keys)| std::iter::repeat_n(Some(*slot), *keys));
+        // As in the order of their keys: every slot all over, and new keys among them.
+        let mut slots: Vec<Option<u32>> = slots.chain([None, None]).collect();
+        slots.reverse();
+        slots
+    };
+    assert_eq!(read_together(&slots(&[(2, 1), (5, READ_TOGETHER - 1), (6, 1)])), [2..=5, 6..=6]);
+    let large = READ_TOGETHER + 1;
+    assert_eq!(read_together(&slots(&[(0, 1), (1, large), (3, 1), (9, 1)])), [0..=0, 1..=1, 3..=9]);
+}
+
+#[tokio::test]
+async fn rows_of_a_slot_are_written_in_the_order_of_their_keys_behind_those_that_stay() {
+    let mut world = World::new().await;
+    let rows: Vec<(i64, i64)> = (0..3 * SLOT_ROWS as i64).map(|number| (number, 0)).collect();
+    world.change(&rows, &[], Publish::AtOnce).await;
+    let spread: Vec<(i64, i64)> = (0..6).rev().map(|number| (number * SLOT_ROWS as i64 / 2 + 256, 1)).collect();
+    assert!(!world.change(&spread, &[], SOON).await);
+    world.publish_waiting().await;
+    assert_eq!(world.table.slots.len(), 3);
+    for number in 0..3 {
+        let rows = world.table.rows(number, &Prepared::default()).await.unwrap();
+        let keys = value::row_keys(&rows, &["k".to_owned()]).unwrap();
+        let ends = &keys[keys.len() - 2..];
+        assert!(ends.is_sorted() && ends.iter().all(|last| spread.iter().any(|(number, _)| key(*number) == *last)));
+        assert_eq!(keys.len() as u64, SLOT_ROWS);
+    }
+}

@@ -211,7 +211,8 @@ impl PublishedTable {
 
 fn sorted(keys: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
     let mut keys: Vec<Vec<u8>> = keys.into_iter().collect();
-    keys.sort_unstable();
+    // The keys of each step are in order already: this sort finds such runs, and only merges them.
+    keys.sort();
     keys.dedup();
     keys
 }

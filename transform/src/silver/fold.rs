@@ -7,13 +7,10 @@
 //! A changed key gives its old row with weight -1 and its new row with weight +1; gold folds those.
 
 mod aggregate;
+mod aggregates;
 mod last;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use karat_lake::arrow::{
@@ -24,18 +21,20 @@ use karat_schemas::pipelines::{Silver, SilverMode};
 
 pub use self::aggregate::AggregateState;
 pub(crate) use self::aggregate::add;
-use self::{aggregate::AggregatePlan, last::LastRows};
+use self::{aggregate::AggregatePlan, aggregates::Aggregates, last::LastRows};
 use crate::{
     Error, Result,
     batches::join,
     decode::ROW,
     gold::GoldChanges,
     origin::require_plain,
+    packed_keys::PackedKeys,
+    parallel::{PART_KEYS, in_parts},
     publish::CurrentRows,
     query::{Planner, Query},
     rows::EncodedRows,
     state::Step,
-    value::{self, Value},
+    value,
 };
 
 /// Column of a change: +1 for a row that is there now, -1 for one that was.
@@ -61,14 +60,14 @@ pub struct FoldPlan {
 
 /// What is kept of the events of a key.
 enum Rule {
-    Aggregates(Vec<AggregatePlan>),
+    Aggregates(Aggregates),
     LastRow(LastRows),
 }
 
-/// Folded rows, and the key of each.
+/// Folded rows in parts, and the key of each.
 struct Keyed {
     keys: Vec<Vec<u8>>,
-    rows: RecordBatch,
+    rows: Vec<RecordBatch>,
 }
 
 /// Unless the declaration says otherwise (decision 2).
@@ -90,22 +89,26 @@ impl FoldPlan {
         for name in &silver.key {
             fields.push(input.field_with_name(name)?.clone());
         }
-        let rule = if silver.mode == SilverMode::Upsert {
+        let mut plans = Vec::new();
+        let order = if silver.mode == SilverMode::Upsert {
             let rest = input.fields().iter().filter(|field| !silver.key.contains(field.name()));
             fields.extend(rest.map(|field| field.as_ref().clone()));
             // The event's hash decides between records of one sequence.
-            let order = silver.sequence.iter().cloned().chain([EVENT_HASH.to_owned()]).collect();
-            Rule::LastRow(LastRows { order, schema: Arc::new(Schema::new(fields.clone())), num_keys: silver.key.len() })
+            Some(silver.sequence.iter().cloned().chain([EVENT_HASH.to_owned()]).collect())
         } else {
-            let mut aggregates = Vec::new();
             for (name, aggregate) in &silver.fold {
                 let plan = AggregatePlan::new(aggregate);
                 fields.push(Field::new(name, plan.output_type(input), true));
-                aggregates.push(plan);
+                plans.push(plan);
             }
-            Rule::Aggregates(aggregates)
+            None
         };
         let folded: SchemaRef = Arc::new(Schema::new(fields));
+        let schema = folded.clone();
+        let rule = match order {
+            Some(order) => Rule::LastRow(LastRows { order, schema, num_keys: silver.key.len() }),
+            None => Rule::Aggregates(Aggregates { plans, schema }),
+        };
         value::require_kept(&folded).map_err(context)?;
         let mut shaped: Vec<Field> = folded.fields().iter().map(|field| field.as_ref().clone()).collect();
         shaped.push(Field::new(ROW, DataType::UInt32, true));
@@ -153,18 +156,18 @@ impl FoldPlan {
     /// Folds `rows` into the state and gives what changed.
     pub async fn fold(&mut self, step: &mut Step<'_>, rows: &RecordBatch) -> Result<Changes> {
         let keyspace = Self::keyspace(&self.name);
-        let keys = value::row_keys(rows, &self.key)?;
+        let keys = PackedKeys::of(rows, &self.key)?;
         let (old, new) = match &self.rule {
-            Rule::LastRow(last) => last.take(step, &keyspace, keys, rows)?,
-            Rule::Aggregates(aggregates) => self.aggregate(aggregates, step, &keyspace, keys, rows)?,
+            Rule::LastRow(last) => last.take(step, &keyspace, &keys, rows)?,
+            Rule::Aggregates(aggregates) => aggregates.take(step, &keyspace, &keys, rows)?,
         };
-        self.changes(&old, new).await
+        self.changes(old, new).await
     }
 
     /// The current row of every key, for recomputations.
     pub async fn all_rows(&mut self, step: &Step<'_>) -> Result<RecordBatch> {
         let all = self.stored(step.scan(&Self::keyspace(&self.name))?)?;
-        Ok(self.shape(&all).await?.0)
+        Ok(self.shape(&join(&self.folded, all.rows)?).await?.0)
     }
 
     /// The rows of the next `limit` keys after one, as the store has them, and the last of those keys; none at the end.
@@ -177,99 +180,41 @@ impl FoldPlan {
         let stored = step.stored_after(&Self::keyspace(&self.name), after, limit)?;
         let last = stored.last().map(|(key, _)| key.clone());
         let stored = self.stored(stored)?;
-        Ok((self.present(stored).await?, last))
+        let (upserts, kept) = self.shape(&join(&self.folded, stored.rows)?).await?;
+        Ok((present(stored.keys, upserts, kept), last))
     }
 
     /// Folded rows from pairs of the state store.
     fn stored(&self, pairs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Keyed> {
         let keyspace = Self::keyspace(&self.name);
-        match &self.rule {
-            Rule::LastRow(last) => last.stored(pairs, &keyspace),
-            Rule::Aggregates(aggregates) => {
-                let rows = pairs.into_iter().map(|(key, bytes)| {
-                    let values = values(&decode(aggregates, &bytes, &keyspace)?);
-                    Ok((key, values))
-                });
-                self.folded(rows.collect::<Result<_>>()?)
-            }
-        }
-    }
-
-    fn aggregate(
-        &self,
-        aggregates: &[AggregatePlan],
-        step: &mut Step<'_>,
-        keyspace: &str,
-        keys: Vec<Vec<u8>>,
-        rows: &RecordBatch,
-    ) -> Result<(Keyed, Keyed)> {
-        let mut by_key: BTreeMap<Vec<u8>, Vec<usize>> = BTreeMap::new();
-        for (row, key) in keys.into_iter().enumerate() {
-            by_key.entry(key).or_default().push(row);
-        }
-        let columns = aggregates.iter().map(|plan| plan.prepare(rows)).collect::<Result<Vec<_>>>()?;
-        let (mut old, mut new) = (Vec::new(), Vec::new());
-        for (key, rows) in by_key {
-            let stored = step.get(keyspace, &key)?;
-            let mut states = match &stored {
-                Some(bytes) => decode(aggregates, bytes, keyspace)?,
-                None => aggregates.iter().map(AggregatePlan::empty).collect(),
-            };
-            let before = stored.is_some().then(|| values(&states));
-            for row in rows {
-                for (state, columns) in states.iter_mut().zip(&columns) {
-                    state.update(columns, row);
-                }
-            }
-            let encoded = AggregateState::encode_all(&states);
-            if stored.as_ref() == Some(&encoded) {
-                continue;
-            }
-            let after = values(&states);
-            step.put(keyspace, key.clone(), encoded);
-            if before.as_ref() == Some(&after) {
-                continue;
-            }
-            old.extend(before.map(|values| (key.clone(), values)));
-            new.push((key, after));
-        }
-        Ok((self.folded(old)?, self.folded(new)?))
-    }
-
-    async fn changes(&mut self, old: &Keyed, new: Keyed) -> Result<Changes> {
-        let (old_rows, _) = self.shape(old).await?;
-        let rows = self.present(new).await?;
-        let weighted_schema = self.weighted_schema();
-        let weighted =
-            [with_weight(&weighted_schema, &old_rows, -1)?, with_weight(&weighted_schema, &rows.upserts, 1)?];
-        Ok(Changes { weighted: join(&weighted_schema, weighted.into())?, rows })
-    }
-
-    /// What the table has of folded rows. Gone is what a deletion removes, or a filter in the table's SQL.
-    async fn present(&mut self, mut folded: Keyed) -> Result<GoldChanges> {
-        let (upserts, kept) = self.shape(&folded).await?;
-        let mut is_kept = vec![false; folded.keys.len()];
-        kept.iter().for_each(|row| is_kept[*row] = true);
-        let upsert_keys = kept.iter().map(|row| std::mem::take(&mut folded.keys[*row])).collect();
-        let gone = folded.keys.into_iter().zip(is_kept).filter(|(_, is_kept)| !is_kept);
-        let deleted_keys = gone.map(|(key, _)| key).collect();
-        Ok(GoldChanges { upserts, upsert_keys, deleted_keys })
-    }
-
-    /// Rows of folded values, by key.
-    fn folded(&self, rows: Vec<(Vec<u8>, Vec<Value>)>) -> Result<Keyed> {
-        let (mut folded, mut keys) = (EncodedRows::new(&self.folded)?, Vec::with_capacity(rows.len()));
-        for (key, values) in rows {
-            folded.push(&[&key, &value::encode_all(&values)], &self.name)?;
+        let (mut rows, mut keys) = (EncodedRows::new(&self.folded)?, Vec::with_capacity(pairs.len()));
+        for (key, stored) in pairs {
+            self.rule.push(&mut rows, &key, &stored, &keyspace)?;
             keys.push(key);
         }
-        Ok(Keyed { keys, rows: folded.take()? })
+        Ok(Keyed { keys, rows: vec![rows.take()?] })
+    }
+
+    /// Shapes the rows that went and those that came at once, so that the SQL runs once and each row is copied once.
+    async fn changes(&mut self, old: Vec<RecordBatch>, new: Keyed) -> Result<Changes> {
+        let num_old: usize = old.iter().map(RecordBatch::num_rows).sum();
+        let folded = join(&self.folded, old.into_iter().chain(new.rows).collect())?;
+        let (shaped, mut kept) = self.shape(&folded).await?;
+        // Row-wise SQL keeps the order of the rows.
+        let first_new = kept.partition_point(|row| *row < num_old);
+        let upserts = shaped.slice(first_new, shaped.num_rows() - first_new);
+        let weights = (0..shaped.num_rows()).map(|row| if row < first_new { -1 } else { 1 });
+        let mut columns = shaped.columns().to_vec();
+        columns.push(Arc::new(Int64Array::from_iter_values(weights)));
+        let weighted = RecordBatch::try_new(self.weighted_schema(), columns)?;
+        let kept = kept.drain(first_new..).map(|row| row - num_old).collect();
+        Ok(Changes { weighted, rows: present(new.keys, upserts, kept) })
     }
 
     /// Rows of the table from folded ones, and which of the given ones they are.
-    async fn shape(&mut self, folded: &Keyed) -> Result<(RecordBatch, Vec<usize>)> {
-        let numbers = (0..folded.keys.len()).map(|row| u32::try_from(row).ok());
-        let mut columns = folded.rows.columns().to_vec();
+    async fn shape(&mut self, folded: &RecordBatch) -> Result<(RecordBatch, Vec<usize>)> {
+        let numbers = (0..folded.num_rows()).map(|row| u32::try_from(row).ok());
+        let mut columns = folded.columns().to_vec();
         columns.push(Arc::new(numbers.collect::<UInt32Array>()));
         let mut fields: Vec<_> = self.folded.fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(ROW, DataType::UInt32, true)));
@@ -287,24 +232,40 @@ impl CurrentRows for FoldPlan {
     fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [Vec<u8>]) -> BoxFuture<'a, Result<GoldChanges>> {
         Box::pin(async move {
             let keyspace = Self::keyspace(&self.name);
-            let mut pairs = Vec::with_capacity(keys.len());
-            for key in keys {
-                let value = step.get(&keyspace, key)?.ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
-                pairs.push((key.clone(), value));
-            }
-            let stored = self.stored(pairs)?;
-            self.present(stored).await
+            let (rule, folded) = (&self.rule, &self.folded);
+            let parts = in_parts(keys, PART_KEYS, |keys| {
+                let mut rows = EncodedRows::new(folded)?;
+                for key in keys {
+                    let stored = step.get(&keyspace, key)?.ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
+                    rule.push(&mut rows, key, &stored, &keyspace)?;
+                }
+                rows.take()
+            })?;
+            let folded = join(folded, parts)?;
+            let (upserts, kept) = self.shape(&folded).await?;
+            Ok(present(keys.to_vec(), upserts, kept))
         })
     }
 }
 
-fn decode(aggregates: &[AggregatePlan], bytes: &[u8], keyspace: &str) -> Result<Vec<AggregateState>> {
-    let states = AggregateState::decode_all(bytes).filter(|states| states.len() == aggregates.len());
-    states.ok_or_else(|| Error::DamagedState(keyspace.to_owned()))
+impl Rule {
+    /// Adds the folded row of what is stored of a key.
+    fn push(&self, rows: &mut EncodedRows, key: &[u8], stored: &[u8], keyspace: &str) -> Result<()> {
+        match self {
+            Self::Aggregates(aggregates) => aggregates.push(rows, key, stored, keyspace),
+            Self::LastRow(_) => LastRows::push(rows, key, stored, keyspace),
+        }
+    }
 }
 
-fn values(states: &[AggregateState]) -> Vec<Value> {
-    states.iter().map(AggregateState::value).collect()
+/// What the table has of folded rows with these keys, of which some are `kept`. Gone is what a deletion removes, or a filter
+/// in the table's SQL.
+fn present(mut keys: Vec<Vec<u8>>, upserts: RecordBatch, kept: Vec<usize>) -> GoldChanges {
+    let mut is_kept = vec![false; keys.len()];
+    kept.iter().for_each(|row| is_kept[*row] = true);
+    let upsert_keys = kept.iter().map(|row| std::mem::take(&mut keys[*row])).collect();
+    let gone = keys.into_iter().zip(is_kept).filter(|(_, is_kept)| !is_kept);
+    GoldChanges { upserts, upsert_keys, deleted_keys: gone.map(|(key, _)| key).collect() }
 }
 
 /// Every column that the declaration names is there.
