@@ -188,7 +188,8 @@ impl Server {
         arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
         let counters = Arc::<ServingCounters>::default();
-        let counted = Counted { access: access.clone(), connections: serving.counts.clone(), answers: Arc::clone(&counters) };
+        let counted =
+            Counted { access: access.clone(), connections: serving.counts.clone(), answers: Arc::clone(&counters) };
         let metrics = arguments.metrics_listen.map(|address| MetricsServer::new(address, counted)).transpose()?;
         let secret = secret::load_or_create(&instance.keys())?;
         let host = arguments.access.allowed_hosts.first().cloned();

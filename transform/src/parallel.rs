@@ -49,7 +49,7 @@ fn run<T: Sync, R: Send>(parts: &[&[T]], threads: usize, work: &(impl Fn(&[T]) -
     };
     let done = thread::scope(|scope| -> Result<Vec<(usize, R)>> {
         // Where the system gives no thread, those that are there do its part.
-        let begin = |_| thread::Builder::new().name("step".to_owned()).spawn_scoped(scope, &take).ok();
+        let begin = |_| thread::Builder::new().name("step".to_owned()).spawn_scoped(scope, take).ok();
         let others: Vec<_> = (1..threads.min(parts.len())).filter_map(begin).collect();
         let mut done = take()?;
         for other in others {

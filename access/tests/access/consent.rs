@@ -33,7 +33,8 @@ async fn security_84_consent_to_the_version_in_force_counts_at_once_here_and_els
     let (access, other) = (&instance.access, Access::open(strict).await.unwrap());
     let caller = who(access, &instance.register("maria_77").await).await.unwrap();
     let scopes = Scopes::parse(["publish:*"]).unwrap();
-    let key = NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, expires_in: None };
+    let key =
+        NewApiKey { owner: caller.id, name: "loader".to_owned(), scopes, events_per_second: None, expires_in: None };
     let key = access.create_api_key(key, Actor::Shell, &Origin::default()).await.unwrap().secret;
     assert_eq!(who_by_key(access, &key).await.unwrap().id, caller.id, "a key is judged by its owner");
     let stranger = who(access, &instance.register("pedro_12").await).await.unwrap();

@@ -11,7 +11,7 @@ fn at(ip: &str, agent: &str) -> Origin {
 
 fn key_of(owner: uuid::Uuid, name: &str) -> NewApiKey {
     let scopes = Scopes::parse(["read"]).unwrap();
-    NewApiKey { owner, name: name.to_owned(), scopes, expires_in: None }
+    NewApiKey { owner, events_per_second: None, name: name.to_owned(), scopes, expires_in: None }
 }
 
 #[tokio::test]
