@@ -60,7 +60,7 @@ test-services: ## Starts real services, runs on them what can run on them, stops
 	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --test access; \
 	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --lib -- auth::tests::
 
-coverage: ## Lines of accounts and access that the tests run, file by file; fails below 90 of 100 (needs cargo-llvm-cov)
+coverage: ## Lines of accounts and access that the tests run, file by file; fails below 90 of 100, of all and of api/src/auth (needs cargo-llvm-cov)
 	dev/coverage.sh
 
 check-demo: ## Runs the demo, verifies its tables, compares them and the summaries with delta-rs, Polars and DuckDB

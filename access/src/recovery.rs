@@ -170,14 +170,16 @@ impl Access {
         if is_done { Ok(()) } else { Err(AccessError::CodeRefused) }
     }
 
-    /// Judges a password without keeping it, as the only factor of an account. `context` holds words that it should not
-    /// contain.
+    /// Judges a password without keeping it, as the only factor of an account. `context` holds the names and addresses that
+    /// it should not contain; the local part of an address counts too, as where a password is set.
     pub fn password_strength(&self, password: &SecretString, context: &[&str]) -> Strength {
         let text = password.expose_secret();
         if text.len() > MAX_PASSWORD_BYTES {
             return Strength { score: 0, broken: vec![crate::accounts::too_long()] };
         }
-        let broken = broken_rules(self.inner.settings.password_rules, false, text, context);
+        let locals = context.iter().filter_map(|word| Some(word.split_once('@')?.0));
+        let words: Vec<&str> = context.iter().copied().chain(locals).collect();
+        let broken = broken_rules(self.inner.settings.password_rules, false, text, &words);
         Strength { score: strength(text, !broken.is_empty()), broken }
     }
 

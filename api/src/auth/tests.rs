@@ -1,12 +1,19 @@
 //! The account routes as a client sees them, on SQLite or on the server that [`databases`] finds.
 
+mod administration;
 mod audit;
 mod avatars;
+mod bodies;
 mod cookies;
 mod copies;
+mod factors;
 mod oauth;
+mod outbox;
 mod passkeys;
 mod people;
+mod phones;
+mod programs;
+mod recovery;
 mod security;
 mod user_settings;
 
@@ -102,6 +109,12 @@ impl App {
         self.call(Method::GET, "/api/v1/auth/me", Some(credential), None).await
     }
 
+    /// The document of these routes.
+    fn document(&self) -> Value {
+        let apis = auth_apis(&self.access, &AuthSettings::default(), &Experience::default());
+        serde_json::from_str(&closed(&OpenApiService::new(apis, "test", "1").spec())).unwrap()
+    }
+
     async fn register(&self, username: &str) -> Reply {
         self.post("/api/v1/auth/register", json!({"username": username, "password": PASSWORD})).await
     }
@@ -110,6 +123,11 @@ impl App {
 impl Reply {
     fn text(&self, pointer: &str) -> &str {
         self.body.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("{pointer} in {}", self.body))
+    }
+
+    /// The status and the code of a refusal.
+    fn refusal(&self) -> (u16, &str) {
+        (self.status, self.text("/code"))
     }
 
     fn access_token(&self) -> &str {
@@ -367,9 +385,7 @@ const PUBLIC: [&str; 15] = [
 
 #[tokio::test]
 async fn every_operation_has_an_id_and_its_error_answers() {
-    let app = App::start().await;
-    let apis = auth_apis(&app.access, &AuthSettings::default(), &Experience::default());
-    let document: Value = serde_json::from_str(&closed(&OpenApiService::new(apis, "test", "1").spec())).unwrap();
+    let document = App::start().await.document();
     let mut operations = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {

@@ -1,31 +1,9 @@
 //! The cookie of a browser after every way in.
 
-use karat_access::SmsSettings;
-use karat_oracle::plain_http::{answer, read_request};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-
 use super::oauth::{AUTHORIZE, begin, come_back};
 use super::people::refresh_cookie;
+use super::phones::{PHONE, ask_for_code, start_service};
 use super::*;
-
-const PHONE: &str = "+34600123456";
-
-/// A service for text messages on loopback, and what is sent through it.
-async fn start_service() -> (SmsSettings, mpsc::Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base_url = format!("http://{}", listener.local_addr().unwrap());
-    let (sent, received) = mpsc::channel(8);
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let request = read_request(&mut socket).await;
-            answer(&mut socket, "201 Created", "{}").await;
-            let _ = sent.send(request).await;
-        }
-    });
-    let (account, token, from) = ("AC1".to_owned(), "canary".to_owned().into(), "+15005550006".to_owned());
-    (SmsSettings::Http { base_url, account, token, from }, received)
-}
 
 /// That the token is in a cookie that scripts cannot read, which lives as long as was asked for, and is good for a refresh.
 async fn assert_in_cookie(app: &App, reply: &Reply, is_remembered: bool) {
@@ -70,16 +48,9 @@ async fn security_30_after_a_provider_the_token_is_in_the_cookie_that_the_browse
 
 #[tokio::test]
 async fn security_30_after_a_code_to_a_telephone_the_token_is_in_the_cookie_that_the_browser_asked_for() {
-    let (sms, mut messages) = start_service().await;
-    let app =
-        App::start_on(AuthSettings::without_limits(), |accounts: AccessSettings| AccessSettings { sms, ..accounts });
-    let app = app.await;
+    let (app, mut messages) = start_service().await;
     for (use_cookie, remember) in [(Some(true), None), (Some(true), Some(true)), (None, Some(true))] {
-        let asked = app.post("/api/v1/auth/phone/request", json!({"phone": PHONE})).await;
-        assert_eq!(asked.status, 200, "{}", asked.body);
-        let message = tokio::time::timeout(Duration::from_secs(20), messages.recv()).await.unwrap().unwrap();
-        let code = &message.split("Body=").nth(1).unwrap()[..6];
-        let code_request = asked.text("/data/code_request");
+        let (code_request, code) = ask_for_code(&app, &mut messages).await;
         let body = json!({"phone": PHONE, "code_request": code_request, "code": code, "use_cookie": use_cookie, "remember_me": remember});
         let reply = app.post("/api/v1/auth/phone/verify", body).await;
         match use_cookie {
@@ -87,4 +58,27 @@ async fn security_30_after_a_code_to_a_telephone_the_token_is_in_the_cookie_that
             None => assert_in_answer(&reply),
         }
     }
+}
+
+#[tokio::test]
+async fn logging_out_removes_both_cookies_and_then_there_is_nothing_to_refresh() {
+    let app = App::start().await;
+    for (path, name) in [("/api/v1/auth/logout", "maria_77"), ("/api/v1/auth/logout-all", "pedro_12")] {
+        let tokens = app.register(name).await;
+        let reply = app.call(Method::POST, path, Some(tokens.access_token()), None).await;
+        assert_eq!((reply.status, &reply.body["data"]["sessions_ended"]), (200, &json!(1)), "{}", reply.body);
+        let mut cookies: Vec<&str> =
+            reply.headers.get_all("set-cookie").iter().map(|value| value.to_str().unwrap()).collect();
+        cookies.sort_unstable();
+        assert_eq!(
+            cookies,
+            [
+                "__Host-karat-csrf=; Path=/; Secure; SameSite=Strict; Max-Age=0",
+                "__Host-karat-refresh=; Path=/; Secure; HttpOnly; SameSite=Strict; Max-Age=0"
+            ]
+        );
+        assert_eq!(app.me(tokens.access_token()).await.refusal(), (401, "token_revoked"), "{path}");
+    }
+    let refused = app.post("/api/v1/auth/refresh", json!({})).await;
+    assert_eq!(refused.refusal(), (401, "invalid_refresh_token"));
 }

@@ -4,20 +4,20 @@ use karat_oracle::passkeys::{Authenticator, Page, Signed};
 
 use super::*;
 
-const PASSKEYS: &str = "/api/v1/auth/mfa/passkeys";
+pub(super) const PASSKEYS: &str = "/api/v1/auth/mfa/passkeys";
 
 fn page() -> Page {
     Page::of("karat.example.org")
 }
 
-async fn app() -> App {
+pub(super) async fn app() -> App {
     let named =
         |accounts: AccessSettings| AccessSettings { public_url: "https://karat.example.org".to_owned(), ..accounts };
     App::start_on(AuthSettings::without_limits(), named).await
 }
 
 /// Adds a passkey; answers it, and the answer.
-async fn add(app: &App, token: &str) -> (Authenticator, Reply) {
+pub(super) async fn add(app: &App, token: &str) -> (Authenticator, Reply) {
     let begun = app.call(Method::POST, PASSKEYS, Some(token), Some(json!({"password": PASSWORD}))).await;
     assert_eq!(begun.status, 200, "{}", begun.body);
     let options = &begun.body["data"]["options"];

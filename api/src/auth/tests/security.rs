@@ -1,10 +1,9 @@
 //! Attacks on the account routes, by their number in the checklist.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
 use karat_access::{AuditFilter, ProviderKind, ProviderSettings, derived_guard};
-use totp_rs::{Builder, Secret};
 
+use super::factors::{code, enroll};
+use super::outbox::{mailed_token, mails};
 use super::people::admin;
 use super::*;
 
@@ -30,44 +29,6 @@ fn comparable(reply: Reply) -> (u16, Vec<(String, String)>, Value) {
         others.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
     headers.sort();
     (reply.status, headers, body)
-}
-
-fn code(base32: &str, steps: i64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let totp = Builder::new().with_secret(Secret::try_from_base32(base32).unwrap()).build().unwrap();
-    totp.generate(now.checked_add_signed(steps * 30).unwrap()).to_string()
-}
-
-/// Sets up a second factor; answers its secret.
-async fn enroll(app: &App, token: &str) -> String {
-    let password = json!({"password": PASSWORD});
-    let made = app.call(Method::POST, "/api/v1/auth/mfa/totp", Some(token), Some(password)).await;
-    let secret = made.text("/data/secret").to_owned();
-    let first = json!({"code": code(&secret, 0)});
-    let confirmed = app.call(Method::POST, "/api/v1/auth/mfa/totp/confirm", Some(token), Some(first)).await;
-    assert_eq!(confirmed.status, 200, "{}", confirmed.body);
-    secret
-}
-
-fn mails(app: &App) -> Vec<String> {
-    let files = std::fs::read_dir(app.folder.path().join("outbox")).into_iter().flatten();
-    let files = files.map(|entry| entry.unwrap().path());
-    let whole = files.filter(|path| path.extension().is_some_and(|extension| extension == "eml"));
-    // Quoted-printable breaks long lines and writes `=` as `=3D`.
-    whole.map(|path| std::fs::read_to_string(path).unwrap().replace("=\r\n", "").replace("=3D", "=")).collect()
-}
-
-/// Waits for a message and takes the token out of its link.
-async fn mailed_token(app: &App, subject: &str) -> String {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        if let Some(mail) = mails(app).iter().find(|mail| mail.contains(subject)) {
-            let token = mail.split("#token=").nth(1).unwrap();
-            return token.chars().take_while(char::is_ascii_hexdigit).collect();
-        }
-        assert!(Instant::now() < deadline, "no mail `{subject}`");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]
@@ -216,7 +177,7 @@ async fn security_28_an_admin_ends_the_sessions_of_another() {
 async fn security_34_the_first_step_tells_nothing_and_its_ticket_reaches_only_the_second() {
     let app = App::start().await;
     let tokens = app.register("maria_77").await;
-    let secret = enroll(&app, tokens.access_token()).await;
+    let (secret, _) = enroll(&app, tokens.access_token()).await;
     let body = json!({"username": "maria_77", "password": PASSWORD, "use_cookie": true});
     let first = app.post("/api/v1/auth/login", body).await;
     let mut names: Vec<&String> = first.body["data"].as_object().unwrap().keys().collect();
