@@ -11,6 +11,7 @@ fn limit(id: &str) -> usize {
     match id {
         "publish_events" | "publish_lineage" | "publish_lineage_batch" => 10 << 20,
         "set_avatar" => 5 << 20,
+        "change_user_settings" | "replace_user_settings" => 256 << 10,
         "oauth_posted_callback" => 8 << 10,
         _ => 64 << 10,
     }
