@@ -15,6 +15,7 @@ use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
     auth::{AuthSettings, AvatarSettings},
+    export::ExportSettings,
     replays::ReplaysApi,
     serving::{ServingCounters, freshness::Objective},
     snapshot::{Snapshots, follow},
@@ -188,7 +189,8 @@ impl Server {
         arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
         let counters = Arc::<ServingCounters>::default();
-        let counted = Counted { access: access.clone(), connections: serving.counts.clone(), answers: Arc::clone(&counters) };
+        let counted =
+            Counted { access: access.clone(), connections: serving.counts.clone(), answers: Arc::clone(&counters) };
         let metrics = arguments.metrics_listen.map(|address| MetricsServer::new(address, counted)).transpose()?;
         let secret = secret::load_or_create(&instance.keys())?;
         let host = arguments.access.allowed_hosts.first().cloned();
@@ -212,6 +214,12 @@ impl Server {
         settings.serving.objectives = served.map(Objective::of).unwrap_or_default();
         settings.serving.query_deadline = Duration::from_secs(arguments.query_deadline);
         settings.serving.cache_bytes = arguments.answer_cache.saturating_mul(1 << 20);
+        settings.serving.exports = ExportSettings {
+            at_a_time: arguments.exports.into(),
+            deadline: Duration::from_secs(arguments.export_deadline),
+            scratch: instance.data.join("scratch"),
+            ..ExportSettings::default()
+        };
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }
