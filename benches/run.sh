@@ -148,6 +148,12 @@ echo "$folds" >&2
 row "One year of quarters of an hour to days in a zone, 1 source / 100 sources / 100 by source" "\`summary-fold\`" \
     "$(field one_ms <<<"$folds") / $(field all_ms <<<"$folds") / $(field by_source_ms <<<"$folds") ms, slowest zone of each" -
 
+say "files"
+made=$("$BIN/export-memory" --rows 1000000 --scratch "$SCRATCH/files")
+echo "$made" >&2
+row "A file of 1,000,000 runs, the most memory over all formats" "\`export-memory --rows 1000000\`" \
+    "$(field peak_memory_mib <<<"$made") MiB" -
+
 say "who is calling"
 token=$(cargo bench --locked --workspace --bench token)
 tail -n 1 <<<"$token" >&2

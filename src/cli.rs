@@ -219,6 +219,12 @@ pub struct ServeArgs {
     /// The longest that a data answer may take to be made, in seconds.
     #[arg(long, value_name = "SECONDS", env = "KARAT__SERVER__QUERY_DEADLINE", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=300))]
     pub query_deadline: u64,
+    /// Files of rows (`/summary/export`, `/runs/export`) that are made at the same time.
+    #[arg(long, value_name = "NUMBER", env = "KARAT__SERVER__EXPORTS", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub exports: u16,
+    /// The longest that making and reading such a file may take, in seconds.
+    #[arg(long, value_name = "SECONDS", env = "KARAT__SERVER__EXPORT_DEADLINE", default_value_t = 900, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub export_deadline: u64,
     /// Lifts the limits on log-in and registration, for load tests.
     #[arg(long, hide = true)]
     pub without_limits: bool,

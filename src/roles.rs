@@ -15,6 +15,7 @@ use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
     auth::{AuthSettings, AvatarSettings},
+    export::ExportSettings,
     replays::ReplaysApi,
     serving::{ServingCounters, freshness::Objective},
     snapshot::{Snapshots, follow},
@@ -213,6 +214,12 @@ impl Server {
         settings.serving.objectives = served.map(Objective::of).unwrap_or_default();
         settings.serving.query_deadline = Duration::from_secs(arguments.query_deadline);
         settings.serving.cache_bytes = arguments.answer_cache.saturating_mul(1 << 20);
+        settings.serving.exports = ExportSettings {
+            at_a_time: arguments.exports.into(),
+            deadline: Duration::from_secs(arguments.export_deadline),
+            scratch: instance.data.join("scratch"),
+            ..ExportSettings::default()
+        };
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }

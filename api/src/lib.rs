@@ -4,6 +4,7 @@
 //! - [`snapshot`] holds the rows of one epoch in memory and moves to the next in one step.
 //! - [`summary`] folds them: one stored state for days, weeks and months of every zone.
 //! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.
+//! - [`export`] makes files of rows: CSV, NDJSON, Parquet, Arrow, spreadsheets.
 //! - [`routes`] are the data operations, [`auth`] those on accounts, [`replays`] orders to the pipelines,
 //!   [`quarantine`] what was put aside, [`health`] whether the process can work.
 //!
@@ -11,6 +12,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod export;
 pub mod health;
 pub mod lag;
 pub mod quarantine;

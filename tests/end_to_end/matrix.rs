@@ -50,6 +50,8 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "list_job_runs"
         | "read_run"
         | "list_jobs"
+        | "export_summary"
+        | "export_runs"
         | "read_user_vitals" => (Read, none),
         "register" => (Anybody, json!({"username": "x", "password": "x"})),
         "login" => (Anybody, json!({"username": "nobody_1", "password": "wrong"})),

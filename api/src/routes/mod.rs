@@ -1,12 +1,14 @@
 //! The data operations. One file a resource; answers are in the envelope, with how fresh they are.
 
 mod cover;
+mod exports;
 mod jobs;
 mod run_views;
 mod runs;
 mod seen;
 mod summary;
 mod summary_question;
+mod summary_rows;
 mod summary_views;
 mod sync_status;
 mod sync_views;
@@ -17,6 +19,7 @@ use std::sync::Arc;
 
 use poem_openapi::Tags;
 
+pub use exports::ExportsApi;
 pub use jobs::JobsApi;
 pub use runs::RunsApi;
 pub use summary::SummaryApi;
@@ -26,7 +29,7 @@ pub use vitals::VitalsApi;
 use crate::{auth::ExperienceRules, serving::Serving};
 
 /// The data operations.
-pub type DataApis = (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi);
+pub type DataApis = (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi, ExportsApi);
 
 /// The data operations, to be mounted under the API's prefix beside the others. `rules` say what gives experience.
 pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules) -> DataApis {
@@ -36,6 +39,7 @@ pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules) -> DataApis {
         RunsApi::new(Arc::clone(serving)),
         JobsApi::new(Arc::clone(serving)),
         VitalsApi::new(Arc::clone(serving), rules),
+        ExportsApi::new(Arc::clone(serving)),
     )
 }
 
@@ -49,4 +53,6 @@ pub(crate) enum DataTag {
     Runs,
     /// Figures of one user.
     Vitals,
+    /// The same as files.
+    Exports,
 }

@@ -38,7 +38,7 @@ error_answers! {
 /// Child runs in the answer about one run.
 const MAX_CHILDREN: usize = 1_000;
 
-const STATUSES: [(&str, &str); 4] =
+pub(super) const STATUSES: [(&str, &str); 4] =
     [("completed", "completed"), ("failed", "failed"), ("aborted", "aborted"), ("running", "running")];
 
 type Parameter<K> = Query<Option<Raw<K>>>;
@@ -154,14 +154,14 @@ impl RunsApi {
     }
 }
 
-struct Dates<'a> {
-    from: &'a Parameter<DateText>,
-    to: &'a Parameter<DateText>,
-    tz: &'a Parameter<ZoneText>,
+pub(super) struct Dates<'a> {
+    pub(super) from: &'a Parameter<DateText>,
+    pub(super) to: &'a Parameter<DateText>,
+    pub(super) tz: &'a Parameter<ZoneText>,
 }
 
 impl Dates<'_> {
-    fn understand(&self, params: &mut Params) -> RunFilter {
+    pub(super) fn understand(&self, params: &mut Params) -> RunFilter {
         let (from, to) = (params.date("from", self.from.as_deref()), params.date("to", self.to.as_deref()));
         params.in_order(from, to);
         let zone = params.zone("tz", self.tz.as_deref());
@@ -280,6 +280,6 @@ fn ambiguous() -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "ambiguous_run", message)
 }
 
-fn text(parameter: &Parameter<NameText>) -> Option<String> {
+pub(super) fn text(parameter: &Parameter<NameText>) -> Option<String> {
     parameter.as_deref().map(str::to_owned)
 }

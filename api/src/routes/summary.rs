@@ -34,7 +34,7 @@ const KNOWN_DAILY: [&str; 11] =
 const KNOWN_WEEKLY: [&str; 11] =
     ["from", "to", "source", "job", "tz", "group_by", "parent", "fill", "limit", "cursor", "week_start"];
 
-const GRAINS: [(&str, Grain); 6] = [
+pub(super) const GRAINS: [(&str, Grain); 6] = [
     ("hour", Grain::Hour),
     ("day", Grain::Day),
     ("week", Grain::IsoWeek),

@@ -64,6 +64,26 @@ impl Validators {
             as_of: epoch.as_of_us.and_then(rfc3339_utc).map(header).transpose()?,
         })
     }
+
+    /// Weak: the same rows may come in another order.
+    pub(crate) fn weak(key: &Key, epoch: &Epoch) -> Result<Self, ApiError> {
+        let etag = [b"W/".as_slice(), &key.etag()].concat();
+        let etag = HeaderValue::from_bytes(&etag).map_err(ApiError::internal)?;
+        Ok(Self { etag, ..Self::of(key, epoch)? })
+    }
+
+    pub(crate) fn put(&self, headers: &mut HeaderMap) {
+        headers.insert(header::ETAG, self.etag.clone());
+        // Clients keep it and ask each time whether it still holds, which costs no scan.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+        headers.insert(header::VARY, HeaderValue::from_static("Authorization, X-Api-Key, Accept"));
+        if let Some(value) = &self.last_modified {
+            headers.insert(header::LAST_MODIFIED, value.clone());
+        }
+        if let Some(value) = &self.as_of {
+            headers.insert(KARAT_AS_OF, value.clone());
+        }
+    }
 }
 
 /// What a client says that it has (RFC 9110, 13.1.2).
@@ -130,17 +150,7 @@ impl<T: Send> IntoResponse for DataAnswer<T> {
             Some(body) => Response::builder().content_type("application/json; charset=utf-8").body(body),
             None => Response::builder().status(StatusCode::NOT_MODIFIED).finish(),
         };
-        let headers = response.headers_mut();
-        headers.insert(header::ETAG, self.validators.etag.clone());
-        // Clients keep it and ask each time whether it still holds, which costs no scan.
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-        headers.insert(header::VARY, HeaderValue::from_static("Authorization, X-Api-Key, Accept"));
-        if let Some(value) = &self.validators.last_modified {
-            headers.insert(header::LAST_MODIFIED, value.clone());
-        }
-        if let Some(value) = &self.validators.as_of {
-            headers.insert(KARAT_AS_OF, value.clone());
-        }
+        self.validators.put(response.headers_mut());
         response
     }
 }
@@ -156,7 +166,7 @@ impl<T: Type + ParseFromJSON + ToJSON> ApiResponse for DataAnswer<T> {
             status: Some(status),
             status_range: None,
             content,
-            headers: headers(),
+            headers: fresh_headers("Strong; for `If-None-Match`."),
         };
         MetaResponses {
             responses: vec![
@@ -171,9 +181,10 @@ impl<T: Type + ParseFromJSON + ToJSON> ApiResponse for DataAnswer<T> {
     }
 }
 
-fn headers() -> Vec<MetaHeader> {
+/// The headers of every data answer, for the document.
+pub(crate) fn fresh_headers(etag: &str) -> Vec<MetaHeader> {
     vec![
-        text_header("ETag", "Strong; for `If-None-Match`."),
+        text_header("ETag", etag),
         text_header("Last-Modified", "When the epoch was written."),
         text_header("Karat-As-Of", "The newest event time that is folded in."),
     ]

@@ -25,6 +25,17 @@ pub enum DataState {
     Late,
 }
 
+impl DataState {
+    /// As answers write it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Partial => "partial",
+            Self::Late => "late",
+        }
+    }
+}
+
 /// What a gold table promises: its newest event is at most this old (spec G6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Objective {

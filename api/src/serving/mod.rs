@@ -13,6 +13,7 @@ mod key;
 mod load;
 pub mod params;
 pub mod raw;
+pub(crate) mod run_columns;
 pub mod runs;
 pub mod sync_state;
 #[cfg(test)]
@@ -28,8 +29,8 @@ use poem::Request;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use answer::DataAnswer;
-use answer::{Has, Rendered, Validators};
-pub(crate) use answer::{envelope, text_header};
+use answer::{Has, Rendered};
+pub(crate) use answer::{Validators, envelope, fresh_headers, text_header};
 use cache::AnswerCache;
 use cursor::{Cursor, Cursors};
 use freshness::{DataState, Freshness, Objective};
@@ -40,9 +41,10 @@ use runs::RunsReader;
 use turns::{MAX_WAITING, Turns, too_slow};
 
 use crate::{
+    export::{ExportAnswer, ExportSettings, Exports, File, Rows},
     lag::Lag,
     snapshot::{Snapshot, Snapshots},
-    summary::{Visible, Work, WorkMemory},
+    summary::{Visible, Waiting, Work, WorkMemory},
 };
 
 /// Settings of the data routes.
@@ -62,6 +64,8 @@ pub struct ServingSettings {
     pub query_memory_bytes: usize,
     /// Memory for rendered answers, in bytes.
     pub cache_bytes: usize,
+    /// Bounds of the files that are made.
+    pub exports: ExportSettings,
 }
 
 impl Default for ServingSettings {
@@ -74,6 +78,7 @@ impl Default for ServingSettings {
             query_deadline: Duration::from_secs(10),
             query_memory_bytes: 256 << 20,
             cache_bytes: 64 << 20,
+            exports: ExportSettings::default(),
         }
     }
 }
@@ -98,6 +103,7 @@ pub struct Serving {
     folds: Turns,
     fold_memory: Arc<WorkMemory>,
     counters: Arc<ServingCounters>,
+    exports: Exports,
 }
 
 /// Whose rows a caller sees, and as what.
@@ -142,7 +148,8 @@ impl Serving {
         let runs = RunsReader::new(lake, settings.query_memory_bytes, &counters)?;
         let folds = Turns::new(std::thread::available_parallelism().map_or(1, usize::from), MAX_WAITING, &counters);
         let fold_memory = WorkMemory::of_bytes(settings.query_memory_bytes);
-        Ok(Self { snapshots, runs, settings, lag, cursors, cache, folds, fold_memory, counters })
+        let exports = Exports::new(settings.exports.clone());
+        Ok(Self { snapshots, runs, settings, lag, cursors, cache, folds, fold_memory, counters, exports })
     }
 
     /// Whose rows the caller sees.
@@ -198,6 +205,35 @@ impl Serving {
             return Ok(DataAnswer::not_modified(validators));
         }
         Ok(DataAnswer::full(body, validators))
+    }
+
+    /// Answers a question with a file: 304, or the rows that `rows` gives, which hold what they are read from.
+    ///
+    /// # Errors
+    /// 503 when too many files are made; what fails before the first byte.
+    pub(crate) async fn export(
+        &self,
+        request: &Request,
+        question: Question,
+        file: File,
+        rows: impl FnOnce() -> Rows,
+    ) -> Result<ExportAnswer, ApiError> {
+        let data_state = question.freshness.data_state.name();
+        let (key, snapshot) = question.key();
+        let validators = Validators::weak(&key, &snapshot.epoch)?;
+        let known = ExportAnswer::not_modified(&validators, snapshot.epoch.epoch, data_state);
+        if Has::of(request.headers(), &key) != Has::Nothing {
+            count(&self.counters.not_modified);
+            return Ok(known);
+        }
+        let place = self.exports.place()?;
+        let download = self.exports.start(place, rows(), file.form).await?;
+        known.with(download, file)
+    }
+
+    /// What one of several folds of a file may use.
+    pub(crate) fn fold_work(&self) -> (Work, Waiting) {
+        Work::within(&self.fold_memory)
     }
 
     /// Work that takes the processor for a while, off the async threads: as many at a time as there are processors. It

@@ -108,6 +108,11 @@ kinds! {
         |schema| schema.enum_items = items(&["completed", "failed", "aborted", "running"]);
     /// Yes or no.
     FlagText: "boolean", true.into(), |schema| schema.default = Some(false.into());
+    /// The form of a file.
+    FormatText: "string", "csv".into(), |schema| {
+        schema.enum_items = items(&["csv", "ndjson", "parquet", "arrow", "xlsx"]);
+        schema.default = Some("csv".into());
+    };
     /// Rows of a page.
     LimitText: "integer", 100.into(), |schema| {
         schema.minimum = Some(1.0);

@@ -5,6 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use karat_http::ApiError;
 use karat_lake::{
     Lake,
@@ -15,7 +16,7 @@ use karat_lake::{
         error::DataFusionError,
         execution::{SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
         logical_expr::{Expr, SortExpr, ident, lit},
-        prelude::{SessionConfig, SessionContext},
+        prelude::{DataFrame, SessionConfig, SessionContext},
     },
 };
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use super::{
     cursor,
     key::KeyParts,
     load::ServingCounters,
+    run_columns,
     turns::{MAX_WAITING, Turns, out_of_memory},
 };
 use crate::{
@@ -157,16 +159,44 @@ impl RunsReader {
         visible: &Visible,
         filter: &RunFilter,
     ) -> Result<Vec<RunRow>, DataFusionError> {
-        let mut frame = self.session.read_table(table)?;
-        for condition in conditions(visible, filter) {
-            frame = frame.filter(condition)?;
-        }
+        let frame = self.wanted(table, visible, filter)?;
         let batches = frame.sort(newest_first())?.limit(0, Some(filter.limit))?.collect().await?;
         let mut rows = Vec::new();
         for batch in &batches {
             add_rows(batch, &mut rows)?;
         }
         Ok(rows)
+    }
+
+    /// Every run of version `version` that `filter` wants and the caller may see, as batches of [`run_columns::schema`]
+    /// or of what can be cast to it. In no order, so that memory does not follow the number of runs; the page and the
+    /// limit of the filter do not count.
+    ///
+    /// # Errors
+    /// 410 when the version is no longer kept; 500 when the lake fails.
+    pub(crate) async fn all(
+        &self,
+        version: u64,
+        visible: &Visible,
+        filter: &RunFilter,
+    ) -> Result<BoxStream<'static, Result<RecordBatch, ApiError>>, ApiError> {
+        let table = self.table(version).await?;
+        let frame = self.wanted(table, visible, filter).and_then(|frame| frame.select(run_columns::expressions()));
+        let batches = frame.map_err(query_error)?.execute_stream().await.map_err(query_error)?;
+        Ok(batches.map_err(query_error).boxed())
+    }
+
+    fn wanted(
+        &self,
+        table: Arc<dyn TableProvider>,
+        visible: &Visible,
+        filter: &RunFilter,
+    ) -> Result<DataFrame, DataFusionError> {
+        let mut frame = self.session.read_table(table)?;
+        for condition in conditions(visible, filter) {
+            frame = frame.filter(condition)?;
+        }
+        Ok(frame)
     }
 
     async fn table(&self, version: u64) -> Result<Arc<dyn TableProvider>, ApiError> {

@@ -11,6 +11,7 @@ pub mod calendar;
 mod figures;
 mod fold;
 mod pick;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod work;
@@ -20,6 +21,7 @@ use std::ops::Range;
 pub use figures::Figures;
 pub(crate) use figures::rfc3339_utc;
 pub use fold::fold;
+pub(crate) use slices::Slices;
 pub(crate) use work::STRIDE;
 pub use work::{Stopped, Waiting, Work, WorkMemory};
 

@@ -15,7 +15,7 @@ use crate::snapshot::{Names, StateFile, SummaryState};
 use crate::testing::{Run, summary_state};
 
 /// The rows of `runs`, spread over some files as a table's are: each row in one of them.
-fn state_of(runs: &[Run], num_files: usize) -> SummaryState {
+pub(super) fn state_of(runs: &[Run], num_files: usize) -> SummaryState {
     let rows = summary_state(runs);
     let mut names = Names::default();
     let size = rows.num_rows().div_ceil(num_files).max(1);

@@ -42,7 +42,7 @@ async fn an_empty_lake_answers_every_route_with_nothing_yet() {
 #[tokio::test]
 async fn every_data_route_needs_a_log_in() {
     let app = TestApp::start().await;
-    for route in ROUTES.iter().chain(&["/runs/x"]) {
+    for route in ROUTES.iter().chain(&["/runs/x", "/runs/export", "/summary/export"]) {
         assert_error(&app.send("GET", &format!("/api/v1{route}"), &[], "").await, 401, "unauthenticated");
         let wrong = app.get_as("wrong", &format!("/api/v1{route}"), &[]).await;
         assert_error(&wrong, 401, "invalid_token");
@@ -146,6 +146,8 @@ async fn the_reference_is_complete_and_closed_where_it_should_be() {
         "/jobs",
         "/jobs/{source}/{job}/runs",
         "/user-vitals",
+        "/summary/export",
+        "/runs/export",
     ] {
         let operation = &paths[route]["get"];
         assert!(operation["operationId"].is_string(), "{route}");
