@@ -16,7 +16,7 @@ use std::{
 };
 
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice,
+    Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice,
     config::{CompressionPolicy, PinningPolicy},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -81,9 +81,7 @@ impl StateStore {
     }
 
     fn open_existing(folder: &Path, names: &[String]) -> Result<Self> {
-        // The journal is read after a crash alone, and most of its long values are identities, which do not get shorter.
-        let settings = Database::builder(folder).journal_compression(CompressionType::None);
-        let database = settings.cache_size(CACHE_BYTES).max_journaling_size(JOURNAL).open()?;
+        let database = Database::builder(folder).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL).open()?;
         let mut keyspaces = HashMap::new();
         for name in names.iter().map(String::as_str).chain([META]) {
             keyspaces.insert(name.to_owned(), database.keyspace(name, options)?);
