@@ -52,6 +52,8 @@ pub(crate) struct StoredPasskey {
     pub user: Uuid,
     /// In COSE, in hex.
     pub public_key: String,
+    /// Whether the authenticator checked who its user is when the passkey was made.
+    pub is_verifying: bool,
 }
 
 impl Store {
@@ -102,12 +104,8 @@ impl Store {
 
     /// The passkey whose credential has this hash.
     pub(crate) async fn find_passkey(&self, credential_hash: &str) -> Result<Option<StoredPasskey>, AccessError> {
-        let sql = "SELECT id, user_id, public_key FROM passkeys WHERE credential_hash = ?";
-        let row = self.database.row(sql, args![credential_hash]).await?;
-        row.map(|row| {
-            Ok(StoredPasskey { id: row.id("id")?, user: row.id("user_id")?, public_key: row.text("public_key")? })
-        })
-        .transpose()
+        let sql = "SELECT id, user_id, public_key, is_verifying FROM passkeys WHERE credential_hash = ?";
+        self.database.row(sql, args![credential_hash]).await?.as_ref().map(stored).transpose()
     }
 
     /// The passkeys of a user, oldest first.
@@ -162,6 +160,15 @@ impl Store {
         tx.commit().await?;
         Ok(Some(revoked))
     }
+}
+
+fn stored(row: &Row) -> Result<StoredPasskey, AccessError> {
+    Ok(StoredPasskey {
+        id: row.id("id")?,
+        user: row.id("user_id")?,
+        public_key: row.text("public_key")?,
+        is_verifying: row.truth("is_verifying")?,
+    })
 }
 
 fn passkey(row: &Row) -> Result<Passkey, AccessError> {
