@@ -31,6 +31,9 @@ impl PasswordRules {
 pub(crate) const NEEDS_FACTOR: &str =
     "`password`: has fewer than 15 characters, which do beside a second factor only: change it to a longer one first";
 
+/// Why such a password may not be set where the second factor was removed meanwhile.
+pub(crate) const SHORT_ALONE: &str = "`password`: must be 15 to 128 characters long";
+
 /// Also what 800-63B-4 asks for where the password is one of two factors.
 const MIN_CHARS: usize = 8;
 /// 800-63B-4, 3.1.1.2, for passwords that are the only factor.
