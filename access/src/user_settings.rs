@@ -50,6 +50,11 @@ impl UserSettings {
         &self.0
     }
 
+    /// Each key with its value as canonical JSON, in order of the keys.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// One JSON object, with the keys in order.
     pub fn to_json(&self) -> String {
         // Keys have no characters that JSON escapes.
