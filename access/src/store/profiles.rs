@@ -179,16 +179,19 @@ impl Store {
         Ok((finish(tx, id, event).await?, revoked))
     }
 
-    /// Sets or removes the picture; answers the account and the address that it had before. Each address is answered
-    /// once, also when several are set at the same time.
+    /// Sets or removes the picture, in the name of a session of its owner; answers the account and the address that it had
+    /// before. Each address is answered once, also when several are set at the same time.
+    /// [`AccessError::NotAuthenticated`] when the session has ended.
     pub(crate) async fn set_avatar(
         &self,
         id: Uuid,
+        session: Uuid,
         url: Option<&str>,
         event: &AuditEvent,
     ) -> Result<(User, Option<String>), AccessError> {
         let mut tx = self.database.write().await?;
         let before = lock(&mut tx, id).await?.avatar_url;
+        require_session(&mut tx, id, session).await?;
         let sql = "UPDATE users SET avatar_url = ?, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.execute(sql, args![url, now_us(), id]).await?;
         Ok((finish(tx, id, event).await?, before))
