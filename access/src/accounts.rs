@@ -169,9 +169,9 @@ impl Access {
     ) -> Result<(), AccessError> {
         let user = self.find_user(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
         self.check_new_password(&password, &user, self.has_factor(id).await?)?;
-        let hash = self.inner.hasher.hash(password).await?;
+        let new = self.hashed(password).await?;
         let event = AuditEvent::success(actor, Action::PasswordReset, id, origin);
-        let revoked = self.inner.store.set_password(id, &hash, None, &event).await?;
+        let revoked = self.inner.store.set_password(id, &new, None, &event).await?;
         self.note_revoked(&revoked);
         Ok(())
     }

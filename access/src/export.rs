@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::audit::AuditRow;
 use crate::store::{Consent, Identity, OwnCode, OwnFactor, OwnSession, Passkey, User};
-use crate::{Access, AccessError, ApiKey, Caller, Permission};
+use crate::{Access, AccessError, ApiKey, Caller, Permission, UserSettings};
 
 /// Everything of one person that the accounts database holds.
 #[derive(Debug, Clone)]
@@ -35,6 +35,8 @@ pub struct OwnData {
     pub codes: Vec<OwnCode>,
     /// What was agreed to and taken back, newest first.
     pub consents: Vec<Consent>,
+    /// What programs remember for this person.
+    pub settings: UserSettings,
     /// What the audit log has of this person, newest first.
     pub events: Vec<OwnEvent>,
     /// With older events behind these: the number to ask with for them.
@@ -112,6 +114,7 @@ impl Access {
             recovery_codes_left: store.own_recovery_codes(id).await?,
             codes,
             consents,
+            settings: store.user_settings(id).await?,
             events,
             next_before,
             cut: lists.into_iter().filter_map(|(name, is_cut)| is_cut.then_some(name)).collect(),

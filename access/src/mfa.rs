@@ -11,7 +11,6 @@ use totp_rs::{Builder, Secret, Totp};
 use uuid::Uuid;
 
 use crate::codes::{MFA, new_token};
-use crate::password::NEEDS_FACTOR;
 use crate::secret::{random_bytes, random_hex, sha256_hex};
 use crate::sessions::TokenPair;
 use crate::store::{Factors, Proof};
@@ -144,7 +143,8 @@ impl Access {
     ///
     /// # Errors
     /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::NotFound`] without a
-    /// factor; [`AccessError::Invalid`] when the password is too short to be the only factor.
+    /// factor; [`AccessError::Invalid`] when the password is too short to be the only factor; [`AccessError::Outdated`]
+    /// when the account was changed meanwhile.
     pub async fn remove_totp(
         &self,
         caller: &Caller,
@@ -154,12 +154,9 @@ impl Access {
         let rules = self.inner.settings.password_rules;
         let is_enough = password.as_ref().is_none_or(|password| rules.let_stand_alone(password.expose_secret()));
         let user = self.require_password(caller, Action::MfaRemove, "password", password, origin).await?;
-        let factors = self.inner.store.find_factors(user.id).await?;
-        if factors.has_totp {
-            keep_a_factor(is_enough, Factors { has_totp: false, ..factors })?;
-        }
+        let alone_at = is_enough.then_some(user.version);
         let event = AuditEvent::success(caller.into(), Action::MfaRemove, user.id, origin);
-        if !self.inner.store.remove_factor(user.id, caller.require_session()?, &event).await? {
+        if !self.inner.store.remove_factor(user.id, caller.require_session()?, alone_at, &event).await? {
             return Err(AccessError::NotFound { what: "second factor" });
         }
         self.notify(&user, "The second factor of your account was removed.");
@@ -301,9 +298,4 @@ fn recovery_code() -> Result<String, AccessError> {
 
 fn recovery_hash(user: Uuid, code: &str) -> String {
     sha256_hex(&format!("{user}:{}", code.trim().replace('-', "")))
-}
-
-/// Refuses to leave a password alone that is long enough only beside a second factor.
-pub(crate) fn keep_a_factor(is_enough: bool, left: Factors) -> Result<(), AccessError> {
-    if is_enough || left.is_any() { Ok(()) } else { Err(AccessError::Invalid(vec![NEEDS_FACTOR.to_owned()])) }
 }

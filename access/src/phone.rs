@@ -25,8 +25,13 @@ impl Access {
         }
         let phone = parse(phone)?;
         let refusal = AuditEvent::denied(Action::PhoneCodeRequest, None, origin);
-        self.begin_attempt(&format!("sms:{}", phone.as_str()), MESSAGE, &refusal).await?;
-        self.count_message(&phone, &refusal).await?;
+        let name = format!("sms:{}", phone.as_str());
+        self.begin_attempt(&name, MESSAGE, &refusal).await?;
+        if let Err(error) = self.count_message(&phone, &refusal).await {
+            // Nothing is sent to the number, which must not wait for longer than the cap lasts.
+            self.inner.store.return_attempt(&name, MESSAGE).await?;
+            return Err(error);
+        }
         let code_request = random_hex::<16>()?;
         let code = self.issue_number(PHONE, phone.as_str(), &code_request).await?;
         let minutes = NUMBER_LIFE.as_secs() / 60;

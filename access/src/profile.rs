@@ -108,7 +108,7 @@ impl Access {
     /// picture nobody finds any more.
     ///
     /// # Errors
-    /// [`AccessError::NotFound`].
+    /// [`AccessError::NotFound`]; [`AccessError::NotAuthenticated`] when the session has ended.
     pub async fn set_avatar(
         &self,
         caller: &Caller,
@@ -117,7 +117,7 @@ impl Access {
     ) -> Result<(User, Option<String>), AccessError> {
         let action = if url.is_some() { Action::AvatarSet } else { Action::AvatarRemove };
         let event = AuditEvent::success(caller.into(), action, caller.id, origin);
-        self.inner.store.set_avatar(caller.id, url, &event).await
+        self.inner.store.set_avatar(caller.id, caller.require_session()?, url, &event).await
     }
 
     /// What a deleted account leaves in memory: nothing that still works.

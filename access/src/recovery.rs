@@ -6,7 +6,7 @@ use crate::accounts::{check_password, context_of};
 use crate::codes::{LINK_LIFE, RESET, VERIFY};
 use crate::password::{MAX_PASSWORD_BYTES, broken_rules, strength};
 use crate::secret::sha256_hex;
-use crate::store::CodeUse;
+use crate::store::{CodeUse, NewPassword};
 use crate::throttle::MESSAGE;
 use crate::{Access, AccessError, Action, Actor, AuditEvent, Caller, Email, Origin, Outcome, User};
 
@@ -92,7 +92,7 @@ impl Access {
         // The first proof of an address removes the second factor.
         let keeps_factor = user.is_verified && self.has_factor(id).await?;
         self.check_new_password(&password, &user, keeps_factor)?;
-        let new = self.inner.hasher.hash(password).await?;
+        let new = self.hashed(password).await?;
         let CodeUse::Accepted { user: Some(owner), address } = self.inner.store.use_token(RESET, &hash).await? else {
             return Err(AccessError::CodeRefused);
         };
@@ -124,9 +124,9 @@ impl Access {
     ) -> Result<(), AccessError> {
         let user = self.require_password(caller, Action::PasswordChange, "current_password", current, origin).await?;
         self.check_new_password(&new, &user, self.has_factor(user.id).await?)?;
-        let hash = self.inner.hasher.hash(new).await?;
+        let new = self.hashed(new).await?;
         let event = AuditEvent::success(caller.into(), Action::PasswordChange, user.id, origin);
-        let revoked = self.inner.store.set_password(user.id, &hash, caller.session(), &event).await?;
+        let revoked = self.inner.store.set_password(user.id, &new, caller.session(), &event).await?;
         self.note_revoked(&revoked);
         self.notify(&user, "Your password was changed.");
         Ok(())
@@ -181,6 +181,13 @@ impl Access {
         let words: Vec<&str> = context.iter().copied().chain(locals).collect();
         let broken = broken_rules(self.inner.settings.password_rules, false, text, &words);
         Strength { score: strength(text, !broken.is_empty()), broken }
+    }
+
+    /// The hash of a password that keeps the rules, and whether it does so without a second factor too: until it is set
+    /// there may be none any more.
+    pub(crate) async fn hashed(&self, password: SecretString) -> Result<NewPassword, AccessError> {
+        let may_stand_alone = self.inner.settings.password_rules.let_stand_alone(password.expose_secret());
+        Ok(NewPassword { hash: self.inner.hasher.hash(password).await?, may_stand_alone })
     }
 
     pub(crate) fn check_new_password(

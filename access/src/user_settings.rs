@@ -50,6 +50,11 @@ impl UserSettings {
         &self.0
     }
 
+    /// Each key with its value as canonical JSON, in order of the keys.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// One JSON object, with the keys in order.
     pub fn to_json(&self) -> String {
         // Keys have no characters that JSON escapes.
@@ -142,14 +147,15 @@ impl Access {
     ///
     /// # Errors
     /// [`AccessError::SettingsChanged`] when they are at another one; [`AccessError::NotFound`] for one that goes and is not
-    /// there; [`AccessError::Invalid`] when there would be too many or too much.
+    /// there; [`AccessError::Invalid`] when there would be too many or too much; [`AccessError::NotAuthenticated`] when the
+    /// caller's session has ended.
     pub async fn change_user_settings(
         &self,
         caller: &Caller,
         change: &SettingsChange,
         expected: Option<&[String]>,
     ) -> Result<UserSettings, AccessError> {
-        self.inner.store.change_user_settings(caller.id, change, expected).await
+        self.inner.store.change_user_settings(caller.id, caller.require_session()?, change, expected).await
     }
 }
 

@@ -8,6 +8,10 @@ use super::relying_party::RelyingParty;
 const PRESENT: u8 = 1;
 /// It checked who that was: by a PIN, a finger, a face.
 const VERIFIED: u8 = 1 << 2;
+/// The passkey may be copied to other devices of its user.
+const CAN_BE_COPIED: u8 = 1 << 3;
+/// It is.
+const IS_COPIED: u8 = 1 << 4;
 /// A new credential follows.
 const ATTESTED: u8 = 1 << 6;
 /// Extensions follow.
@@ -15,6 +19,9 @@ const EXTENSIONS: u8 = 1 << 7;
 
 /// The longest id that a credential may have.
 const LONGEST_ID: usize = 1023;
+/// The longest key that is kept, in bytes of COSE. Those of RSA with 4096 bits have 540 or so; what else is in one is nothing
+/// that is needed here.
+const LONGEST_KEY: usize = 700;
 
 /// What was signed, taken apart.
 pub(super) struct AuthenticatorData {
@@ -41,6 +48,9 @@ impl AuthenticatorData {
         let (party, rest) = bytes.split_first_chunk::<32>().ok_or(Fault::Malformed)?;
         let (&flags, rest) = rest.split_first().ok_or(Fault::Malformed)?;
         let (count, mut rest) = rest.split_first_chunk::<4>().ok_or(Fault::Malformed)?;
+        if flags & (CAN_BE_COPIED | IS_COPIED) == IS_COPIED {
+            return Err(Fault::Malformed);
+        }
         let credential = if flags & ATTESTED == 0 { None } else { Some(NewCredential::read(&mut rest)?) };
         if flags & EXTENSIONS != 0 {
             read_map(&mut rest)?;
@@ -96,6 +106,9 @@ impl NewCredential {
         // One that cannot be used is refused now, not at the first log-in.
         PublicKey::read(&mut after)?;
         let (public_key, _) = key.split_at_checked(key.len() - after.len()).ok_or(Fault::Malformed)?;
+        if public_key.len() > LONGEST_KEY {
+            return Err(Fault::Malformed);
+        }
         *rest = after;
         Ok(Self { id: id.to_owned(), public_key: public_key.to_owned() })
     }
@@ -133,6 +146,9 @@ mod tests {
         let credential_of_both = both.credential.unwrap();
         assert_eq!((credential_of_both.id, credential_of_both.public_key), (vec![7, 8, 9], key()));
         AuthenticatorData::read(&data(PRESENT | EXTENSIONS, &extensions)).unwrap();
+        for flags in [CAN_BE_COPIED, CAN_BE_COPIED | IS_COPIED] {
+            AuthenticatorData::read(&data(PRESENT | flags, &[])).unwrap();
+        }
 
         let whole = data(PRESENT | ATTESTED, &credential());
         for end in 0..whole.len() {
@@ -140,6 +156,9 @@ mod tests {
         }
         let no_id = [&[0_u8; 16][..], &[0, 0], &key()].concat();
         let long_id = [&[0_u8; 16][..], &[4, 0], &[1; 1024], &key()].concat();
+        // The same key with one more label, 2 (the id of the key), which holds 700 bytes.
+        let long_key =
+            [&[0_u8; 16][..], &[0, 3, 7, 8, 9, 0xa6], &key()[1..], &[2, 0x59, 0x02, 0xbc], &[0; 700]].concat();
         for (what, flags, rest) in [
             ("extensions that nothing announced", PRESENT, &extensions[..]),
             ("a credential that nothing announced", PRESENT, &credential()[..]),
@@ -147,6 +166,8 @@ mod tests {
             ("no extensions", PRESENT | EXTENSIONS, &[][..]),
             ("an id without a byte", PRESENT | ATTESTED, &no_id[..]),
             ("an id of 1024 bytes", PRESENT | ATTESTED, &long_id[..]),
+            ("a copy of what cannot be copied", PRESENT | IS_COPIED, &[][..]),
+            ("a key that is longer than any", PRESENT | ATTESTED, &long_key[..]),
         ] {
             let refused = AuthenticatorData::read(&data(flags, rest));
             assert!(matches!(refused, Err(Fault::Malformed)), "{what}");

@@ -167,6 +167,10 @@ impl Access {
         if !is_owner(&passkey, asked, assertion) {
             return Ok(Err(Fault::Owner));
         }
+        // One that checked nobody when it was made is one factor for good: whoever holds a key without a PIN can give it one.
+        if asked.needs_verification && !passkey.is_verifying {
+            return Ok(Err(Fault::Verification));
+        }
         let key = stored_key(&passkey)?;
         let count = match presented.check(party, &client, &key, asked.needs_verification) {
             Ok(count) => count,

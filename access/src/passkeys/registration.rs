@@ -10,9 +10,9 @@ use super::authenticator_data::AuthenticatorData;
 use super::{Ceremony, Fault, decoded};
 use crate::codes::PASSKEY;
 use crate::fields::is_plain;
-use crate::mfa::{keep_a_factor, recovery_codes};
+use crate::mfa::recovery_codes;
 use crate::secret::sha256_of;
-use crate::store::{CodeUse, Factors, NewPasskeyRow, Passkey, User};
+use crate::store::{CodeUse, NewPasskeyRow, Passkey, User};
 use crate::throttle::FACTOR;
 use crate::time::now_us;
 use crate::{Access, AccessError, Action, AuditEvent, Caller, Origin};
@@ -157,7 +157,8 @@ impl Access {
     ///
     /// # Errors
     /// [`AccessError::InvalidCredentials`]; [`AccessError::FreshLoginNeeded`]; [`AccessError::LastWayIn`];
-    /// [`AccessError::NotFound`].
+    /// [`AccessError::NotFound`]; [`AccessError::Invalid`] when the password is too short to be the only factor;
+    /// [`AccessError::Outdated`] when the account was changed meanwhile.
     pub async fn remove_passkey(
         &self,
         caller: &Caller,
@@ -169,14 +170,10 @@ impl Access {
         let is_enough = password.as_ref().is_none_or(|password| rules.let_stand_alone(password.expose_secret()));
         let user = self.require_password(caller, Action::PasskeyRemove, "password", password, origin).await?;
         let session = caller.require_session()?;
-        let passkeys = self.inner.store.list_passkeys(user.id).await?;
-        if passkeys.iter().any(|passkey| passkey.id == id) {
-            let factors = self.inner.store.find_factors(user.id).await?;
-            keep_a_factor(is_enough, Factors { has_passkey: passkeys.len() > 1, ..factors })?;
-        }
+        let alone_at = is_enough.then_some(user.version);
         let event = AuditEvent::success(caller.into(), Action::PasskeyRemove, user.id, origin)
             .with_details(json!({"passkey": id}));
-        let revoked = self.inner.store.remove_passkey(id, user.id, session, &event).await?;
+        let revoked = self.inner.store.remove_passkey(id, user.id, session, alone_at, &event).await?;
         let revoked = revoked.ok_or(AccessError::NotFound { what: "passkey" })?;
         self.note_revoked(&revoked);
         self.notify(&user, "A passkey was removed from your account.");

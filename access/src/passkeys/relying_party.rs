@@ -1,6 +1,7 @@
 //! Who passkeys are made for: the host and the origin of the configured public address, whatever a request says.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use url::{Host, Url};
 
 use super::fault::Fault;
@@ -28,6 +29,9 @@ pub(super) struct ClientData {
     origin: String,
     #[serde(rename = "crossOrigin")]
     is_cross_origin: Option<bool>,
+    /// The page around that one; there where it is one of others.
+    #[serde(rename = "topOrigin")]
+    around: Option<IgnoredAny>,
 }
 
 /// What a passkey was asked for. What was signed for one counts for no other.
@@ -65,7 +69,8 @@ impl RelyingParty {
         if client.kind != kind {
             return Err(Fault::Malformed);
         }
-        let is_ours = client.origin == self.origin && client.is_cross_origin != Some(true);
+        let is_inside = client.is_cross_origin == Some(true) || client.around.is_some();
+        let is_ours = client.origin == self.origin && !is_inside;
         if is_ours { Ok(()) } else { Err(Fault::Origin) }
     }
 }
@@ -111,6 +116,7 @@ mod tests {
         assert_eq!(check(&said(get, ours, "")), Ok(()));
         assert_eq!(check(&said(get, ours, r#","crossOrigin":false"#)), Ok(()));
         assert_eq!(check(&said(get, ours, r#","crossOrigin":true"#)), Err(Fault::Origin));
+        assert_eq!(check(&said(get, ours, r#","topOrigin":"https://evil.example.org""#)), Err(Fault::Origin));
         assert_eq!(check(&said("webauthn.create", ours, "")), Err(Fault::Malformed));
         for other in [
             "http://karat.example.org",

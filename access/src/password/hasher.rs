@@ -147,8 +147,13 @@ fn hash(argon2: &Argon2<'_>, password: &[u8]) -> Result<String, AccessError> {
 /// One spelling for characters that can be written in several ways (NFC), so that a password is the same on every
 /// keyboard. Fixed for ever: another choice would lock people out.
 fn normal(password: &SecretString) -> SecretString {
+    normal_text(password.expose_secret()).into()
+}
+
+/// The same of its text.
+pub(super) fn normal_text(password: &str) -> String {
     use unicode_normalization::UnicodeNormalization;
-    password.expose_secret().nfc().collect::<String>().into()
+    password.nfc().collect()
 }
 
 fn verify(argon2: &Argon2<'_>, password: &SecretString, stored: &str) -> Result<Verdict, AccessError> {

@@ -7,4 +7,4 @@ mod rules;
 pub use hasher::HashLoad;
 pub(crate) use hasher::{Hasher, Verdict};
 pub use rules::PasswordRules;
-pub(crate) use rules::{MAX_PASSWORD_BYTES, NEEDS_FACTOR, broken_rules, strength};
+pub(crate) use rules::{MAX_PASSWORD_BYTES, NEEDS_FACTOR, SHORT_ALONE, broken_rules, strength};

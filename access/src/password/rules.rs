@@ -1,6 +1,7 @@
 //! The rules for choosing a password. Each broken rule is its own line, so that a form can show them all at once.
 
 use super::common::is_common;
+use super::hasher::normal_text;
 
 /// A longer password is refused before anything looks at it.
 pub(crate) const MAX_PASSWORD_BYTES: usize = 1024;
@@ -22,7 +23,7 @@ impl PasswordRules {
     pub(crate) fn let_stand_alone(self, password: &str) -> bool {
         match self {
             Self::Composed => true,
-            Self::Long => password.chars().count() >= MIN_LONG_CHARS,
+            Self::Long => normal_text(password).chars().count() >= MIN_LONG_CHARS,
         }
     }
 }
@@ -30,6 +31,9 @@ impl PasswordRules {
 /// Why the second factor beside a password may not be removed.
 pub(crate) const NEEDS_FACTOR: &str =
     "`password`: has fewer than 15 characters, which do beside a second factor only: change it to a longer one first";
+
+/// Why such a password may not be set where the second factor was removed meanwhile.
+pub(crate) const SHORT_ALONE: &str = "`password`: must be 15 to 128 characters long";
 
 /// Also what 800-63B-4 asks for where the password is one of two factors.
 const MIN_CHARS: usize = 8;
@@ -49,9 +53,11 @@ const ROWS: [&str; 5] = ["abcdefghijklmnopqrstuvwxyz", "01234567890", "qwertyuio
 /// must not contain: the username, the address, the address's local part. `has_factor` says whether the account has a second
 /// factor beside it.
 pub(crate) fn broken_rules(rules: PasswordRules, has_factor: bool, password: &str, context: &[&str]) -> Vec<String> {
+    // As it is kept: one that is written in parts is not longer for that.
+    let password = normal_text(password);
     let broken = match rules {
-        PasswordRules::Composed => broken_composed(password, context),
-        PasswordRules::Long => broken_long(has_factor, password, context),
+        PasswordRules::Composed => broken_composed(&password, context),
+        PasswordRules::Long => broken_long(has_factor, &password, context),
     };
     broken.into_iter().map(|text| format!("`password`: {text}")).collect()
 }
@@ -201,6 +207,15 @@ mod tests {
         assert!(!beside(PasswordRules::Composed, "k boats!").is_empty());
         assert!(!PasswordRules::Long.let_stand_alone("fourteen chars") && PasswordRules::Composed.let_stand_alone("x"));
         assert!(PasswordRules::Long.let_stand_alone("fifteen letters"));
+    }
+
+    #[test]
+    fn security_01_characters_that_are_written_in_parts_count_once() {
+        let in_parts = "e\u{301}a\u{301}o\u{301}i\u{301}u\u{301}n\u{303}u\u{308}k\u{301}";
+        assert_eq!(in_parts.chars().count(), 16);
+        let broken = broken_rules(PasswordRules::Long, false, in_parts, &[]);
+        assert!(broken.len() == 1 && broken[0].contains("15 to 128"), "{broken:?}");
+        assert!(!PasswordRules::Long.let_stand_alone(in_parts));
     }
 
     #[test]

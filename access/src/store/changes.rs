@@ -23,11 +23,13 @@ impl Store {
         Ok((changes.iter().map(change).collect::<Result<_, _>>()?, newest))
     }
 
-    /// Removes attempts that are forgotten by now, and sessions and codes that ended and changes that were made before a
-    /// time.
+    /// Removes attempts that are forgotten by now, codes of nobody that are over, and sessions and codes that ended and
+    /// changes that were made before a time.
     pub(crate) async fn purge_before(&self, now: i64, before: i64) -> Result<(), AccessError> {
         for (sql, at) in [
             ("DELETE FROM attempts WHERE expires_at < ?", now),
+            // Anybody has them made, and they are in nobody's copy of the own data.
+            ("DELETE FROM one_time_codes WHERE user_id IS NULL AND expires_at < ?", now),
             ("DELETE FROM sessions WHERE expires_at < ?", before),
             ("DELETE FROM one_time_codes WHERE expires_at < ?", before),
             ("DELETE FROM access_changes WHERE at < ?", before),
@@ -48,4 +50,38 @@ fn change(row: &Row) -> Result<Change, AccessError> {
         tracing::error!(seq, ?kind, ?subject, "a change by another process cannot be read; it is passed over");
     }
     Ok(Change { seq, what })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes::{PASSKEY_LOGIN, RESET};
+    use crate::store::NewCodeRow;
+    use crate::store::testing::{USER, store};
+
+    #[tokio::test]
+    async fn codes_of_nobody_go_when_they_are_over_and_those_of_somebody_are_kept_until_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let somebody: Uuid = USER.parse().unwrap();
+        let codes = [
+            ("over", PASSKEY_LOGIN, None, 10),
+            ("open", PASSKEY_LOGIN, None, 1_000),
+            ("of somebody", RESET, Some(somebody), 10),
+        ];
+        for (name, purpose, user, expires_at) in codes {
+            let (address, code_hash) = (name.to_owned(), name.to_owned());
+            let row = NewCodeRow { id: Uuid::now_v7(), purpose, user, address, code_hash, tries: 1, at: 1, expires_at };
+            store.create_code(&row).await.unwrap();
+        }
+        let left = async || {
+            let sql = "SELECT address FROM one_time_codes ORDER BY address";
+            let rows = store.database.rows(sql, args![]).await.unwrap();
+            rows.iter().map(|row| row.text("address").unwrap()).collect::<Vec<_>>()
+        };
+        store.purge_before(100, 5).await.unwrap();
+        assert_eq!(left().await, ["of somebody", "open"]);
+        store.purge_before(100, 50).await.unwrap();
+        assert_eq!(left().await, ["open"]);
+    }
 }

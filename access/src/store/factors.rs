@@ -5,7 +5,8 @@ use uuid::Uuid;
 use super::engine::{Row, Tx, args};
 use super::proof::require_session;
 use super::users::lock;
-use super::{Factor, Store};
+use super::{Factor, Store, User};
+use crate::password::{NEEDS_FACTOR, SHORT_ALONE};
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent};
 
@@ -150,22 +151,25 @@ impl Store {
         Ok(is_used)
     }
 
-    /// Removes the factor, and the recovery codes with the last second factor, in the name of a session of their owner; false when there was none.
+    /// Removes the factor, and the recovery codes with the last second factor, in the name of a session of their owner;
+    /// false when there was none. `alone_at` is as in [`part_with`].
     /// [`AccessError::NotAuthenticated`] when the session has ended.
     pub(crate) async fn remove_factor(
         &self,
         user: Uuid,
         session: Uuid,
+        alone_at: Option<i64>,
         event: &AuditEvent,
     ) -> Result<bool, AccessError> {
         let mut tx = self.database.write().await?;
-        lock(&mut tx, user).await?;
+        let owner = lock(&mut tx, user).await?;
         require_session(&mut tx, user, session).await?;
+        // One that was never confirmed protects nothing.
+        let was_any = factors_in(&mut tx, user).await?.is_any();
         let is_removed = tx.execute("DELETE FROM mfa_factors WHERE user_id = ?", args![user]).await? > 0;
         if is_removed {
-            // Passkeys may be left, which the codes stand in for too.
-            if !factors_in(&mut tx, user).await?.is_any() {
-                tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;
+            if was_any {
+                part_with(&mut tx, &owner, alone_at).await?;
             }
             tx.audit(event);
         }
@@ -179,10 +183,102 @@ pub(super) async fn factors_in(tx: &mut Tx, user: Uuid) -> Result<Factors, Acces
     Factors::of(&tx.rows(FACTORS, args![user, user]).await?)
 }
 
+/// What goes with a second factor that was just removed: the recovery codes, when it was the last one; passkeys or an
+/// authenticator that are left are what the codes stand in for too. The user is locked by the caller.
+///
+/// `alone_at` is the version of the account at which its password was seen to be enough alone; none where it is not.
+/// [`AccessError::Invalid`] when it would be alone and is not enough; [`AccessError::Outdated`] when the account was changed
+/// since then: it may have a shorter one.
+pub(super) async fn part_with(tx: &mut Tx, owner: &User, alone_at: Option<i64>) -> Result<(), AccessError> {
+    if factors_in(tx, owner.id).await?.is_any() {
+        return Ok(());
+    }
+    match alone_at {
+        None => return Err(AccessError::Invalid(vec![NEEDS_FACTOR.to_owned()])),
+        Some(version) if version != owner.version => return Err(AccessError::Outdated { version: owner.version }),
+        Some(_) => {}
+    }
+    tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![owner.id]).await?;
+    Ok(())
+}
+
+/// Refuses a password that is enough only beside a second factor, where there is none any more. The user is locked by the
+/// caller.
+pub(super) async fn require_factor(tx: &mut Tx, user: Uuid) -> Result<(), AccessError> {
+    let is_any = factors_in(tx, user).await?.is_any();
+    if is_any { Ok(()) } else { Err(AccessError::Invalid(vec![SHORT_ALONE.to_owned()])) }
+}
+
 pub(super) async fn put_recovery_codes(tx: &mut Tx, user: Uuid, hashes: &[String]) -> Result<(), AccessError> {
     tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;
     for hash in hashes {
         tx.execute("INSERT INTO recovery_codes (code_hash, user_id) VALUES (?, ?)", args![hash, user]).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{PASSKEY, USER, change, store};
+    use crate::store::{NewPassword, NewSessionRow, Proof};
+    use crate::{Action, Actor, Origin};
+
+    fn event() -> AuditEvent {
+        AuditEvent::success(Actor::System, Action::MfaRemove, Uuid::nil(), &Origin::default())
+    }
+
+    /// A session of the account, which has a passkey and gets an authenticator.
+    async fn session(store: &Store) -> Uuid {
+        let factor = "INSERT INTO mfa_factors (id, user_id, kind, secret, created_at, confirmed_at) VALUES \
+                      ('01900000-0000-7000-8000-000000000004', '01900000-0000-7000-8000-000000000001', 'totp', 'x', 1, 1)";
+        change(store, factor).await;
+        let (id, at) = (Uuid::now_v7(), now_us());
+        let row = NewSessionRow {
+            id,
+            user: USER.parse().unwrap(),
+            token_hash: id.to_string(),
+            at,
+            expires_at: at + 1_000_000_000,
+            origin: Origin::default(),
+            proof: Proof::New,
+        };
+        store.create_session(&row, &event()).await.unwrap();
+        id
+    }
+
+    #[tokio::test]
+    async fn security_01_of_two_factors_that_are_removed_at_once_the_second_stays_beside_a_short_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let (user, passkey, session) = (USER.parse().unwrap(), PASSKEY.parse().unwrap(), session(&store).await);
+        // Both requests saw that there is another factor before either of them removed its own.
+        assert!(store.remove_factor(user, session, None, &event()).await.unwrap());
+        let refused = store.remove_passkey(passkey, user, session, None, &event()).await;
+        assert!(matches!(&refused, Err(AccessError::Invalid(lines)) if *lines == [NEEDS_FACTOR]), "{refused:?}");
+        assert!(store.find_factors(user).await.unwrap().has_passkey);
+    }
+
+    #[tokio::test]
+    async fn security_01_a_short_password_and_the_removal_of_the_last_factor_do_not_pass_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let (user, passkey, session) = (USER.parse().unwrap(), PASSKEY.parse().unwrap(), session(&store).await);
+        let seen = store.find_user(user).await.unwrap().unwrap().version;
+        assert!(store.remove_factor(user, session, Some(seen), &event()).await.unwrap());
+        let short = NewPassword { hash: "short".to_owned(), may_stand_alone: false };
+        // The password that was long enough is not the one of now.
+        store.set_password(user, &short, Some(session), &event()).await.unwrap();
+        let refused = store.remove_passkey(passkey, user, session, Some(seen), &event()).await;
+        assert!(matches!(refused, Err(AccessError::Outdated { .. })), "{refused:?}");
+        let now = store.find_user(user).await.unwrap().unwrap().version;
+        assert!(store.remove_passkey(passkey, user, session, Some(now), &event()).await.unwrap().is_some());
+        // The other way round: the factor is gone before the password is set.
+        let refused = store.set_password(user, &short, Some(session), &event()).await;
+        assert!(matches!(&refused, Err(AccessError::Invalid(lines)) if *lines == [SHORT_ALONE]), "{refused:?}");
+        let refused = store.reset_by_link(user, "maria@example.org", &short, &Origin::default()).await.map(drop);
+        assert!(matches!(&refused, Err(AccessError::Invalid(lines)) if *lines == [SHORT_ALONE]), "{refused:?}");
+        let long = NewPassword { hash: "long".to_owned(), may_stand_alone: true };
+        store.set_password(user, &long, Some(session), &event()).await.unwrap();
+    }
 }

@@ -34,8 +34,8 @@ pub use passkeys::Passkey;
 pub(crate) use passkeys::{NewPasskeyRow, StoredPasskey};
 pub(crate) use proof::Proof;
 pub(crate) use rows::{
-    Attempt, Change, ChangeKind, CodeUse, Factor, Granted, KeyOwner, NewCodeRow, NewKeyRow, NewSessionRow, NewUserRow,
-    Rotation, RotationRequest, StoredKey, StoredLogin, UserChange,
+    Attempt, Change, ChangeKind, CodeUse, Factor, Granted, KeyOwner, NewCodeRow, NewKeyRow, NewPassword, NewSessionRow,
+    NewUserRow, Rotation, RotationRequest, StoredKey, StoredLogin, UserChange,
 };
 pub use rows::{Consent, Identity, Session, User, UserFilter};
 

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::engine::{Row, args};
-use super::factors::{factors_in, put_recovery_codes};
+use super::factors::{factors_in, part_with, put_recovery_codes};
 use super::identities::{WayIn, keep_a_way_in};
 use super::proof::require_session;
 use super::sessions::revoke_live;
@@ -52,6 +52,8 @@ pub(crate) struct StoredPasskey {
     pub user: Uuid,
     /// In COSE, in hex.
     pub public_key: String,
+    /// Whether the authenticator checked who its user is when the passkey was made.
+    pub is_verifying: bool,
 }
 
 impl Store {
@@ -102,12 +104,8 @@ impl Store {
 
     /// The passkey whose credential has this hash.
     pub(crate) async fn find_passkey(&self, credential_hash: &str) -> Result<Option<StoredPasskey>, AccessError> {
-        let sql = "SELECT id, user_id, public_key FROM passkeys WHERE credential_hash = ?";
-        let row = self.database.row(sql, args![credential_hash]).await?;
-        row.map(|row| {
-            Ok(StoredPasskey { id: row.id("id")?, user: row.id("user_id")?, public_key: row.text("public_key")? })
-        })
-        .transpose()
+        let sql = "SELECT id, user_id, public_key, is_verifying FROM passkeys WHERE credential_hash = ?";
+        self.database.row(sql, args![credential_hash]).await?.as_ref().map(stored).transpose()
     }
 
     /// The passkeys of a user, oldest first.
@@ -134,7 +132,8 @@ impl Store {
     }
 
     /// Removes a passkey of a user and revokes every session but the one in whose name it is done, and with the last
-    /// second factor the recovery codes; none when there is no such passkey, else what was revoked.
+    /// second factor the recovery codes; none when there is no such passkey, else what was revoked. `alone_at` is as in
+    /// [`part_with`].
     ///
     /// [`AccessError::LastWayIn`] when nothing else would be left, [`AccessError::NotAuthenticated`] when the session
     /// has ended.
@@ -143,10 +142,11 @@ impl Store {
         id: Uuid,
         user: Uuid,
         session: Uuid,
+        alone_at: Option<i64>,
         event: &AuditEvent,
     ) -> Result<Option<Vec<Uuid>>, AccessError> {
         let mut tx = self.database.write().await?;
-        lock(&mut tx, user).await?;
+        let owner = lock(&mut tx, user).await?;
         require_session(&mut tx, user, session).await?;
         let sql = "SELECT id FROM passkeys WHERE id = ? AND user_id = ?";
         if tx.rows(sql, args![id, user]).await?.is_empty() {
@@ -154,14 +154,21 @@ impl Store {
         }
         keep_a_way_in(&mut tx, user, WayIn::Passkey(id)).await?;
         tx.execute("DELETE FROM passkeys WHERE id = ? AND user_id = ?", args![id, user]).await?;
-        if !factors_in(&mut tx, user).await?.is_any() {
-            tx.execute("DELETE FROM recovery_codes WHERE user_id = ?", args![user]).await?;
-        }
+        part_with(&mut tx, &owner, alone_at).await?;
         let revoked = revoke_live(&mut tx, user, "unlinked", Some(session)).await?;
         tx.audit(event);
         tx.commit().await?;
         Ok(Some(revoked))
     }
+}
+
+fn stored(row: &Row) -> Result<StoredPasskey, AccessError> {
+    Ok(StoredPasskey {
+        id: row.id("id")?,
+        user: row.id("user_id")?,
+        public_key: row.text("public_key")?,
+        is_verifying: row.truth("is_verifying")?,
+    })
 }
 
 fn passkey(row: &Row) -> Result<Passkey, AccessError> {

@@ -3,11 +3,12 @@
 use uuid::Uuid;
 
 use super::engine::{Tx, args};
+use super::factors::require_factor;
 use super::identities::{WayIn, keep_a_way_in};
 use super::proof::require_session;
 use super::sessions::revoke_live;
 use super::users::{finish, keep_an_admin, lock, put_state, taken_or_store};
-use super::{ChangeKind, Store, User, UserChange};
+use super::{ChangeKind, NewPassword, Store, User, UserChange};
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent};
 
@@ -82,16 +83,17 @@ impl Store {
     }
 
     /// Sets a password and revokes every session but one; open codes of the account die. Answers the revoked ones.
-    /// [`AccessError::NotAuthenticated`] when the one has ended.
+    /// [`AccessError::NotAuthenticated`] when the one has ended; [`AccessError::Invalid`] for a password that may not stand
+    /// alone, where there is no second factor.
     pub(crate) async fn set_password(
         &self,
         id: Uuid,
-        hash: &str,
+        new: &NewPassword,
         keep: Option<Uuid>,
         event: &AuditEvent,
     ) -> Result<Vec<Uuid>, AccessError> {
-        match self.try_set_password(id, hash, keep, event).await {
-            Err(error) if error.is_deadlock() => self.try_set_password(id, hash, keep, event).await,
+        match self.try_set_password(id, new, keep, event).await {
+            Err(error) if error.is_deadlock() => self.try_set_password(id, new, keep, event).await,
             result => result,
         }
     }
@@ -99,7 +101,7 @@ impl Store {
     async fn try_set_password(
         &self,
         id: Uuid,
-        hash: &str,
+        new: &NewPassword,
         keep: Option<Uuid>,
         event: &AuditEvent,
     ) -> Result<Vec<Uuid>, AccessError> {
@@ -108,9 +110,12 @@ impl Store {
         if let Some(session) = keep {
             require_session(&mut tx, id, session).await?;
         }
+        if !new.may_stand_alone {
+            require_factor(&mut tx, id).await?;
+        }
         let now = now_us();
         let sql = "UPDATE users SET password_hash = ?, updated_at = ?, version = version + 1 WHERE id = ?";
-        tx.execute(sql, args![hash, now, id]).await?;
+        tx.execute(sql, args![&new.hash, now, id]).await?;
         let sql = "UPDATE one_time_codes SET used_at = ? WHERE user_id = ? AND purpose = 'reset' AND used_at IS NULL";
         tx.execute(sql, args![now, id]).await?;
         let revoked = revoke_live(&mut tx, id, "password", keep).await?;
@@ -174,16 +179,19 @@ impl Store {
         Ok((finish(tx, id, event).await?, revoked))
     }
 
-    /// Sets or removes the picture; answers the account and the address that it had before. Each address is answered
-    /// once, also when several are set at the same time.
+    /// Sets or removes the picture, in the name of a session of its owner; answers the account and the address that it had
+    /// before. Each address is answered once, also when several are set at the same time.
+    /// [`AccessError::NotAuthenticated`] when the session has ended.
     pub(crate) async fn set_avatar(
         &self,
         id: Uuid,
+        session: Uuid,
         url: Option<&str>,
         event: &AuditEvent,
     ) -> Result<(User, Option<String>), AccessError> {
         let mut tx = self.database.write().await?;
         let before = lock(&mut tx, id).await?.avatar_url;
+        require_session(&mut tx, id, session).await?;
         let sql = "UPDATE users SET avatar_url = ?, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.execute(sql, args![url, now_us(), id]).await?;
         Ok((finish(tx, id, event).await?, before))

@@ -4,9 +4,10 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::engine::{Tx, args};
+use super::factors::require_factor;
 use super::sessions::revoke_live;
 use super::users::lock;
-use super::{ChangeKind, Store};
+use super::{ChangeKind, NewPassword, Store};
 use crate::time::now_us;
 use crate::{AccessError, Action, Actor, AuditEvent, Origin};
 
@@ -24,12 +25,13 @@ impl Store {
     /// confirmed the second factor, passkeys, number, log-ins by others and API keys go too, or whoever made them would come
     /// back by them.
     ///
-    /// [`AccessError::CodeRefused`] when the account is gone, disabled, or has another address by now.
+    /// [`AccessError::CodeRefused`] when the account is gone, disabled, or has another address by now;
+    /// [`AccessError::Invalid`] for a password that may not stand alone, where no second factor is left.
     pub(crate) async fn reset_by_link(
         &self,
         id: Uuid,
         email_key: &str,
-        hash: &str,
+        new: &NewPassword,
         origin: &Origin,
     ) -> Result<Reset, AccessError> {
         let mut tx = self.database.write().await?;
@@ -44,7 +46,7 @@ impl Store {
         let now = now_us();
         let sql = "UPDATE users SET password_hash = ?, is_verified = 1, updated_at = ?, version = version + 1 \
                    WHERE id = ?";
-        tx.execute(sql, args![hash, now, id]).await?;
+        tx.execute(sql, args![&new.hash, now, id]).await?;
         let sessions = revoke_live(&mut tx, id, "password", None).await?;
         let is_first_proof = !user.is_verified;
         let event = AuditEvent::success(Actor::User(id), Action::PasswordReset, id, origin);
@@ -53,6 +55,9 @@ impl Store {
         if is_first_proof {
             tx.audit(&AuditEvent::success(Actor::User(id), Action::EmailVerify, id, origin));
             keys = remove_other_ways_in(&mut tx, id, now).await?;
+        }
+        if !new.may_stand_alone {
+            require_factor(&mut tx, id).await?;
         }
         let sql = "UPDATE one_time_codes SET used_at = ? WHERE user_id = ? AND used_at IS NULL";
         tx.execute(sql, args![now, id]).await?;

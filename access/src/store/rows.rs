@@ -196,6 +196,13 @@ pub(crate) struct NewSessionRow {
     pub proof: Proof,
 }
 
+/// A password to be set.
+pub(crate) struct NewPassword {
+    pub hash: String,
+    /// Whether it is enough without a second factor.
+    pub may_stand_alone: bool,
+}
+
 pub(crate) struct RotationRequest {
     pub old_hash: String,
     pub new_hash: String,

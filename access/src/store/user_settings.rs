@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::Store;
 use super::engine::{Row, Tx, args};
+use super::proof::require_session;
 use super::users::lock;
 use crate::{AccessError, SettingsChange, UserSettings};
 
@@ -17,17 +18,19 @@ impl Store {
         settings(&self.database.rows(OF_USER, args![user]).await?)
     }
 
-    /// Changes the settings of a user when they are at one of the expected revisions, where some are; answers what they are
-    /// then.
+    /// Changes the settings of a user, in the name of a session of theirs, when they are at one of the expected revisions,
+    /// where some are; answers what they are then. [`AccessError::NotAuthenticated`] when the session has ended.
     pub(crate) async fn change_user_settings(
         &self,
         user: Uuid,
+        session: Uuid,
         change: &SettingsChange,
         expected: Option<&[String]>,
     ) -> Result<UserSettings, AccessError> {
         let mut tx = self.database.write().await?;
         // Whoever holds the user changes the settings next: the bounds are on all of them.
         lock(&mut tx, user).await?;
+        require_session(&mut tx, user, session).await?;
         let before = settings(&tx.rows(OF_USER, args![user]).await?)?;
         let after = change.applied_to(&before)?;
         let revision = before.revision();

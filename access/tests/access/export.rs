@@ -2,7 +2,8 @@
 
 use crate::factors::enroll;
 use crate::support::{Instance, PASSWORD, secret, who, who_by_key};
-use karat_access::{AccessError, Actor, NewApiKey, Origin, Role, Scopes};
+use karat_access::{AccessError, Actor, NewApiKey, Origin, Role, Scopes, SettingsChange};
+use karat_schemas::json::parse;
 use secrecy::ExposeSecret;
 
 fn at(ip: &str, agent: &str) -> Origin {
@@ -27,6 +28,9 @@ async fn security_84_an_export_holds_own_data_only_and_no_secret() {
     let mut secrets = vec![maria.secret.clone(), pedro.secret.clone(), PASSWORD.to_owned(), "$argon2id$".to_owned()];
     for (person, origin, name) in [(&maria, &hers, "her key"), (&pedro, &his, "his key")] {
         access.grant_consent(&person.caller, "2026-11", name, origin).await.unwrap();
+        let text = format!(r#"{{"page":"of {name}","n":123456789012345678901234567890}}"#);
+        let settings = SettingsChange::replacing(&parse(&text).unwrap()).unwrap();
+        access.change_user_settings(&person.caller, &settings, None).await.unwrap();
         let made = access.create_own_api_key(&person.caller, key_of(person.caller.id, name), origin).await.unwrap();
         secrets.push(made.secret.expose_secret().to_owned());
         secrets.push(made.secret.expose_secret().rsplit('_').next().unwrap().to_owned());
@@ -44,6 +48,8 @@ async fn security_84_an_export_holds_own_data_only_and_no_secret() {
     assert_eq!(data.recovery_codes_left, maria.recovery.len() as u64);
     let consent = &data.consents[..];
     assert_eq!((consent.len(), consent[0].ip.as_deref()), (1, Some("203.0.113.7")));
+    let members: Vec<_> = data.settings.members().collect();
+    assert_eq!(members, [("n", "123456789012345678901234567890"), ("page", "\"of her key\"")]);
     let actions: Vec<_> = data.events.iter().map(|event| (event.action.as_str(), event.is_own_act)).collect();
     for expected in [("register", true), ("mfa_confirm", true), ("consent_grant", true), ("role_set", false)] {
         assert!(actions.contains(&expected), "{expected:?} in {actions:?}");

@@ -138,6 +138,9 @@ async fn security_35_a_passkey_that_checked_nobody_is_one_factor() {
     assert!(!maria.added.is_way_in);
     assert!(is_refused(&log_in(access, &mut maria.passkey, &unverified()).await));
     assert_eq!(reason(access, "passkey_login").await, "verification");
+    // Whoever finds the key gives it a PIN, which it has checked from then on: it still is one factor.
+    assert!(is_refused(&log_in(access, &mut maria.passkey, &page()).await));
+    assert_eq!(reason(access, "passkey_login").await, "verification");
     // With the password it is the second.
     second(access, &ticket(&instance, "maria_77").await, &mut maria.passkey, &unverified()).await.unwrap();
     // What was signed as the second factor logs in to nothing alone, and the other way round.

@@ -336,6 +336,25 @@ async fn security_36_messages_of_an_hour_are_capped_by_country_and_in_total() {
 }
 
 #[tokio::test]
+async fn what_a_cap_of_messages_refuses_does_not_count_for_its_number() {
+    // The first takes what there is; the other one is asked for more often than a number gets messages in an hour.
+    let mut numbers = vec![PHONE.to_owned()];
+    numbers.extend((0..6).map(|_| "+34600123457".to_owned()));
+    loop {
+        let (mut instance, service) = with_messages().await;
+        let sms_caps = SmsCaps { per_country_hour: 1, ..SmsCaps::default() };
+        let capped = AccessSettings { sms: service.settings(), sms_caps, ..settings(&instance.folder) };
+        instance.access = Access::open(capped).await.unwrap();
+        let Some(sent) = asked_in_one_hour(&instance.access, &numbers).await else { continue };
+        assert_eq!(sent, [true, false, false, false, false, false, false]);
+        // As when the hour is over.
+        tamper(&instance.folder, "DELETE FROM attempts WHERE name LIKE 'sms-cap:%'").await.unwrap();
+        instance.access.request_phone_code("+34600123457", &origin()).await.unwrap();
+        break;
+    }
+}
+
+#[tokio::test]
 async fn security_81_a_flood_of_credentials_that_do_not_hold_writes_a_row_a_minute_for_each_network() {
     let instance = Instance::start().await;
     let (access, origin) = (&instance.access, origin());

@@ -1,7 +1,7 @@
 //! Settings of people, in the database.
 
 use crate::support::{Instance, PASSWORD, secret, settings, who};
-use karat_access::{Access, AccessError, AccessSettings, Caller, Origin, SettingsChange, UserSettings};
+use karat_access::{Access, AccessError, AccessSettings, Caller, Origin, SettingsChange, TokenFault, UserSettings};
 use karat_schemas::json::parse;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,4 +125,20 @@ async fn security_60_settings_stop_with_the_account_and_go_with_it() {
     instance.access = Access::open(at_once).await.unwrap();
     instance.access.purge().await.unwrap();
     assert_eq!(instance.access.user_settings(caller.id).await.unwrap(), UserSettings::default());
+}
+
+#[tokio::test]
+async fn security_26_settings_and_a_picture_that_are_still_being_sent_when_their_session_ends_are_not_kept() {
+    let instance = Instance::start().await;
+    let access = &instance.access;
+    let caller = who(access, &instance.register("maria_77").await).await.unwrap();
+    access.logout(&caller, &Origin::default()).await.unwrap();
+    // The caller of requests that were let in before.
+    let settings = replace(access, &caller, r#"{"a":1}"#).await.map(drop);
+    let picture = access.set_avatar(&caller, Some("/api/v1/avatars/x.png"), &Origin::default()).await.map(drop);
+    for refused in [settings, picture] {
+        assert!(matches!(refused, Err(AccessError::NotAuthenticated(TokenFault::Revoked))), "{refused:?}");
+    }
+    assert_eq!(access.user_settings(caller.id).await.unwrap(), UserSettings::default());
+    assert_eq!(access.find_user(caller.id).await.unwrap().unwrap().avatar_url, None);
 }

@@ -42,6 +42,8 @@ pub struct OwnDataView {
     pub codes: Vec<OwnCodeView>,
     /// Each consent and withdrawal, newest first.
     pub consents: Vec<ConsentStepView>,
+    /// What programs remember for the person.
+    pub settings: Vec<OwnSettingView>,
     /// What the audit log has of the person, newest first.
     pub events: Vec<OwnEventView>,
     /// For `before` of the next page of `events`; absent when this is the last.
@@ -120,6 +122,15 @@ pub struct OwnCodeView {
     pub used_at: Option<String>,
 }
 
+/// What a program remembers for the person.
+#[derive(Debug, Object)]
+pub struct OwnSettingView {
+    /// As in `/user-settings`.
+    pub key: String,
+    /// As JSON: integers keep every digit.
+    pub value: String,
+}
+
 /// A row of the audit log. Where somebody else was part of it, it does not say who, nor from where.
 #[derive(Debug, Object)]
 #[oai(skip_serializing_if_is_none)]
@@ -172,6 +183,7 @@ impl ExportApi {
             recovery_codes_left: data.recovery_codes_left,
             codes: all(data.codes),
             consents: all(data.consents),
+            settings: data.settings.members().map(OwnSettingView::from).collect(),
             events: all(data.events),
             next_before: data.next_before,
             most_entries: Access::EXPORT_ROWS,
@@ -246,6 +258,12 @@ impl From<OwnCode> for OwnCodeView {
             expires_at: rfc3339(code.expires_at_us),
             used_at: code.used_at_us.map(rfc3339),
         }
+    }
+}
+
+impl From<(&str, &str)> for OwnSettingView {
+    fn from((key, value): (&str, &str)) -> Self {
+        Self { key: key.to_owned(), value: value.to_owned() }
     }
 }
 

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use karat_access::{Access, Caller, Permission};
-use karat_http::{Answer, ApiError, Authenticated, BodyLimits, EventRates, ok, origin, read_body, require_consent};
+use karat_http::{
+    Answer, ApiError, Authenticated, BodyLimits, EventRates, authenticate, ok, origin, read_body, require_consent,
+};
 use karat_schemas::events::Contracts;
 use poem::http::{HeaderMap, header};
 use poem::{Body, Request};
@@ -81,7 +83,6 @@ impl IngestApi {
         &self,
         request: &Request,
         body: Body,
-        caller: &Authenticated,
         door: DoorName,
         wait: Option<WaitFor>,
         decode: impl FnOnce(&Bytes, &Contracts) -> Result<Decoded, BodyFault> + Send + 'static,
@@ -91,15 +92,18 @@ impl IngestApi {
         let limits = BodyLimits::of(MAX_REQUEST_BYTES as u64);
         let body = read_body(headers, body, limits).await?;
         let events = self.decode(body, decode).await?;
-        // As late as can be: what is still being sent when consent is taken back is refused.
-        require_consent(request, caller).await?;
+        // As late as can be: what is still being sent when the credential is revoked or consent is taken back is refused. A body
+        // may take many minutes.
+        let caller = authenticate(request).await?;
+        caller.require(Permission::Publish)?;
+        require_consent(request, &caller).await?;
         // Refused ones count too: they were read and checked.
-        self.rates.admit(caller, events.len()).await?;
-        let outcome = self.publisher.publish(events, &PublishAs::from(&**caller), door).await?;
+        self.rates.admit(&caller, events.len()).await?;
+        let outcome = self.publisher.publish(events, &PublishAs::from(&*caller), door).await?;
         drop(room);
         if outcome.errors.iter().any(|rejection| rejection.code == Code::TypeNotAllowed) {
             // Boxed: rare, and the way to the database would make the future of every request larger.
-            Box::pin(note_foreign_type(request, caller)).await;
+            Box::pin(note_foreign_type(request, &caller)).await;
         }
         self.answer(outcome, wait, wants_problem(headers)).await
     }
@@ -154,7 +158,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let mode = event_mode(request.headers())?;
         let decode = move |body: &Bytes, contracts: &Contracts| cloudevents::decode(mode, body, contracts);
-        Ok(Box::pin(self.publish(request, body.0, &caller, DoorName::Http, wait.0, decode)).await?)
+        Ok(Box::pin(self.publish(request, body.0, DoorName::Http, wait.0, decode)).await?)
     }
 
     /// Publish an OpenLineage event
@@ -173,7 +177,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let form = lineage_form(request.headers(), Form::One)?;
         let decode = move |body: &Bytes, contracts: &Contracts| lineage::decode(form, body, contracts);
-        Ok(Box::pin(self.publish(request, body.0, &caller, DoorName::Lineage, wait.0, decode)).await?)
+        Ok(Box::pin(self.publish(request, body.0, DoorName::Lineage, wait.0, decode)).await?)
     }
 
     /// Publish many OpenLineage events
@@ -191,7 +195,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let form = lineage_form(request.headers(), Form::Array)?;
         let decode = move |body: &Bytes, contracts: &Contracts| lineage::decode(form, body, contracts);
-        Ok(Box::pin(self.publish(request, body.0, &caller, DoorName::Lineage, wait.0, decode)).await?)
+        Ok(Box::pin(self.publish(request, body.0, DoorName::Lineage, wait.0, decode)).await?)
     }
 
     /// Follow an accepted batch

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use karat_access::{
-    Access, AccessSettings, Actor, AuditFilter, AuditRow, ConsentRule, Credential, HashSettings, NewApiKey, NewUser,
-    Origin, Role, Scopes,
+    Access, AccessSettings, Actor, AuditFilter, AuditRow, CallerKind, ConsentRule, Credential, HashSettings, NewApiKey,
+    NewUser, Origin, Role, Scopes,
 };
 use karat_eventlog::{
     ConsumerSettings, EventLog, PollLimits, Record, Result as LogResult, StartPositions, TopicSpec,
@@ -93,6 +93,27 @@ impl App {
     pub async fn key_of(&self, name: &str, role: Role) -> String {
         let id = user(&self.access, name, role).await;
         api_key(&self.access, id, &["publish:*", "read"], None).await
+    }
+
+    /// A body that comes once a key was revoked, to which its request had been let in.
+    pub fn after_revoking(&self, key: &str, text: String) -> Body {
+        let (access, key) = (self.access.clone(), key.to_owned());
+        Body::from_bytes_stream(futures::stream::once(async move {
+            let caller = access.authenticate(Credential::ApiKey(&key)).await.unwrap();
+            let CallerKind::ApiKey { key: id, .. } = caller.kind else { panic!("{caller:?} has no key") };
+            access.revoke_api_key(id, None, Actor::Shell, &Origin::default()).await.unwrap();
+            Ok::<_, std::io::Error>(text)
+        }))
+    }
+
+    /// The same, once the owner took consent back.
+    pub fn after_withdrawal(&self, text: String) -> Body {
+        let (access, key) = (self.access.clone(), self.key.clone());
+        Body::from_bytes_stream(futures::stream::once(async move {
+            let owner = access.authenticate(Credential::ApiKey(&key)).await.unwrap();
+            access.revoke_consent(&owner, "test", &Origin::default()).await.unwrap();
+            Ok::<_, std::io::Error>(text)
+        }))
     }
 
     /// The owner consents to a version, or takes that back.

@@ -43,3 +43,12 @@ async fn security_84_events_are_taken_with_consent_to_the_version_in_force_and_r
     refuse_all("taken back").await;
     assert_eq!(app.records().await.len(), taken, "nothing more was written");
 }
+
+#[tokio::test]
+async fn security_84_events_that_are_still_being_sent_when_consent_is_taken_back_are_refused() {
+    let app = App::start_asking(ConsentRule::new(true, Some("2026-11")).unwrap()).await;
+    app.consent(Some("2026-11")).await;
+    let answered = app.publish("events", "application/json", app.after_withdrawal(event("1").to_string())).await;
+    assert_eq!((answered.status, &answered.body["code"]), (403, &json!("consent_needed")), "{}", answered.body);
+    assert_eq!(app.records().await.len(), 0);
+}

@@ -23,6 +23,19 @@ async fn without_a_valid_credential_nothing_is_read() {
 }
 
 #[tokio::test]
+async fn security_26_events_that_are_still_being_sent_when_their_key_is_revoked_are_refused() {
+    let mut app = App::start().await;
+    let requests = [("events", event("1")), ("lineage", run_event("r1")), ("lineage/batch", json!([run_event("r1")]))];
+    for (path, sent) in requests {
+        app.key = app.key_with(&["publish:*"]).await;
+        let body = app.after_revoking(&app.key, sent.to_string());
+        let answered = app.publish(path, "application/json", body).await;
+        assert_eq!((answered.status, &answered.body["code"]), (401, &json!("token_revoked")), "{path}");
+    }
+    assert_eq!(app.records().await.len(), 0);
+}
+
+#[tokio::test]
 async fn a_key_publishes_the_types_of_its_scopes_and_no_others() {
     let mut app = App::start().await;
     app.key = app.key_with(&["publish:io.openlineage.event"]).await;

@@ -109,7 +109,7 @@ impl AvatarApi {
                 self.pictures.forget(before.as_deref()).await;
                 Ok(ok(user.into(), "the picture was set"))
             }
-            // Deleted meanwhile: nobody would ever remove the picture.
+            // Deleted or logged out meanwhile: nobody would ever remove the picture.
             Err(error) => {
                 self.pictures.forget(Some(&url)).await;
                 Err(error.into())

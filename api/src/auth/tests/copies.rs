@@ -8,6 +8,8 @@ const COPY: &str = "/api/v1/users/me/export";
 async fn furnish(app: &App, token: &str, name: &str) -> String {
     let consent = json!({"version": "2026-11", "source": format!("page of {name}")});
     assert_eq!(app.call(Method::POST, "/api/v1/consent", Some(token), Some(consent)).await.status, 200);
+    let settings = json!({"page": [name]});
+    assert_eq!(app.call(Method::PUT, "/api/v1/user-settings", Some(token), Some(settings)).await.status, 200);
     let key = json!({"name": format!("key of {name}"), "scopes": ["publish:*", "read"]});
     let made = app.call(Method::POST, "/api/v1/api-keys", Some(token), Some(key)).await;
     assert_eq!(made.status, 201, "{}", made.body);
@@ -28,6 +30,7 @@ async fn security_84_a_copy_over_http_holds_own_data_only_and_no_secret() {
     assert_eq!(copy.text("/data/runs"), format!("/api/v1/runs?user={id}"));
     assert_eq!(copy.text("/data/api_keys/0/name"), "key of maria_77");
     assert_eq!(copy.text("/data/consents/0/source"), "page of maria_77");
+    assert_eq!(data["settings"], json!([{"key": "page", "value": "[\"maria_77\"]"}]));
     assert_eq!((&data["has_password"], &data["recovery_codes_left"]), (&json!(true), &json!(0)));
     assert_eq!((data["sessions"].as_array().unwrap().len(), &data["cut"]), (1, &json!([])));
     let actions: Vec<_> = data["events"].as_array().unwrap().iter().map(|event| event["action"].as_str()).collect();
