@@ -10,6 +10,7 @@
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis; [`EventRates`] the events of keys that declared
 //!   how many they publish.
+//! * [`RequestTrace`] is the place of a request in a trace of its client (W3C trace context).
 //! * [`metrics`] answers what a process counts, in the text form of Prometheus.
 //! * [`serve`] runs the application with header, idle and shutdown deadlines, in the open or with a certificate ([`Tls`]).
 
@@ -33,13 +34,14 @@ mod origins;
 mod render;
 mod serve;
 mod tls;
+mod trace;
 mod translate;
 
 pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
 pub use caller::{Authenticated, authenticate, origin, require_consent};
 pub use client_ip::{TrustedProxies, client_ip};
-pub use context::request_id;
+pub use context::{request_id, request_trace};
 pub use envelope::{Answer, Created, Envelope, created, ok, timestamp};
 pub use error::ApiError;
 pub use form_body::FormBody;
@@ -51,6 +53,7 @@ pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
 pub use tls::Tls;
+pub use trace::RequestTrace;
 
 /// Re-exported for the expansion of [`error_answers!`].
 #[doc(hidden)]

@@ -7,6 +7,7 @@
 //! - [`command`]: what the API tells the transform workers.
 //! - [`epoch`]: the manifest that names one version of each table, and commit notices.
 //! - [`histogram`]: order-free percentiles, as gold stores them and the API folds them.
+//! - [`trace`]: W3C trace context, and the traces of a step.
 //! - [`units`]: durations and sizes as people write them.
 
 pub mod attributes;
@@ -16,6 +17,7 @@ pub mod epoch;
 pub mod events;
 pub mod histogram;
 pub mod pipelines;
+pub mod trace;
 pub mod units;
 
 /// The topic that announces each committed table version (spec L4).

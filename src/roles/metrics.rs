@@ -1,20 +1,16 @@
-//! What a server counts about itself: `/metrics` on an address of its own (`--metrics-listen`).
+//! What a process counts about itself: `/metrics` on an address of its own (`--metrics-listen`).
 
-use std::{
-    fmt,
-    net::{SocketAddr, TcpListener},
-};
+mod loads;
+mod process;
 
-use karat_access::Access;
+use std::net::{SocketAddr, TcpListener};
+
 use karat_http::{ServeSettings, metrics, serve};
-use prometheus_client::{
-    collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::{counter::ConstCounter, gauge::ConstGauge, info::Info},
-    registry::Registry,
-};
+use prometheus_client::{collector::Collector, metrics::info::Info, registry::Registry};
 use tokio::sync::watch;
 
+pub use self::loads::{Door, Hashing, Log, Pipelines};
+use self::process::Process;
 use crate::failure::{Failure, Result};
 
 /// The server of the metrics, bound and ready to run.
@@ -24,13 +20,18 @@ pub struct MetricsServer {
 }
 
 impl MetricsServer {
-    pub fn new(address: SocketAddr, access: Access) -> Result<Self> {
+    /// `collectors` are asked when somebody reads.
+    pub fn new(address: SocketAddr, collectors: Vec<Box<dyn Collector>>) -> Result<Self> {
         let listener = TcpListener::bind(address).map_err(|error| {
             Failure::configuration(format!("`server.metrics_listen`: cannot listen on `{address}`: {error}"))
         })?;
-        let mut registry = Registry::with_prefix("karat");
-        registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        registry.register_collector(Box::new(Hashing(access)));
+        let mut registry = Registry::default();
+        // Its figures have the names that every exporter gives them.
+        registry.register_collector(Box::new(Process::new()));
+        let own = registry.sub_registry_with_prefix("karat");
+        own.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        karat_telemetry::metrics().register(own);
+        collectors.into_iter().for_each(|collector| own.register_collector(collector));
         Ok(Self { listener, registry })
     }
 
@@ -40,38 +41,5 @@ impl MetricsServer {
         };
         let settings = ServeSettings { announcement: "metrics are answered", ..ServeSettings::default() };
         Ok(serve(self.listener, metrics(self.registry), settings, stopped).await?)
-    }
-}
-
-/// How busy the hashing of passwords is, asked when somebody reads.
-struct Hashing(Access);
-
-impl fmt::Debug for Hashing {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Hashing")
-    }
-}
-
-impl Collector for Hashing {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let load = self.0.hash_load();
-        let gauges = [
-            ("password_hashes_running", "Password hashes that are computed now", load.running),
-            ("password_hashes_parallel", "The most password hashes that run at a time", load.parallel),
-            ("password_hashes_waiting", "Requests that wait for their password hash", load.waiting),
-        ];
-        for (name, help, value) in gauges {
-            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
-            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
-        }
-        let counters = [
-            ("password_hashes", "Password hashes computed", load.done),
-            ("password_hashes_refused", "Requests refused because too many waited for a password hash", load.refused),
-        ];
-        for (name, help, value) in counters {
-            let counter = ConstCounter::new(value);
-            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
-        }
-        Ok(())
     }
 }

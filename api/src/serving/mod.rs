@@ -17,6 +17,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use chrono::Utc;
 use karat_access::{Caller, Permission, Role, RowScope};
 use karat_http::ApiError;
+use karat_telemetry::metrics::{Counted, metrics};
 use poem::Request;
 use serde::{Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -223,5 +224,11 @@ pub(crate) fn now_us() -> i64 {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    // Until it ends, also when nobody waits for it any more.
+    let counted = Counted::new(&metrics().folds_in_flight);
+    let work = move || {
+        let _counted = counted;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
 }

@@ -18,6 +18,7 @@ use karat_lake::{
         prelude::{SessionConfig, SessionContext},
     },
 };
+use karat_telemetry::metrics::{Counted, metrics};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
 
@@ -123,7 +124,10 @@ impl RunsReader {
     /// 504 at the deadline; 410 when the version is no longer kept; 500 when the lake fails.
     pub async fn find(&self, version: u64, visible: &Visible, filter: &RunFilter) -> Result<Vec<RunRow>, ApiError> {
         let work = async {
+            let waiting = Counted::new(&metrics().scans_waiting);
             let _permit = self.scans.acquire().await.map_err(ApiError::internal)?;
+            drop(waiting);
+            let _running = Counted::new(&metrics().scans_running);
             let table = self.table(version).await?;
             self.scan(table, visible, filter).await.map_err(query_error)
         };
