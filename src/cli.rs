@@ -2,6 +2,7 @@
 
 mod access;
 mod database;
+mod telemetry;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AccessArgs, secret};
 pub use database::{DatabaseArgs, RedisArgs};
+pub use telemetry::TelemetryArgs;
 
 use crate::commands::publish::PublishArgs;
 
@@ -57,7 +59,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  karat transform --kafka broker:9092\n  karat transform --kafka broker:9092 --pipelines pipelines.toml"
     )]
-    Transform(InstanceArgs),
+    Transform(TransformArgs),
     /// Run the query API: gold in, HTTP out. Needs Kafka.
     #[command(
         after_help = "Examples:\n  karat api --kafka broker:9092\n  karat api --kafka broker:9092 --listen 0.0.0.0:8080"
@@ -210,9 +212,6 @@ pub struct ServeArgs {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, default_value = "127.0.0.1:8080", env = "KARAT__SERVER__LISTEN")]
     pub listen: SocketAddr,
-    /// Address for `/metrics`, which asks for no log-in; there are none when absent.
-    #[arg(long, value_name = "ADDR", env = "KARAT__SERVER__METRICS_LISTEN")]
-    pub metrics_listen: Option<SocketAddr>,
     /// Memory for rendered answers, in MiB; 0 keeps none.
     #[arg(long, value_name = "MIB", env = "KARAT__SERVER__ANSWER_CACHE", default_value_t = 64)]
     pub answer_cache: usize,
@@ -229,7 +228,17 @@ pub struct ServeArgs {
     #[arg(long, hide = true)]
     pub without_limits: bool,
     #[command(flatten)]
+    pub telemetry: TelemetryArgs,
+    #[command(flatten)]
     pub access: AccessArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct TransformArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    #[command(flatten)]
+    pub telemetry: TelemetryArgs,
 }
 
 #[derive(Debug, Clone, Args)]

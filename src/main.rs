@@ -54,8 +54,16 @@ fn main() -> ExitCode {
 fn log_to_stderr(arguments: &cli::Cli) -> failure::Result<()> {
     // Libraries speak up from warnings on: each snapshot of a table is news to delta-rs, not to an operator.
     let own = if arguments.verbose { "debug" } else { "info" };
-    let crates =
-        ["karat", "karat_access", "karat_api", "karat_eventlog", "karat_ingest", "karat_lake", "karat_transform"];
+    let crates = [
+        "karat",
+        "karat_access",
+        "karat_api",
+        "karat_eventlog",
+        "karat_ingest",
+        "karat_lake",
+        "karat_telemetry",
+        "karat_transform",
+    ];
     let levels: Vec<String> = crates.iter().map(|name| format!("{name}={own}")).collect();
     let usual = || format!("warn,karat_http={own},karat_http::access=warn,{}", levels.join(","));
     let filter = tracing_subscriber::EnvFilter::try_new(arguments.log_levels.clone().unwrap_or_else(usual))

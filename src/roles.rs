@@ -8,6 +8,7 @@ mod metrics;
 mod notices;
 mod process;
 mod secret;
+mod spans;
 
 use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
@@ -25,15 +26,13 @@ use karat_http::{EventRates, ServeSettings, SharedCounts, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_lake::objects;
 use karat_transform::worker;
+use prometheus_client::collector::Collector;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Notify, mpsc, watch};
 
-use self::{
-    metrics::{Counted, MetricsServer},
-    process::Work,
-};
+use self::{metrics::MetricsServer, process::Work, spans::exporting};
 use crate::{
-    cli::{AccessArgs, Environment, InstanceArgs, ServeArgs, UpArgs},
+    cli::{AccessArgs, Environment, ServeArgs, TransformArgs, UpArgs},
     config::{Settings, production},
     failure::{Failure, Result},
     instance::{Instance, Note},
@@ -66,7 +65,8 @@ pub async fn up(arguments: UpArgs, settings: &Settings) -> Result<ExitCode> {
         work.spawn(served.run(work.stopped()));
         if arguments.demo { demo::run(&instance, &access, &url).await } else { demo::welcome(&url) }
     };
-    Work::run(start).await.map_err(|failure| failure.with_settings(&arguments.serve.instance.place()))
+    let ended = exporting(&arguments.serve.telemetry, Work::run(start)).await;
+    ended.map_err(|failure| failure.with_settings(&arguments.serve.instance.place()))
 }
 
 /// Runs the doors.
@@ -82,16 +82,21 @@ pub async fn api(arguments: ServeArgs, settings: &Settings) -> Result<ExitCode> 
 }
 
 /// Runs the pipelines.
-pub async fn transform(arguments: InstanceArgs, settings: &Settings) -> Result<ExitCode> {
-    production::require_fit_without_server(&arguments, settings)?;
-    let instance = Instance::new(&arguments)?;
+pub async fn transform(arguments: TransformArgs, settings: &Settings) -> Result<ExitCode> {
+    production::require_fit_without_server(&arguments.instance, settings)?;
+    let instance = Instance::new(&arguments.instance)?;
     instance.require_kafka("transform")?;
     let start = async |work: &mut Work| {
         work.hold(instance.lock()?);
         let log = connect(&instance).await?;
+        if let Some(address) = arguments.telemetry.metrics_listen {
+            let server = MetricsServer::new(address, vec![Box::new(metrics::Log(Arc::clone(&log)))])?;
+            work.spawn(server.run(work.stopped()));
+        }
         start_transform(&instance, &log, work)
     };
-    Work::run(start).await.map_err(|failure| failure.with_settings(&arguments.place()))
+    let ended = exporting(&arguments.telemetry, Work::run(start)).await;
+    ended.map_err(|failure| failure.with_settings(&arguments.instance.place()))
 }
 
 async fn serve_role(arguments: ServeArgs, door: Door, role: &str) -> Result<ExitCode> {
@@ -105,7 +110,7 @@ async fn serve_role(arguments: ServeArgs, door: Door, role: &str) -> Result<Exit
         work.spawn(served.run(work.stopped()));
         Ok(())
     };
-    Work::run(start).await
+    exporting(&arguments.telemetry, Work::run(start)).await
 }
 
 /// The log, with every declared topic, once the lake is known to be there.
@@ -188,10 +193,6 @@ impl Server {
         let environment = arguments.instance.environment;
         arguments.access.apply(&mut accounts, environment, &url)?;
         let access = Access::open(accounts).await?;
-        let counters = Arc::<ServingCounters>::default();
-        let counted =
-            Counted { access: access.clone(), connections: serving.counts.clone(), answers: Arc::clone(&counters) };
-        let metrics = arguments.metrics_listen.map(|address| MetricsServer::new(address, counted)).transpose()?;
         let secret = secret::load_or_create(&instance.keys())?;
         let host = arguments.access.allowed_hosts.first().cloned();
         let note = Note { url, host, local: hex::encode(rand::random::<[u8; 32]>()) };
@@ -203,6 +204,19 @@ impl Server {
         let redis = arguments.access.redis.address()?;
         let rates = EventRates::new(redis.as_ref().map(SharedCounts::new).transpose()?);
         let ingest = (door != Door::Api).then(|| IngestApi::new(publisher, Some(watcher.clone())).with_rates(rates));
+        let counters = Arc::<ServingCounters>::default();
+        let mut loads: Vec<Box<dyn Collector>> = vec![
+            Box::new(metrics::Hashing(access.clone())),
+            Box::new(metrics::Log(Arc::clone(log))),
+            Box::new(metrics::Pipelines(Arc::clone(&watcher))),
+            Box::new(metrics::Serving(Arc::clone(&counters))),
+            Box::new(serving.counts.clone()),
+        ];
+        if let Some(ingest) = &ingest {
+            loads.push(Box::new(metrics::Door(ingest.budget())));
+        }
+        let address = arguments.telemetry.metrics_listen;
+        let metrics = address.map(|address| MetricsServer::new(address, loads)).transpose()?;
         let names = instance.pipelines.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
         let replays = ReplaysApi::new(Arc::clone(log), lake.clone(), names, Some(note.local()))?;
         let mut settings = ApiSettings {

@@ -60,6 +60,13 @@ pub struct Position {
     pub offset: i64,
 }
 
+/// How full the queue before the log is; none where that is not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub records: Option<u64>,
+    pub bytes: Option<u64>,
+}
+
 /// Says at which offset a consumer starts in a partition that it was given.
 ///
 /// Asked at start and at every rebalance, so that the answer always comes from the table that holds the data.
@@ -127,6 +134,11 @@ pub trait EventLog: Send + Sync + 'static {
     /// A record with a key goes to the partition of its key; one without, to any. After an error some of the records
     /// may be in the log: the outcome is unknown, and publishing again is safe because silver keeps one of each identity.
     async fn append(&self, topic: &str, records: Vec<NewRecord>) -> Result<Vec<Position>>;
+
+    /// What was handed over and is not durable yet, for displays.
+    fn waiting(&self) -> Waiting {
+        Waiting::default()
+    }
 
     /// The partition, of so many, that records of a key go to.
     fn partition_of(&self, key: &[u8], partitions: u32) -> u32;

@@ -3,11 +3,15 @@
 //! A task-local, because errors are turned into answers in places that never see the request (the framework's
 //! `as_response`). Work spawned on another task does not inherit it; pass the id along there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use karat_access::{Access, Caller};
 use poem::http::{HeaderMap, header};
+use tracing::Span;
+use uuid::Uuid;
+
+use crate::trace::RequestTrace;
 
 /// The longest request id that is taken over from a client.
 const MAX_REQUEST_ID_CHARS: usize = 64;
@@ -19,6 +23,9 @@ tokio::task_local! {
 struct Scope {
     context: RequestContext,
     caller: RefCell<Option<Known>>,
+    user: Cell<Option<Uuid>>,
+    /// Stands on every line of the log that is written for the request.
+    span: Span,
 }
 
 /// Who is calling, once that is known, and the accounts that know it.
@@ -31,6 +38,7 @@ pub(crate) struct Known {
 pub(crate) struct RequestContext {
     pub request_id: Arc<str>,
     pub wants_problem: bool,
+    pub trace: RequestTrace,
 }
 
 impl RequestContext {
@@ -38,7 +46,8 @@ impl RequestContext {
         let given = headers.get("x-request-id").and_then(|v| v.to_str().ok()).filter(|id| is_valid_id(id));
         let request_id = given.map_or_else(new_id, Arc::from);
         let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-        Self { request_id, wants_problem: accept.is_some_and(asks_for_problem) }
+        let trace = RequestTrace::from_headers(headers);
+        Self { request_id, wants_problem: accept.is_some_and(asks_for_problem), trace }
     }
 }
 
@@ -47,15 +56,30 @@ pub fn request_id() -> Option<Arc<str>> {
     CONTEXT.try_with(|scope| scope.context.request_id.clone()).ok()
 }
 
-pub(crate) async fn within<F: Future>(context: RequestContext, work: F) -> F::Output {
-    CONTEXT.scope(Scope { context, caller: RefCell::default() }, work).await
+/// The trace of the request that the current task is answering, when it is answering one under `harden`.
+pub fn request_trace() -> Option<RequestTrace> {
+    CONTEXT.try_with(|scope| scope.context.trace.clone()).ok()
+}
+
+pub(crate) async fn within<F: Future>(context: RequestContext, span: Span, work: F) -> F::Output {
+    CONTEXT.scope(Scope { context, caller: RefCell::default(), user: Cell::default(), span }, work).await
+}
+
+/// Who the request is of, if that was known.
+pub(crate) fn user() -> Option<Uuid> {
+    CONTEXT.try_with(|scope| scope.user.get()).ok().flatten()
 }
 
 /// Notes who is calling, for what is written about the request when it is answered.
 pub(crate) fn remember(access: &Access, caller: &Arc<Caller>) {
     let known = Known { access: access.clone(), caller: caller.clone() };
     // Without `harden` around it nothing is written.
-    let _ = CONTEXT.try_with(|scope| scope.caller.replace(Some(known)));
+    let _ = CONTEXT.try_with(|scope| {
+        if scope.user.replace(Some(caller.id)).is_none() {
+            scope.span.record("user_id", tracing::field::display(caller.id));
+        }
+        scope.caller.replace(Some(known));
+    });
 }
 
 /// Who called, if that was known.
@@ -64,9 +88,11 @@ pub(crate) fn take_caller() -> Option<Known> {
 }
 
 pub(crate) fn current() -> RequestContext {
-    CONTEXT
-        .try_with(|scope| scope.context.clone())
-        .unwrap_or_else(|_| RequestContext { request_id: new_id(), wants_problem: false })
+    CONTEXT.try_with(|scope| scope.context.clone()).unwrap_or_else(|_| RequestContext {
+        request_id: new_id(),
+        wants_problem: false,
+        trace: RequestTrace::begun(),
+    })
 }
 
 fn new_id() -> Arc<str> {

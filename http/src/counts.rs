@@ -1,8 +1,11 @@
 //! [`ConnectionCounts`]: what `/metrics` says about the connections of a server.
 
+use std::fmt;
+
 use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
 };
 
 use crate::arrival::Overdue;
@@ -10,24 +13,39 @@ use crate::arrival::Overdue;
 /// Why a connection was ended: one of three names.
 type Reason = [(&'static str, &'static str); 1];
 
-/// Counts of connections; clones count together.
-#[derive(Debug, Clone, Default)]
+/// Counts of connections, collected when somebody asks for metrics; clones count together.
+#[derive(Debug, Clone)]
 pub struct ConnectionCounts {
     open: Gauge,
     refused: Counter,
     overdue: Family<Reason, Counter>,
 }
 
-impl ConnectionCounts {
-    /// Adds them to what is answered to who asks for metrics.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.register("connections_open", "Connections that are open", self.open.clone());
-        let refused = "Connections closed at once because their network had its share";
-        registry.register("connections_refused", refused, self.refused.clone());
-        let overdue = "Connections ended because a head, a further request or the taking of an answer was overdue";
-        registry.register("connections_overdue", overdue, self.overdue.clone());
+impl Default for ConnectionCounts {
+    fn default() -> Self {
+        let overdue = Family::<Reason, Counter>::default();
+        // Each reason is there from the beginning, so that a first one is seen as an increase.
+        for reason in [Overdue::Head, Overdue::Idle, Overdue::Answer] {
+            overdue.get_or_create(&labels(reason)).inc_by(0);
+        }
+        Self { open: Gauge::default(), refused: Counter::default(), overdue }
     }
+}
 
+impl Collector for ConnectionCounts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut write = |name: &str, help: &str, metric: &dyn EncodeMetric| {
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+        };
+        write("connections_open", "Connections that are open", &self.open)?;
+        let refused = "Connections closed at once because their network had its share";
+        write("connections_refused", refused, &self.refused)?;
+        let overdue = "Connections ended because a head, a further request or the taking of an answer was overdue";
+        write("connections_overdue", overdue, &self.overdue)
+    }
+}
+
+impl ConnectionCounts {
     pub(crate) fn note_open(&self) {
         self.open.inc();
     }
@@ -41,6 +59,10 @@ impl ConnectionCounts {
     }
 
     pub(crate) fn note_overdue(&self, overdue: Overdue) {
-        self.overdue.get_or_create(&[("reason", overdue.name())]).inc();
+        self.overdue.get_or_create(&labels(overdue)).inc();
     }
+}
+
+fn labels(overdue: Overdue) -> Reason {
+    [("reason", overdue.name())]
 }

@@ -1,25 +1,31 @@
 //! [`harden`]: the wrapper that makes every answer of an application conform.
 //!
 //! It gives the request an id, bounds its body, reads on behind a refusal so that the sender sees it, catches errors and panics from anything inside, renders them in the
-//! envelope, adds the security headers and writes one log line, and a row of the audit log when the caller lacked a
+//! envelope, adds the security headers, counts it and writes one log line under its trace, and a row of the audit log when the caller lacked a
 //! permission. Nothing inside it can answer in another form, except
 //! with a JSON body of its own.
 
 use std::any::Any;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use futures::FutureExt;
 use karat_access::{Origin, Permission};
+use karat_telemetry::metrics;
 use poem::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use poem::{Endpoint, IntoEndpoint, IntoResponse, PathPattern, Request, Response, Result};
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::client_ip::ClientAddress;
 use crate::context::{self, Known, RequestContext};
 use crate::host::WrongHost;
 use crate::{ApiError, Origins, TrustedProxies, body, cors, headers, limit, linger::Rest, render, translate};
+
+/// The route of requests that no route is for.
+static UNMATCHED: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("unmatched"));
 
 /// What [`harden_with`] needs to know.
 #[derive(Debug, Clone)]
@@ -97,14 +103,22 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
         let over_tls = self.settings.behind_tls || request.scheme().as_str() == "https";
         let wrong_host = request.data::<WrongHost>().copied();
         let is_http1 = request.version() < Version::HTTP_2;
-        let span = tracing::info_span!(target: "karat_http::access", "request", request_id = &*context.request_id);
+        // Of the level of errors, so that it is on whenever a line is.
+        let span = tracing::error_span!(
+            target: "karat_http::access",
+            "request",
+            request_id = &*context.request_id,
+            trace_id = context.trace.context().trace_id_text(),
+            user_id = tracing::field::Empty,
+        );
         let answered = async {
             if let Some(wrong) = wrong_host {
-                return wrong.refusal().into_response();
+                return (wrong.refusal().into_response(), None);
             }
             if !self.is_for_us(&request) {
                 let message = "this host name is not answered here";
-                return ApiError::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", message).into_response();
+                let refusal = ApiError::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", message);
+                return (refusal.into_response(), None);
             }
             let response = match cors::preflight(&request, origin.as_ref()) {
                 Some(response) => response,
@@ -115,16 +129,16 @@ impl<E: Endpoint> Endpoint for Hardened<E> {
                 // Boxed: rare, and the way to the database would make the future of every request larger.
                 Box::pin(note_denied(permission, client, agent)).await;
             }
-            response
+            (response, context::user())
         };
-        let mut response = context::within(context.clone(), answered).instrument(span).await;
+        let (mut response, user) = context::within(context.clone(), span.clone(), answered).instrument(span).await;
         cors::add(response.headers_mut(), origin.as_ref());
         headers::add_common(response.headers_mut(), &context, over_tls);
         // What follows on such a connection is not to be trusted, or not there.
         if is_http1 && (wrong_host.is_some() || response.status() == StatusCode::REQUEST_TIMEOUT) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        log(&method, &response, started, &context);
+        note(&method, &response, started, &context, user);
         Ok(response)
     }
 }
@@ -219,15 +233,20 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
-fn log(method: &Method, response: &Response, started: Instant, context: &RequestContext) {
+/// Leaves a line in the log, a span, and figures.
+fn note(method: &Method, response: &Response, started: Instant, context: &RequestContext, user: Option<Uuid>) {
     // The pattern, not the path: paths hold ids, and tickets may stand in query strings.
-    let route = response.data::<PathPattern>().map_or("unmatched", |pattern| &*pattern.0);
-    let status = response.status().as_u16();
-    let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let request_id = &*context.request_id;
+    let route = response.data::<PathPattern>().map_or_else(|| Arc::clone(&UNMATCHED), |pattern| Arc::clone(&pattern.0));
+    let (status, took) = (response.status().as_u16(), started.elapsed());
+    metrics().answered(method.as_str(), &route, status, took);
+    context.trace.answered(method, &route, status, took);
+    let duration_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let (request_id, route) = (&*context.request_id, &*route);
+    let trace_id = context.trace.context().trace_id_text();
+    let user_id = user.map(tracing::field::display);
     if status < 500 {
-        tracing::info!(target: "karat_http::access", request_id, %method, route, status, duration_us, "answered");
+        tracing::info!(target: "karat_http::access", request_id, trace_id, user_id, %method, route, status, duration_us, "answered");
     } else {
-        tracing::error!(target: "karat_http::access", request_id, %method, route, status, duration_us, "answered");
+        tracing::error!(target: "karat_http::access", request_id, trace_id, user_id, %method, route, status, duration_us, "answered");
     }
 }

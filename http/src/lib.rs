@@ -11,6 +11,7 @@
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis; [`EventRates`] the events of keys that declared
 //!   how many they publish.
+//! * [`RequestTrace`] is the place of a request in a trace of its client (W3C trace context).
 //! * [`metrics`] answers what a process counts, in the text form of Prometheus.
 //! * [`serve`] runs the application, in the open or with a certificate ([`Tls`]): with deadlines for heads, bodies, answers,
 //!   silence and a stop, and with room for connections that client networks share ([`ConnectionCounts`]).
@@ -41,6 +42,7 @@ mod render;
 mod serve;
 mod shares;
 mod tls;
+mod trace;
 mod traffic;
 mod translate;
 mod unread_body;
@@ -49,7 +51,7 @@ pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
 pub use caller::{Authenticated, authenticate, origin, require_consent};
 pub use client_ip::{TrustedProxies, client_ip};
-pub use context::request_id;
+pub use context::{request_id, request_trace};
 pub use counts::ConnectionCounts;
 pub use envelope::{Answer, Created, Envelope, created, ok, timestamp};
 pub use error::ApiError;
@@ -62,6 +64,7 @@ pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
 pub use tls::Tls;
+pub use trace::RequestTrace;
 
 /// Re-exported for the expansion of [`error_answers!`] and [`unread_body!`].
 #[doc(hidden)]

@@ -1,5 +1,7 @@
 //! The core of every door: from decoded events to durable records and an answer about each.
 
+mod trace;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
@@ -8,8 +10,10 @@ use std::{
 use karat_access::Caller;
 use karat_eventlog::{EventLog, MAX_RECORD_BYTES, NewRecord, Position};
 use karat_schemas::events::Contracts;
+use karat_telemetry::metrics;
 use uuid::Uuid;
 
+use self::trace::PublishTrace;
 use crate::{
     event::{Code, Decoded, Event, Rejection},
     outcome::{Outcome, PublishError},
@@ -104,8 +108,8 @@ impl Publisher {
     /// # Errors
     /// When the log does not take them. What it holds of the request is then unknown, and publishing it again is safe.
     pub async fn publish(&self, events: Decoded, by: &PublishAs, door: DoorName) -> Result<Outcome, PublishError> {
-        let batch = Uuid::now_v7();
-        let plan = plan(events, by, door, batch);
+        let (batch, trace) = (Uuid::now_v7(), PublishTrace::begin());
+        let plan = plan(events, by, door, batch, &trace);
         let mut outcome = Outcome {
             accepted: plan.records - plan.conflicts,
             duplicates: plan.repeats + plan.conflicts,
@@ -113,10 +117,19 @@ impl Publisher {
             errors: plan.errors,
             ..Outcome::default()
         };
+        let counts = [
+            ("accepted", outcome.accepted as u64),
+            ("duplicate", outcome.duplicates as u64),
+            ("refused", outcome.rejected as u64),
+        ];
         if plan.records == 0 {
+            metrics().published(door.name(), counts);
             return Ok(outcome);
         }
-        let spans = self.append(plan.by_topic).await?;
+        let appended = self.append(plan.by_topic).await;
+        trace.end(door, plan.records, appended.is_err());
+        let spans = appended?;
+        metrics().published(door.name(), counts);
         let records = u32::try_from(plan.records).unwrap_or(u32::MAX);
         let receipt = Receipt { batch, publisher: by.publisher, records, spans };
         outcome.positions = receipt.positions();
@@ -148,13 +161,16 @@ struct Plan {
     errors: Vec<Rejection>,
 }
 
-fn plan(events: Decoded, by: &PublishAs, door: DoorName, batch: Uuid) -> Plan {
+fn plan(events: Decoded, by: &PublishAs, door: DoorName, batch: Uuid, trace: &PublishTrace) -> Plan {
     let (publisher, batch) = (by.publisher.to_string(), batch.to_string());
+    let traceparent = trace.onward.map(|context| context.to_string());
     let headers = BatchHeaders {
         publisher: &publisher,
         publish_for_others: by.publish_for_others,
         door: door.name(),
         batch: &batch,
+        traceparent: traceparent.as_deref(),
+        tracestate: trace.state.as_deref().filter(|_| traceparent.is_some()),
     };
     let mut plan = Plan::default();
     let mut good = Vec::with_capacity(events.len());

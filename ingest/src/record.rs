@@ -12,6 +12,9 @@ pub(crate) struct BatchHeaders<'a> {
     pub publish_for_others: bool,
     pub door: &'a str,
     pub batch: &'a str,
+    /// The trace of the request, when it is passed on, and what vendors added to it.
+    pub traceparent: Option<&'a str>,
+    pub tracestate: Option<&'a str>,
 }
 
 /// Builds the record. The payload is shared with the request body.
@@ -24,6 +27,8 @@ pub(crate) fn record_of(event: &Event, batch: &BatchHeaders<'_>) -> NewRecord {
         (names::CE_SUBJECT, event.subject.as_deref()),
         (names::CE_DATASCHEMA, event.data_schema.as_deref()),
         (names::PUBLISH_FOR_OTHERS, batch.publish_for_others.then_some("1")),
+        (names::TRACEPARENT, batch.traceparent),
+        (names::TRACESTATE, batch.tracestate),
     ];
     let always = [
         (names::CE_SPECVERSION, "1.0"),

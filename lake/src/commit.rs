@@ -15,6 +15,7 @@ use deltalake::{
     protocol::{DeltaOperation, SaveMode},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use karat_schemas::trace::{TraceContext, Traces};
 use object_store::{ObjectStoreExt, path::Path};
 
 use crate::{Error, Result, table::hash_of_parts};
@@ -52,6 +53,10 @@ impl Committed {
 /// In the first line of a commit: how many lines it has. A commit that was torn between two lines parses, and would read as
 /// a smaller one.
 const NUM_ACTIONS: &str = "karatActions";
+
+/// In the first line of a commit of traced rows: the ids of the first few traces, and how many records had one.
+const TRACES: &str = "karatTraces";
+const TRACED: &str = "karatTracedRecords";
 
 /// At the end of the first line: checksum of all other bytes of the commit. One in which a digit was altered parses, and would
 /// read as another position or file.
@@ -125,6 +130,21 @@ pub(crate) fn require_whole(table: &str, version: u64, bytes: &Bytes) -> Result<
     Ok(())
 }
 
+/// The ids of the traces that a commit names, and how many of its records had one.
+pub(crate) fn traces(actions: &[Action]) -> (Vec<String>, u64) {
+    let infos = actions.iter().filter_map(|action| match action {
+        Action::CommitInfo(commit) => Some(&commit.info),
+        _ => None,
+    });
+    let (mut ids, mut records) = (Vec::new(), 0);
+    for info in infos {
+        let listed = info.get(TRACES).and_then(serde_json::Value::as_array).into_iter().flatten();
+        ids.extend(listed.filter_map(|id| id.as_str().map(str::to_owned)));
+        records += info.get(TRACED).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    }
+    (ids, records)
+}
+
 /// The positions in a commit that is whole, without parsing the rest of it.
 pub(crate) fn transactions(bytes: &Bytes) -> Vec<TransactionId> {
     let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
@@ -145,6 +165,8 @@ pub(crate) struct Entry<'a> {
     /// New columns, when they change.
     pub(crate) metadata: Option<Metadata>,
     pub(crate) transactions: &'a [TransactionId],
+    /// Of the rows that are added.
+    pub(crate) traces: &'a Traces,
 }
 
 impl Entry<'_> {
@@ -162,10 +184,15 @@ impl Entry<'_> {
         let transactions = self.transactions.iter().map(|id| Transaction::new(&id.application, id.version)).collect();
         // With the entry that says so.
         let num_actions = actions.len() + self.transactions.len() + 1;
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             ("isBlindAppend".to_owned(), is_append.into()),
             (NUM_ACTIONS.to_owned(), num_actions.into()),
         ]);
+        if !self.traces.is_empty() {
+            let ids: Vec<String> = self.traces.contexts().iter().map(TraceContext::trace_id_text).collect();
+            metadata.insert(TRACES.to_owned(), ids.into());
+            metadata.insert(TRACED.to_owned(), self.traces.num_records().into());
+        }
         let bytes = CommitData::new(actions, operation, metadata, transactions).get_bytes();
         bytes.map(with_hash).map_err(|error| Error::storage(self.table, error))
     }
@@ -297,6 +324,10 @@ mod tests {
     use super::*;
 
     fn commit() -> Bytes {
+        commit_of(&Traces::default())
+    }
+
+    fn commit_of(traces: &Traces) -> Bytes {
         let transactions = [TransactionId::new("topic/0", 41)];
         let entry = Entry {
             table: "bronze.t",
@@ -305,8 +336,21 @@ mod tests {
             removes: Vec::new(),
             metadata: None,
             transactions: &transactions,
+            traces,
         };
         entry.bytes().unwrap()
+    }
+
+    #[test]
+    fn a_commit_names_the_traces_of_its_rows_and_is_whole() {
+        let mut of_rows = Traces::default();
+        (1..=20).for_each(|number| of_rows.add(TraceContext::new(number, 1, true).unwrap()));
+        let bytes = commit_of(&of_rows);
+        let actions = parse("bronze.t", 1, &bytes).unwrap();
+        require_whole("bronze.t", 1, &bytes).unwrap();
+        let (ids, records) = traces(&actions);
+        assert_eq!((ids.len(), records, ids[0].as_str()), (16, 20, "00000000000000000000000000000001"));
+        assert_eq!(traces(&parse("bronze.t", 1, &commit()).unwrap()), (Vec::new(), 0));
     }
 
     #[test]

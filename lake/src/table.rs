@@ -22,6 +22,7 @@ use deltalake::{
     logstore::{LogStoreRef, ObjectStoreRef},
     operations::create::CreateBuilder,
 };
+use karat_schemas::trace::Traces;
 use object_store::ObjectStoreExt;
 use url::Url;
 
@@ -261,6 +262,17 @@ impl Table {
         added: Vec<DataFile>,
         positions: &[TransactionId],
     ) -> Result<Committed> {
+        self.commit_traced(removed, added, positions, &Traces::default()).await
+    }
+
+    /// The same, of rows that belong to traces, which the commit names.
+    pub async fn commit_traced(
+        &mut self,
+        removed: Vec<String>,
+        added: Vec<DataFile>,
+        positions: &[TransactionId],
+        traces: &Traces,
+    ) -> Result<Committed> {
         let removes = removed.iter().filter_map(|path| self.files.get(path)).map(remove).collect();
         let adds: Vec<Add> = added.iter().map(|file| file.add().as_ref().clone()).collect();
         let entry = Entry {
@@ -270,6 +282,7 @@ impl Table {
             removes,
             metadata: None,
             transactions: positions,
+            traces,
         };
         crash::point(&self.url, "commit.before").await;
         let committed =
@@ -307,6 +320,7 @@ impl Table {
             removes,
             metadata: None,
             transactions: &[],
+            traces: &Traces::default(),
         };
         crash::point(&self.url, "exchange.before").await;
         let committed = commit::write(&self.log, &self.log.object_store(None), self.version, &entry, false).await?;
@@ -365,6 +379,7 @@ impl Table {
             removes: self.files.values().map(remove).collect(),
             metadata,
             transactions: positions,
+            traces: &Traces::default(),
         };
         crash::point(&self.url, "replace.before").await;
         let committed = commit::write(&self.log, files, self.version, &entry, false).await?;

@@ -21,3 +21,7 @@ pub const PUBLISH_FOR_OTHERS: &str = "karat_publish_for_others";
 pub const DOOR: &str = "karat_door";
 /// The receipt of the accepted batch (spec P6).
 pub const RECEIPT: &str = "karat_receipt";
+/// W3C trace context of the request that published the event ([`crate::trace`]); absent when it is not traced.
+pub const TRACEPARENT: &str = "traceparent";
+/// What vendors added to it.
+pub const TRACESTATE: &str = "tracestate";

@@ -8,6 +8,7 @@
 //! - [`epoch`]: the manifest that names one version of each table, and commit notices.
 //! - [`histogram`]: order-free percentiles, as gold stores them and the API folds them.
 //! - [`json`]: strict JSON, and its canonical form.
+//! - [`trace`]: W3C trace context, and the traces of a step.
 //! - [`units`]: durations and sizes as people write them.
 
 pub mod attributes;
@@ -18,6 +19,7 @@ pub mod events;
 pub mod histogram;
 pub mod json;
 pub mod pipelines;
+pub mod trace;
 pub mod units;
 
 /// The topic that announces each committed table version (spec L4).

@@ -114,6 +114,9 @@ struct Shown {
     key: Vec<String>,
     columns: Vec<(String, String)>,
     files: Vec<(String, Option<u64>, i64)>,
+    /// The first few traces of the rows that this version added, and how many records had one.
+    traces: Vec<String>,
+    traced_records: u64,
 }
 
 async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
@@ -127,6 +130,7 @@ async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<Ex
         Some(version) => lake.open_at(name, version).await?,
         None => lake.open(name).await?,
     };
+    let (traces, traced_records) = table.traces().await?;
     let mut shown = Shown {
         table: name.to_owned(),
         version: table.version(),
@@ -140,6 +144,8 @@ async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<Ex
             .map(|field| (field.name().clone(), field.data_type().to_string()))
             .collect(),
         files: table.files().map(|file| (file.path().to_owned(), file.rows(), file.size_bytes())).collect(),
+        traces,
+        traced_records,
     };
     for pipeline in &instance.pipelines.pipelines {
         let plan = PipelinePlan::new(pipeline).await?;
@@ -161,6 +167,9 @@ async fn show(name: &str, arguments: &InstanceArgs, format: Format) -> Result<Ex
             [] => super::print("one row"),
             key => super::print(&format!("key ({})", key.join(", "))),
         }
+    }
+    if !shown.traces.is_empty() {
+        super::print(&format!("{} traced records, of {}", shown.traced_records, shown.traces.join(", ")));
     }
     let cells: Vec<Vec<String>> = shown.columns.into_iter().map(|(name, data_type)| vec![name, data_type]).collect();
     super::print_table(&["COLUMN", "TYPE"], &cells);

@@ -7,7 +7,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use karat_api::{health::ReadyCheck, lag::Lag, quarantine::Quarantine};
+use karat_api::{
+    health::ReadyCheck,
+    lag::{Lag, records_behind},
+    quarantine::Quarantine,
+};
 use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
 use karat_ingest::{Layer, Progress, Receipt, ReceiptSpan};
 use karat_lake::{Lake, epochs::Epochs};
@@ -28,8 +32,25 @@ type Positions = BTreeMap<u32, i64>;
 struct Known {
     bronze: HashMap<String, Positions>,
     gold: HashMap<String, Positions>,
-    /// Number of the newest epoch by pipeline.
-    epochs: HashMap<String, u64>,
+    /// The newest epoch by pipeline.
+    epochs: HashMap<String, Newest>,
+}
+
+/// What figures say of a pipeline's newest epoch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Newest {
+    pub number: u64,
+    /// Newest event time in it, and when it was written; microseconds since 1970 UTC.
+    pub as_of_us: Option<i64>,
+    pub written_at_us: i64,
+    pub is_paused: bool,
+}
+
+/// A pipeline, its newest epoch, and how many records of the log that does not cover, where both are known.
+pub struct PipelineLag {
+    pub pipeline: String,
+    pub newest: Newest,
+    pub records: Option<u64>,
 }
 
 /// Follows notices and epochs and answers from memory.
@@ -106,6 +127,18 @@ impl Watcher {
         }
     }
 
+    /// How far each pipeline is, from memory.
+    pub fn pipelines(&self) -> Vec<PipelineLag> {
+        let (known, ends) = (self.known.borrow(), self.ends.lock());
+        let none = Positions::new();
+        let lag = |name: &String| PipelineLag {
+            pipeline: name.clone(),
+            newest: known.epochs.get(name).copied().unwrap_or_default(),
+            records: ends.get(name).map(|ends| records_behind(ends, known.gold.get(name).unwrap_or(&none))),
+        };
+        self.pipelines.iter().map(|(name, ..)| lag(name)).collect()
+    }
+
     /// Whether the log answers, for `/ready`.
     pub fn ready_check(self: &Arc<Self>) -> ReadyCheck {
         let (log, topic) = (Arc::clone(&self.log), COMMITS_TOPIC);
@@ -148,10 +181,16 @@ impl Watcher {
     /// Reads the newest epoch of each pipeline.
     async fn look(&self) {
         for (name, topic, epochs) in &self.pipelines {
-            let seen = self.known.borrow().epochs.get(name).copied().unwrap_or(0);
+            let seen = self.known.borrow().epochs.get(name).map_or(0, |newest| newest.number);
             if let Ok(Some(epoch)) = epochs.newer_than(seen).await {
                 self.known.send_modify(|known| {
-                    known.epochs.insert(name.clone(), epoch.epoch);
+                    let newest = Newest {
+                        number: epoch.epoch,
+                        as_of_us: epoch.as_of_us,
+                        written_at_us: epoch.written_at_us,
+                        is_paused: epoch.paused.is_some(),
+                    };
+                    known.epochs.insert(name.clone(), newest);
                     advance(known.gold.entry(name.clone()).or_default(), &epoch.positions);
                     advance(known.bronze.entry(topic.clone()).or_default(), &epoch.positions);
                 });

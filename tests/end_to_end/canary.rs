@@ -178,9 +178,22 @@ async fn failures(folder: &Folder, person: &Person, refresh_token: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn security_29_and_81_no_secret_is_in_the_log_and_no_text_of_a_person_forges_a_line() {
+    no_secret_is_in_a_log_of("text").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn security_29_and_81_no_secret_is_in_the_log_as_json_and_no_text_of_a_person_forges_a_line() {
+    let folder = no_secret_is_in_a_log_of("json").await;
+    for line in fs::read_to_string(folder.path("karat.err")).unwrap().lines() {
+        assert!(serde_json::from_str::<Value>(line).is_ok_and(|line| line["timestamp"].is_string()), "{line}");
+    }
+}
+
+/// Everything that a person can do with secrets, and then the log of all of it.
+async fn no_secret_is_in_a_log_of(format: &str) -> Folder {
     let folder = Folder::new();
     let words = ["up", "--listen", "127.0.0.1:0", "--without-limits", "--log-levels", LEVELS];
-    let words = [&words[..], &["--sms-from", "+15005550006"]].concat();
+    let words = [&words[..], &["--sms-from", "+15005550006", "--log-format", format]].concat();
     let web = Web::start().await;
     let (sms, provider) =
         (web.url.replace("://", "://AC1:canary-sms-token@"), format!("own=karat:canary-client-secret@{}", web.url));
@@ -260,4 +273,5 @@ async fn security_29_and_81_no_secret_is_in_the_log_and_no_text_of_a_person_forg
         !log.contains('\u{1b}') && !log.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z")),
         "a forged line"
     );
+    folder
 }

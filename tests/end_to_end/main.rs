@@ -30,6 +30,7 @@ mod load;
 mod lost_answers;
 mod matrix;
 mod memory;
+mod observed;
 mod on_s3;
 mod openapi;
 mod owners;

@@ -189,8 +189,10 @@ impl Karat {
             self.assert_alive();
             let err = read(&self.err);
             assert!(!err.contains('\u{1b}'), "escape codes in a file: {err}");
-            let line = err.lines().find(|line| line.contains(what))?;
-            let address = line.split("address=").nth(1)?.split_whitespace().next()?;
+            let as_json = format!(r#""message":"{}""#, what.trim());
+            let line = err.lines().find(|line| line.contains(what) || line.contains(&as_json))?;
+            let address = line.split("address=").nth(1).or_else(|| line.split(r#""address":""#).nth(1))?;
+            let address = address.split([' ', '"']).next()?;
             Some(format!("http://{address}"))
         });
         url.await

@@ -25,6 +25,7 @@ use karat_lake::{
         datatypes::SchemaRef,
     },
 };
+use karat_schemas::trace::Traces;
 
 use self::waiting::Behind;
 pub use self::waiting::{Due, Publish, Waiting};
@@ -222,13 +223,13 @@ impl PublishedTable {
         Ok(())
     }
 
-    /// Makes prepared files visible, with the table's position.
-    pub async fn commit(&mut self, prepared: Prepared, positions: &[TransactionId]) -> Result<u64> {
+    /// Makes prepared files visible, with the table's position and the traces of the rows.
+    pub async fn commit(&mut self, prepared: Prepared, positions: &[TransactionId], traces: &Traces) -> Result<u64> {
         let removed = prepared.0.keys().filter_map(|number| Some(self.slots.get(number)?.path.clone())).collect();
         let slots: Vec<(u32, Option<Slot>)> =
             prepared.0.iter().map(|(number, file)| (*number, file.as_ref().map(slot))).collect();
         let added = prepared.0.into_values().flatten().collect();
-        let committed = self.table.commit(removed, added, positions).await?;
+        let committed = self.table.commit_traced(removed, added, positions, traces).await?;
         for (number, slot) in slots {
             match slot {
                 Some(slot) => self.slots.insert(number, slot),

@@ -8,12 +8,12 @@
 //! crate, and not again in each that awaits it.
 
 mod opening;
+mod stepping;
 
 use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
     sync::Arc,
-    time::Instant,
 };
 
 use futures::future::BoxFuture;
@@ -27,11 +27,11 @@ use crate::{
     batches::join,
     bronze::{self, read::read_after, writer::now_us},
     checkpoint::{Checkpoint, CheckpointSettings, Source},
-    journal::{Journal, StepEnd, StepNote},
+    journal::Journal,
     plan::{PipelinePlan, declaration_number},
     shape::Shaped,
     state::{StateStore, Writes},
-    step::{self, StepCounts},
+    step::StepCounts,
     tables::{Position, Tables},
 };
 
@@ -366,76 +366,6 @@ impl Runner {
         Ok(())
     }
 
-    async fn step_to(
-        &mut self,
-        version: u64,
-        shaped: Shaped,
-        positions: BTreeMap<u32, i64>,
-        done: &BTreeMap<String, u64>,
-    ) -> Result<()> {
-        let began = Instant::now();
-        let mut step = self.store.begin();
-        let has = |table: &str| done.get(table).is_some_and(|reached| *reached >= version);
-        let mut appending = self.tables.appending(has);
-        let output = step::run(&mut self.plan, &mut step, shaped, &mut appending).await?;
-        let counts = output.counts.clone();
-        let paused = output.paused_by.clone();
-        self.as_of_us = self.as_of_us.max(output.as_of_us);
-        let journal = self.settings.journal.clone();
-        let note = journal.is_on().then(|| StepNote::new(&self.plan.name, &output, self.tables.versions()));
-        let computed = Instant::now();
-        let position = self.position_at(version).await?;
-        self.point("step.computed").await;
-        self.tables.commit(&mut step, &mut self.plan, output, appending, position, has).await?;
-        step.put_meta(POSITION, &version)?;
-        step.put_meta(AS_OF, &self.as_of_us)?;
-        step.put_meta(FINGERPRINT, &self.plan.fingerprint)?;
-        step.put_meta(BRONZE_HASH, &position.hash)?;
-        step.put_meta(SWAP, &self.swap.unwrap_or_default())?;
-        let writes = step.into_writes();
-        let committed = Instant::now();
-        self.covered.extend(positions);
-        self.point("step.committed").await;
-        if self.settings.writes_epochs {
-            self.write_epoch(version, paused).await?;
-        }
-        let announced = Instant::now();
-        self.point("step.published").await;
-        self.store.apply(&writes)?;
-        self.point("step.applied").await;
-        if let Some(checkpoint) = &self.checkpoint {
-            checkpoint.take(version, writes).await;
-        }
-        let bronze_from = std::mem::replace(&mut self.position, version);
-        if let Some(note) = note {
-            journal.note_all(note.entries(&StepEnd {
-                pipeline: &self.plan.name,
-                epoch: self.last.epoch,
-                generation: self.settings.generation,
-                bronze_from,
-                bronze_to: version,
-                is_again: !done.is_empty(),
-                counts: &counts,
-                versions: self.tables.versions(),
-                whole: began.elapsed(),
-                compute: computed - began,
-                commit: committed - computed,
-            }));
-        }
-        tracing::debug!(
-            pipeline = self.plan.name,
-            version,
-            events = counts.events,
-            compute = ?(computed - began),
-            tables = ?(committed - computed),
-            epoch = ?(announced - committed),
-            state = ?announced.elapsed(),
-            "step"
-        );
-        add_counts(&mut self.totals, &counts);
-        Ok(())
-    }
-
     async fn position_at(&self, version: u64) -> Result<Position> {
         let hash = self.bronze.commit_hash(version).await?;
         let declaration = declaration_number(&self.plan.fingerprint);
@@ -445,52 +375,9 @@ impl Runner {
     async fn point(&self, name: &str) {
         crash::point(self.settings.tables.root(), name).await;
     }
-
-    async fn write_epoch(&mut self, version: u64, paused: Option<String>) -> Result<()> {
-        if self.last.bronze_version >= version && self.last.generation == self.settings.generation {
-            return Ok(());
-        }
-        let epoch = Epoch {
-            pipeline: self.plan.name.clone(),
-            epoch: self.last.epoch + 1,
-            tables: self.tables.versions(),
-            as_of_us: self.as_of_us,
-            bronze_version: version,
-            positions: self.covered.clone(),
-            written_at_us: now_us(),
-            generation: self.settings.generation,
-            paused: paused.map(|rule| format!("rule `{rule}` was broken")),
-        };
-        self.put_epoch(epoch).await
-    }
-
-    async fn put_epoch(&mut self, epoch: Epoch) -> Result<()> {
-        if !self.epochs.put(&epoch).await? {
-            return Err(Error::EpochTaken { pipeline: epoch.pipeline, epoch: epoch.epoch });
-        }
-        if epoch.epoch.is_multiple_of(256) {
-            self.epochs.remove_before(epoch.epoch.saturating_sub(KEPT_EPOCHS)).await;
-        }
-        self.last = epoch;
-        Ok(())
-    }
 }
-
-/// Manifests kept for readers that hold on to an epoch with a cursor.
-const KEPT_EPOCHS: u64 = 10_000;
 
 /// The partition in a position's name, `topic/partition`.
 pub(crate) fn partition_of(application: &str) -> Option<u32> {
     application.rsplit_once('/')?.1.parse().ok()
-}
-
-fn add_counts(totals: &mut StepCounts, counts: &StepCounts) {
-    totals.events += counts.events;
-    totals.silver += counts.silver;
-    totals.duplicates += counts.duplicates;
-    totals.quarantined += counts.quarantined;
-    totals.dropped += counts.dropped;
-    for (rule, count) in &counts.rules {
-        *totals.rules.entry(rule.clone()).or_default() += count;
-    }
 }

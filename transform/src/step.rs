@@ -16,6 +16,7 @@ use karat_lake::arrow::{
     compute::{take, take_record_batch},
     datatypes::UInt32Type,
 };
+use karat_schemas::trace::Traces;
 
 use crate::{
     Error, Result,
@@ -30,6 +31,7 @@ use crate::{
         fold::{EVENT_HASH, weighted_schema, with_weight},
     },
     state::Step,
+    traces,
 };
 
 /// What a step gives for the tables.
@@ -44,6 +46,10 @@ pub struct StepOutput {
     pub counts: StepCounts,
     /// The rule that pauses the pipeline, when one was broken.
     pub paused_by: Option<String>,
+    /// The traces of the events.
+    pub traces: Traces,
+    /// When the log took each of them.
+    pub arrivals: ArrayRef,
 }
 
 /// What became of the events of a step.
@@ -77,6 +83,8 @@ pub async fn run(
         as_of_us: None,
         counts: StepCounts::default(),
         paused_by: shaped.paused_by.take(),
+        traces: traces::of_bronze(&shaped.bronze),
+        arrivals: column(&shaped.bronze, "broker_time")?.clone(),
     };
     let mut changes: HashMap<String, RecordBatch> = HashMap::new();
     for append in &mut plan.appends {

@@ -1,9 +1,14 @@
 //! The tables of one pipeline, open, and the commit of a step to all of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
 
 use futures::future::try_join_all;
 use karat_lake::{Lake, Table, TableSpec, TransactionId};
+use karat_schemas::trace::Traces;
+use karat_telemetry::metrics;
 
 use crate::{
     Error, Result,
@@ -25,6 +30,25 @@ pub struct Tables {
     lake: Lake,
     /// By append table: its small files on their way to be one.
     compactions: HashMap<String, Compaction>,
+    /// By keyed table: the traces of changes that wait.
+    waiting: HashMap<String, Traces>,
+}
+
+/// When a table's commit began, and how long it took.
+pub(crate) struct TimedCommit {
+    /// `silver`, `gold` or `quarantine`.
+    pub(crate) layer: &'static str,
+    pub(crate) began: Instant,
+    pub(crate) took: Duration,
+}
+
+impl TimedCommit {
+    fn ended(table: &str, began: Instant) -> Self {
+        let layer = ["silver", "gold", "quarantine"].into_iter().find(|layer| table.starts_with(layer));
+        let (layer, took) = (layer.unwrap_or("other"), began.elapsed());
+        metrics().committed(layer, took);
+        Self { layer, began, took }
+    }
 }
 
 /// Rows that a new table takes at a time: whole slots.
@@ -87,7 +111,14 @@ impl Tables {
         }
         let when = |within| if put_off { Publish::Later } else { Publish::Within(within) };
         let publishing = plan.publish_within().map(|(name, within)| (name, when(within))).collect();
-        Ok(Self { appends, keyed, publishing, lake: lake.clone(), compactions: HashMap::new() })
+        Ok(Self {
+            appends,
+            keyed,
+            publishing,
+            lake: lake.clone(),
+            compactions: HashMap::new(),
+            waiting: HashMap::new(),
+        })
     }
 
     /// The position and its hash of each table that has one.
@@ -164,7 +195,10 @@ impl Tables {
             let is_last = !table.is_behind();
             is_more |= !is_last;
             let positions = position.transactions(&name);
-            table.commit(prepared, if is_last { &positions } else { &[] }).await?;
+            let traces = if is_last { self.waiting.remove(&name).unwrap_or_default() } else { Traces::default() };
+            let began = Instant::now();
+            table.commit(prepared, if is_last { &positions } else { &[] }, &traces).await?;
+            TimedCommit::ended(&name, began);
             table.table().checkpoint_when_due();
         }
         Ok(is_more)
@@ -178,7 +212,7 @@ impl Tables {
 
     /// Commits a step's output: all tables at once, each with the position. Tables that `has` the position already are
     /// left alone; of those, keyed ones have their slots read anew, because the files are from an earlier attempt.
-    pub async fn commit(
+    pub(crate) async fn commit(
         &mut self,
         step: &mut Step<'_>,
         plan: &mut PipelinePlan,
@@ -186,7 +220,8 @@ impl Tables {
         mut appending: Appending,
         position: Position,
         has: impl Fn(&str) -> bool,
-    ) -> Result<()> {
+    ) -> Result<Vec<TimedCommit>> {
+        let traces = &output.traces;
         appending.begin(&quarantine_name(&plan.name), output.quarantine);
         let mut prepared: HashMap<String, Prepared> = HashMap::new();
         for (name, changes) in output.keyed {
@@ -194,8 +229,14 @@ impl Tables {
             if has(&name) {
                 continue;
             }
+            let is_changed = changes.upserts.num_rows() > 0 || !changes.deleted_keys.is_empty();
             let files = match table.due(step, changes, when(&self.publishing, &name))? {
-                Due::Nothing => continue,
+                Due::Nothing => {
+                    if is_changed {
+                        self.waiting.entry(name).or_default().merge(traces);
+                    }
+                    continue;
+                }
                 Due::Changes(changes) => table.prepare(step, changes).await?,
                 Due::Keys(keys) => match plan.folds.iter_mut().find(|fold| silver_name(&fold.name) == name) {
                     Some(fold) => table.prepare_keys(step, keys, fold).await?,
@@ -215,21 +256,29 @@ impl Tables {
         let append = self.appends.iter_mut().filter_map(|(name, table)| {
             let file = appended.remove(name)?;
             Some(async move {
-                table.commit(Vec::new(), vec![file], &position.transactions(name)).await?;
+                let began = Instant::now();
+                table.commit_traced(Vec::new(), vec![file], &position.transactions(name), traces).await?;
+                let commit = TimedCommit::ended(name, began);
                 table.checkpoint_when_due();
-                Ok::<_, crate::Error>(())
+                Ok::<_, crate::Error>(commit)
             })
         });
         let publish = self.keyed.iter_mut().filter_map(|(name, table)| {
             let files = prepared.remove(name)?;
+            let mut all = self.waiting.remove(name).unwrap_or_default();
+            all.merge(traces);
             Some(async move {
-                table.commit(files, &position.transactions(name)).await?;
+                let began = Instant::now();
+                table.commit(files, &position.transactions(name), &all).await?;
+                let commit = TimedCommit::ended(name, began);
                 table.table().checkpoint_when_due();
-                Ok::<_, crate::Error>(())
+                Ok::<_, crate::Error>(commit)
             })
         });
-        tokio::try_join!(try_join_all(append.collect::<Vec<_>>()), try_join_all(publish.collect::<Vec<_>>()))?;
-        self.compact().await
+        let (append, publish) = (append.collect::<Vec<_>>(), publish.collect::<Vec<_>>());
+        let (appended, published) = tokio::try_join!(try_join_all(append), try_join_all(publish))?;
+        self.compact().await?;
+        Ok(appended.into_iter().chain(published).collect())
     }
 
     /// Exchanges small files of append tables that are merged by now, and begins to merge others.

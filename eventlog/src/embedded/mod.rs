@@ -44,7 +44,9 @@ use self::{
     topic::Topic,
     writer::{Append, Command, Reply, Topics, Writer},
 };
-use crate::{Consumer, ConsumerSettings, Error, EventLog, NewRecord, Position, Result, TopicInfo, TopicSpec, limits};
+use crate::{
+    Consumer, ConsumerSettings, Error, EventLog, NewRecord, Position, Result, TopicInfo, TopicSpec, Waiting, limits,
+};
 
 /// An append that the disk does not answer within this is reported as unavailable, its outcome unknown.
 const APPEND_DEADLINE: Duration = Duration::from_secs(30);
@@ -75,6 +77,8 @@ pub struct EmbeddedLog {
     topics: Arc<Topics>,
     queue: Option<SyncSender<Command>>,
     queue_bytes: Arc<Semaphore>,
+    /// Permits of the queue when nothing waits.
+    queue_room: usize,
     /// Its other end goes with the writer.
     writer_ended: Mutex<Receiver<()>>,
     writer: Option<JoinHandle<()>>,
@@ -98,6 +102,7 @@ impl EmbeddedLog {
         let writer = Writer::new(store.clone(), topics.clone(), options.tail_bytes);
         #[cfg(test)]
         let fail_next_commit = writer.fail_next_commit.clone();
+        let queue_room = permits(options.queue_bytes.max(limits::MAX_APPEND_BYTES * 2));
         let (alive, writer_ended) = sync_channel(1);
         let writer = std::thread::Builder::new()
             .name("event-log-writer".into())
@@ -110,7 +115,8 @@ impl EmbeddedLog {
             store,
             topics,
             queue: Some(queue),
-            queue_bytes: Arc::new(Semaphore::new(permits(options.queue_bytes.max(limits::MAX_APPEND_BYTES * 2)))),
+            queue_bytes: Arc::new(Semaphore::new(queue_room)),
+            queue_room,
             writer_ended: Mutex::new(writer_ended),
             writer: Some(writer),
             #[cfg(test)]
@@ -193,6 +199,11 @@ impl EventLog for EmbeddedLog {
             .map_err(|_| Error::Unavailable { reason: "the disk does not answer".into() })?
             .map_err(|_| Error::Poisoned)??;
         Ok(plan.positions(&bases))
+    }
+
+    fn waiting(&self) -> Waiting {
+        let taken = self.queue_room.saturating_sub(self.queue_bytes.available_permits());
+        Waiting { records: None, bytes: Some((taken * KIB) as u64) }
     }
 
     fn partition_of(&self, key: &[u8], partitions: u32) -> u32 {

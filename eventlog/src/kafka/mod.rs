@@ -29,7 +29,8 @@ use rdkafka::ClientConfig;
 
 use self::{admin::Admin, producer::Producer, stuck::Tried};
 use crate::{
-    Consumer, ConsumerSettings, EventLog, MAX_RECORD_BYTES, NewRecord, Position, Result, TopicInfo, TopicSpec, limits,
+    Consumer, ConsumerSettings, EventLog, MAX_RECORD_BYTES, NewRecord, Position, Result, TopicInfo, TopicSpec, Waiting,
+    limits,
 };
 
 /// Deadline of one question to the brokers.
@@ -127,6 +128,10 @@ impl EventLog for KafkaLog {
             self.producer.remember(topic);
         }
         self.producer.append(topic, &records).await
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting { records: Some(self.producer.in_flight()), bytes: None }
     }
 
     fn partition_of(&self, key: &[u8], partitions: u32) -> u32 {

@@ -56,6 +56,11 @@ impl Producer {
         self.known.lock().remove(topic);
     }
 
+    /// Records that the broker has not acknowledged yet.
+    pub(super) fn in_flight(&self) -> u64 {
+        u64::try_from(self.client.read().in_flight_count()).unwrap_or(0)
+    }
+
     pub(super) async fn append(&self, topic: &str, records: &[NewRecord]) -> Result<Vec<Position>> {
         if records.is_empty() {
             return Ok(Vec::new());

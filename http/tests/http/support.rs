@@ -69,7 +69,7 @@ impl Server {
     /// What `/metrics` says of the connections.
     pub fn metrics(&self) -> String {
         let mut registry = Registry::default();
-        self.counts.register(&mut registry);
+        registry.register_collector(Box::new(self.counts.clone()));
         let mut metrics = String::new();
         text::encode(&mut metrics, &registry).unwrap();
         metrics

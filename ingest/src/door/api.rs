@@ -71,6 +71,11 @@ impl IngestApi {
         self
     }
 
+    /// The budget of memory for requests in flight.
+    pub fn budget(&self) -> Budget {
+        self.budget.clone()
+    }
+
     /// Replaces the budget of memory for requests in flight.
     #[must_use]
     pub fn with_budget(mut self, budget: Budget) -> Self {

@@ -22,6 +22,8 @@ const USUAL_RATIO: usize = 16;
 #[derive(Clone)]
 pub struct Budget {
     bytes: Arc<Semaphore>,
+    /// Permits when no request is in flight.
+    units: usize,
     decoders: Arc<Semaphore>,
     patience: Duration,
 }
@@ -32,7 +34,17 @@ impl Budget {
         let units = bytes.max(4 * MAX_REQUEST_BYTES) / UNIT;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let (bytes, decoders) = (Arc::new(Semaphore::new(units)), Arc::new(Semaphore::new(cores)));
-        Self { bytes, decoders, patience: PATIENCE }
+        Self { bytes, units, decoders, patience: PATIENCE }
+    }
+
+    /// What bodies may take together, in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        (self.units * UNIT) as u64
+    }
+
+    /// What requests in flight have reserved of it, in bytes.
+    pub fn reserved_bytes(&self) -> u64 {
+        (self.units.saturating_sub(self.bytes.available_permits()) * UNIT) as u64
     }
 
     /// Reserves room for the body of a request with these headers.
@@ -115,7 +127,9 @@ mod tests {
         let held = futures::future::join_all((0..4).map(|_| budget.reserve(&unknown))).await;
         let error = budget.reserve(&headers(Some(2_000), None)).await.unwrap_err();
         assert_eq!((error.status().as_u16(), error.code()), (503, "door_busy"));
+        assert_eq!(budget.reserved_bytes(), budget.size_bytes());
         drop(held);
+        assert_eq!(budget.reserved_bytes(), 0);
         assert!(budget.reserve(&unknown).await.is_ok());
     }
 }

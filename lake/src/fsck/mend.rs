@@ -6,6 +6,7 @@
 
 use deltalake::arrow::array::RecordBatch;
 use futures::TryStreamExt;
+use karat_schemas::trace::Traces;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, path::Path};
 
 use super::{
@@ -223,6 +224,7 @@ fn commit_of(spec: &TableSpec, files: &[DataFile], positions: &[TransactionId]) 
         removes: Vec::new(),
         metadata: None,
         transactions: positions,
+        traces: &Traces::default(),
     };
     entry.bytes()
 }

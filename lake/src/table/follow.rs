@@ -143,6 +143,13 @@ impl Table {
         Ok(commits)
     }
 
+    /// The ids of the first few traces of the rows that this version added, and how many records had one. Nothing when its commit
+    /// is cleaned up.
+    pub async fn traces(&self) -> Result<(Vec<String>, u64)> {
+        let actions = self.actions(self.version).await?.unwrap_or_default();
+        Ok(commit::traces(&actions))
+    }
+
     /// Paths of the files that `version` removed.
     pub(crate) async fn removed_by(&self, version: u64) -> Result<Vec<String>> {
         let actions = self.actions(version).await?.ok_or_else(|| self.missing(version))?;

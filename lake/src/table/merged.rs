@@ -4,6 +4,7 @@
 //! the rows of versions `first` to `last` are in the one file, in their order.
 
 use deltalake::kernel::{Add, Remove};
+use karat_schemas::trace::Traces;
 
 use super::{DataFile, Table, remove};
 use crate::{
@@ -63,6 +64,7 @@ impl Table {
             removes,
             metadata: None,
             transactions: &[TransactionId::new(APPLICATION, number)],
+            traces: &Traces::default(),
         };
         crash::point(&self.url, "merge.before").await;
         let committed = commit::write(&self.log, &self.log.object_store(None), self.version, &entry, true).await?;

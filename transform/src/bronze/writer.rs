@@ -21,10 +21,14 @@ use karat_eventlog::{
 use karat_lake::{Committed, Lake, Table, TransactionId, arrow::array::RecordBatch, crash};
 pub(crate) use karat_schemas::clock::now_us;
 use karat_schemas::{COMMITS_TOPIC, clock, epoch::Notice};
+use karat_telemetry::{metrics, spans::Value};
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::{last_record_name, position_name, rows, source, table_spec};
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    traces::{self, Part},
+};
 
 /// When a batch is written: on the first of these.
 #[derive(Debug, Clone, Copy)]
@@ -245,7 +249,9 @@ impl BronzeWriter {
             transactions
                 .push(TransactionId::new(last_record_name(&self.topic, partition), record.fingerprint().into()));
         }
-        let rows = tokio::task::spawn_blocking(move || rows::from_records(&records, ingest_us)).await??;
+        let began = Instant::now();
+        let encode = move || rows::from_records(&records, ingest_us).map(|rows| (traces::of_bronze(&rows), rows));
+        let (traces, rows) = tokio::task::spawn_blocking(encode).await??;
         let date = DateTime::from_timestamp_micros(ingest_us).unwrap_or_default().format("%Y-%m-%d").to_string();
         if let Some(source) = source
             && table.position(&source.application).await?.is_none()
@@ -254,7 +260,12 @@ impl BronzeWriter {
         }
         let partition = [("ingest_date".to_owned(), date)];
         let staged = table.staging().stage("part", &partition, std::slice::from_ref(&rows)).await?;
-        let committed = table.commit(Vec::new(), staged.into_iter().collect(), &transactions).await?;
+        let written = Instant::now();
+        let files = staged.into_iter().collect();
+        let committed = table.commit_traced(Vec::new(), files, &transactions, &traces).await?;
+        metrics().committed("bronze", written.elapsed());
+        let whole = Part { name: "bronze", began, took: began.elapsed() };
+        traces::record(&traces, &whole, &[], &[("karat.table", Value::Text(table.name().to_owned()))]);
         table.checkpoint_when_due();
         Ok(match committed {
             Committed::Now(version) => Some(BronzeBatch { version, rows, positions }),

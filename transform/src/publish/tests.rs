@@ -44,7 +44,7 @@ impl World {
         };
         let is_published = prepared.is_some();
         if let Some(prepared) = prepared {
-            self.table.commit(prepared, &[]).await.unwrap();
+            self.table.commit(prepared, &[], &Traces::default()).await.unwrap();
         }
         let writes = step.into_writes();
         self.store.apply(&writes).unwrap();
@@ -84,7 +84,7 @@ impl CurrentRows for BTreeMap<i64, i64> {
 async fn commit_waiting(table: &mut PublishedTable, step: &mut Step<'_>, rows: &mut BTreeMap<i64, i64>) {
     let Some(Waiting::Keys(keys)) = table.take_waiting(step) else { panic!("keys wait") };
     let prepared = table.prepare_keys(step, keys, rows).await.unwrap();
-    table.commit(prepared, &[]).await.unwrap();
+    table.commit(prepared, &[], &Traces::default()).await.unwrap();
 }
 
 fn schema() -> SchemaRef {
@@ -181,7 +181,7 @@ async fn a_new_table_that_takes_rows_when_told_remembers_no_keys_and_later_does(
         let keys: Vec<Vec<u8>> = world.rows.keys().take(if last.is_some() { 1 } else { 9 }).copied().map(key).collect();
         let rows = world.rows.rows_of(&step, &keys).await.unwrap();
         let prepared = world.table.prepare(&mut step, rows).await.unwrap();
-        world.table.commit(prepared, &[]).await.unwrap();
+        world.table.commit(prepared, &[], &Traces::default()).await.unwrap();
         world.table.written_to(&mut step, last.clone());
         assert_eq!(world.table.is_behind(), last.is_some());
         let writes = step.into_writes();
