@@ -2,6 +2,7 @@
 
 mod access;
 mod database;
+mod query;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AccessArgs, secret};
 pub use database::{DatabaseArgs, RedisArgs};
+pub use query::QueryArgs;
 
 use crate::commands::publish::PublishArgs;
 
@@ -218,6 +220,8 @@ pub struct ServeArgs {
     pub without_limits: bool,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub query: QueryArgs,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -14,6 +14,7 @@ use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
     auth::{AuthSettings, AvatarSettings},
+    lakehouse::declared::DeclaredTable,
     replays::ReplaysApi,
     serving::freshness::Objective,
     snapshot::{Snapshots, follow},
@@ -205,6 +206,8 @@ impl Server {
         };
         let served = instance.pipelines.pipelines.iter().find(|pipeline| pipeline.name == SERVED_PIPELINE);
         settings.serving.objectives = served.map(Objective::of).unwrap_or_default();
+        settings.serving.tables = served.map(DeclaredTable::of).unwrap_or_default();
+        settings.serving.sql = arguments.query.settings();
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }

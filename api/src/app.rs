@@ -21,7 +21,7 @@ use crate::{
     auth::{AuthApis, AuthSettings, Experience, auth_apis, jwks},
     health::{self, ReadyCheck},
     lag::Lag,
-    routes::{JobsApi, RunsApi, SummaryApi, SyncStatusApi, data_apis},
+    routes::{DataApis, data_apis},
     serving::{Serving, ServingSettings},
     snapshot::Snapshots,
 };
@@ -62,7 +62,7 @@ pub struct Parts {
     pub checks: Vec<ReadyCheck>,
 }
 
-type Apis<E> = ((SummaryApi, SyncStatusApi, RunsApi, JobsApi), AuthApis, E);
+type Apis<E> = (DataApis, AuthApis, E);
 
 /// Every route, hardened. `extra` are operations of other crates for the same prefix; `()` for none.
 ///
@@ -127,7 +127,8 @@ fn service<E: OpenApi + 'static>(
     let (snapshots, lag) = (Arc::clone(&parts.snapshots), Arc::clone(&parts.lag));
     let experience = Experience::of_gold(Arc::clone(&parts.snapshots), settings.auth.experience);
     let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key)?;
-    let apis = (data_apis(&Arc::new(serving)), auth_apis(&parts.access, &settings.auth, &experience), extra);
+    let apis =
+        (data_apis(&Arc::new(serving), &parts.access), auth_apis(&parts.access, &settings.auth, &experience), extra);
     let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");
     Ok(OpenApiService::new(apis, "Karat", env!("CARGO_PKG_VERSION"))
         .description("Runs of ETL jobs: publish events, read figures, watch jobs and pipelines.")

@@ -7,6 +7,7 @@ mod answer;
 pub mod cache;
 pub mod cursor;
 pub mod freshness;
+mod once;
 pub mod params;
 pub mod raw;
 pub mod runs;
@@ -26,10 +27,18 @@ pub(crate) use answer::{Validators, envelope};
 use cache::AnswerCache;
 use cursor::{Cursor, Cursors};
 use freshness::{DataState, Freshness, Objective};
+pub use once::OnceAnswer;
 use runs::RunsReader;
 
 use crate::{
     lag::Lag,
+    lakehouse::{
+        bounded_session,
+        declared::DeclaredTable,
+        rows::TableReader,
+        sql::{SqlReader, SqlSettings},
+        too_slow,
+    },
     snapshot::{Snapshot, Snapshots},
     summary::Visible,
 };
@@ -51,6 +60,9 @@ pub struct ServingSettings {
     pub query_memory_bytes: usize,
     /// Memory for rendered answers, in bytes.
     pub cache_bytes: usize,
+    /// What is declared of the tables.
+    pub tables: Vec<DeclaredTable>,
+    pub sql: SqlSettings,
 }
 
 impl Default for ServingSettings {
@@ -63,6 +75,8 @@ impl Default for ServingSettings {
             query_deadline: Duration::from_secs(10),
             query_memory_bytes: 256 << 20,
             cache_bytes: 64 << 20,
+            tables: Vec::new(),
+            sql: SqlSettings::default(),
         }
     }
 }
@@ -80,6 +94,8 @@ pub struct DeclaredJob {
 pub struct Serving {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) runs: RunsReader,
+    pub(crate) tables: TableReader,
+    pub(crate) sql: SqlReader,
     pub(crate) settings: ServingSettings,
     lag: Arc<dyn Lag>,
     cursors: Cursors,
@@ -113,8 +129,11 @@ impl Serving {
             None => Cursors::with_random_key()?,
         };
         let cache = AnswerCache::new(settings.cache_bytes);
-        let runs = RunsReader::new(lake, settings.query_deadline, settings.query_memory_bytes)?;
-        Ok(Self { snapshots, runs, settings, lag, cursors, cache })
+        let (session, deadline) = (bounded_session(settings.query_memory_bytes)?, settings.query_deadline);
+        let runs = RunsReader::new(lake.clone(), session.clone(), deadline);
+        let tables = TableReader::new(lake, session, deadline);
+        let sql = SqlReader::new(Arc::clone(&tables.tables), settings.sql.clone())?;
+        Ok(Self { snapshots, runs, tables, sql, settings, lag, cursors, cache })
     }
 
     /// Counters of the answer cache.
@@ -175,7 +194,7 @@ impl Serving {
     pub(crate) async fn snapshot_of<P>(&self, cursor: Option<&Cursor<P>>) -> Result<Arc<Snapshot>, ApiError> {
         let Some(cursor) = cursor else { return Ok(self.snapshots.current()) };
         let found = tokio::time::timeout(self.settings.query_deadline, self.snapshots.at(cursor.epoch)).await;
-        let found = found.map_err(|_| self.runs.too_slow())?.map_err(ApiError::internal)?;
+        let found = found.map_err(|_| too_slow(self.settings.query_deadline))?.map_err(ApiError::internal)?;
         found.ok_or_else(cursor::expired)
     }
 

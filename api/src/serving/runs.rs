@@ -1,7 +1,7 @@
 //! Reads `silver.runs` at the version that an epoch names.
 //!
 //! Filters are built as expressions over known columns and never as text, so a value is always a value. Scans share one
-//! bounded memory pool, run a few at a time, and end at a deadline.
+//! bounded memory pool with those of other tables, run a few at a time, and end at a deadline.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -13,9 +13,8 @@ use karat_lake::{
         catalog::TableProvider,
         common::ScalarValue,
         error::DataFusionError,
-        execution::{SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
         logical_expr::{Expr, SortExpr, ident, lit},
-        prelude::{SessionConfig, SessionContext},
+        prelude::SessionContext,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +22,7 @@ use tokio::sync::{Mutex, Semaphore};
 
 use super::cursor;
 use crate::{
+    lakehouse::{scope::only_visible, too_slow},
     snapshot::{Columns, RUNS},
     summary::Visible,
 };
@@ -100,21 +100,8 @@ pub struct RunsReader {
 }
 
 impl RunsReader {
-    pub(super) fn new(lake: Lake, deadline: Duration, memory_bytes: usize) -> Result<Self, ApiError> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc();
-        let config = SessionConfig::new().with_target_partitions(2).with_information_schema(false);
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime.map_err(ApiError::internal)?)
-            .with_default_features()
-            .build();
-        Ok(Self {
-            lake,
-            session: SessionContext::new_with_state(state),
-            open: Mutex::default(),
-            scans: Semaphore::new(PARALLEL_SCANS),
-            deadline,
-        })
+    pub(super) fn new(lake: Lake, session: SessionContext, deadline: Duration) -> Self {
+        Self { lake, session, open: Mutex::default(), scans: Semaphore::new(PARALLEL_SCANS), deadline }
     }
 
     /// The runs of version `version` that `filter` wants and the caller may see, newest first.
@@ -127,7 +114,7 @@ impl RunsReader {
             let table = self.table(version).await?;
             self.scan(table, visible, filter).await.map_err(query_error)
         };
-        tokio::time::timeout(self.deadline, work).await.unwrap_or_else(|_| Err(self.too_slow()))
+        tokio::time::timeout(self.deadline, work).await.unwrap_or_else(|_| Err(too_slow(self.deadline)))
     }
 
     async fn scan(
@@ -161,16 +148,12 @@ impl RunsReader {
         open.push_back((version, Arc::clone(&table)));
         Ok(table)
     }
-
-    pub(super) fn too_slow(&self) -> ApiError {
-        let message = format!("the answer took longer than {} s: narrow `from` and `to`", self.deadline.as_secs());
-        ApiError::new(poem::http::StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
-    }
 }
 
-fn query_error(error: DataFusionError) -> ApiError {
+/// What it means that a scan failed.
+pub(crate) fn query_error(error: DataFusionError) -> ApiError {
     if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
-        let message = "too many large questions at once: try again, or narrow `from` and `to`";
+        let message = "too many large questions at once: try again, or ask for fewer rows";
         return ApiError::unavailable("query_memory", message).retry_after(Duration::from_secs(1)).caused_by(error);
     }
     ApiError::internal(error)
@@ -193,7 +176,7 @@ fn conditions(visible: &Visible, filter: &RunFilter) -> Vec<Expr> {
         filter.to_us.map(|us| ident("started_at").lt(instant(us))),
         filter.top_level_only.then(|| ident("parent_run_id").is_null()),
         filter.after.as_ref().map(behind),
-        only_visible(visible),
+        only_visible(visible, true, true),
     ];
     conditions.into_iter().flatten().collect()
 }
@@ -204,16 +187,6 @@ fn behind(key: &RunKey) -> Expr {
     let same_run = ident("run_id").eq(lit(key.run_id.as_str())).and(ident("source").lt(lit(key.source.as_str())));
     let same_time = ident("started_at").eq(at()).and(ident("run_id").lt(lit(key.run_id.as_str())).or(same_run));
     ident("started_at").lt(at()).or(same_time)
-}
-
-fn only_visible(visible: &Visible) -> Option<Expr> {
-    let Visible::Own { user, granted } = visible else { return None };
-    let own = ident("user_id").eq(lit(user.as_str()));
-    if granted.is_empty() {
-        return Some(own);
-    }
-    let granted = granted.iter().map(|source| lit(source.as_str())).collect();
-    Some(own.or(ident("source").in_list(granted, false)))
 }
 
 fn instant(us: i64) -> Expr {

@@ -2,8 +2,8 @@
 
 use crate::support::{Reply, TestApp};
 
-const ROUTES: [&str; 7] =
-    ["/summary", "/summary/weekly", "/summary/monthly", "/sync-status", "/runs", "/jobs", "/jobs/a/b/runs"];
+const ROUTES: [&str; 8] =
+    ["/summary", "/summary/weekly", "/summary/monthly", "/sync-status", "/runs", "/jobs", "/jobs/a/b/runs", "/tables"];
 
 fn assert_error(reply: &Reply, status: u16, code: &str) {
     assert_eq!(reply.status, status, "{}", reply.text);
@@ -34,7 +34,7 @@ async fn an_empty_lake_answers_every_route_with_nothing_yet() {
 #[tokio::test]
 async fn every_data_route_needs_a_log_in() {
     let app = TestApp::start().await;
-    for route in ROUTES.iter().chain(&["/runs/x"]) {
+    for route in ROUTES.iter().chain(&["/runs/x", "/tables/x", "/tables/x/rows"]) {
         assert_error(&app.send("GET", &format!("/api/v1{route}"), &[], "").await, 401, "unauthenticated");
         let wrong = app.get_as("wrong", &format!("/api/v1{route}"), &[]).await;
         assert_error(&wrong, 401, "invalid_token");
@@ -83,6 +83,7 @@ async fn framework_errors_have_the_envelope_and_problem_json_when_asked_for() {
     for (method, path, allowed) in [
         ("DELETE", "/api/v1/summary", "GET, HEAD"),
         ("PUT", "/api/runs/some", "GET, HEAD"),
+        ("GET", "/api/v1/query", "POST"),
         ("GET", "/api/v1/auth/login", "POST"),
         ("POST", "/health", "GET, HEAD"),
     ] {
@@ -123,6 +124,9 @@ async fn the_reference_is_complete_and_closed_where_it_should_be() {
         "/runs/{run_id}",
         "/jobs",
         "/jobs/{source}/{job}/runs",
+        "/tables",
+        "/tables/{table}",
+        "/tables/{table}/rows",
     ] {
         let operation = &paths[route]["get"];
         assert!(operation["operationId"].is_string(), "{route}");
