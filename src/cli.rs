@@ -2,6 +2,7 @@
 
 mod access;
 mod database;
+mod sql;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -10,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AccessArgs, secret};
 pub use database::{DatabaseArgs, RedisArgs};
+pub use sql::SqlArgs;
 
 use crate::commands::publish::PublishArgs;
 
@@ -230,6 +232,8 @@ pub struct ServeArgs {
     pub without_limits: bool,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub sql: SqlArgs,
 }
 
 #[derive(Debug, Clone, Args)]

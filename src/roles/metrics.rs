@@ -92,7 +92,7 @@ impl Collector for Serving {
         let gauges = [
             ("answer_cache_answers", "Rendered answers that are kept", load.answers),
             ("answer_cache_bytes", "Memory of the kept answers", load.bytes),
-            ("questions_running", "Folds and scans that run now", load.running),
+            ("questions_running", "Folds, scans and questions in SQL that run now", load.running),
             ("questions_waiting", "Folds and scans that wait for their turn", load.waiting),
         ];
         let counters = [
@@ -101,7 +101,7 @@ impl Collector for Serving {
             ("answer_cache_shared", "Requests that waited for the rendering of another one", load.shared),
             ("answer_cache_not_modified", "Requests whose client had the answer", load.not_modified),
             ("answer_cache_evictions", "Answers that made room, or were too large to be kept", load.evictions),
-            ("questions_refused", "Folds and scans refused because too many waited", load.refused),
+            ("questions_refused", "Questions refused because too many ran or waited", load.refused),
         ];
         write(&mut encoder, &gauges, &counters)
     }
