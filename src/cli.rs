@@ -2,6 +2,7 @@
 
 mod access;
 mod database;
+mod sql;
 mod telemetry;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AccessArgs, secret};
 pub use database::{DatabaseArgs, RedisArgs};
+pub use sql::SqlArgs;
 pub use telemetry::TelemetryArgs;
 
 use crate::commands::publish::PublishArgs;
@@ -231,6 +233,8 @@ pub struct ServeArgs {
     pub telemetry: TelemetryArgs,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub sql: SqlArgs,
 }
 
 #[derive(Debug, Clone, Args)]

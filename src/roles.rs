@@ -17,6 +17,7 @@ use karat_api::{
     ApiSettings, Parts, app,
     auth::{AuthSettings, AvatarSettings},
     export::ExportSettings,
+    lakehouse::declared::DeclaredTable,
     replays::ReplaysApi,
     serving::{ServingCounters, freshness::Objective},
     snapshot::{Snapshots, follow},
@@ -234,6 +235,8 @@ impl Server {
             scratch: instance.data.join("scratch"),
             ..ExportSettings::default()
         };
+        settings.serving.tables = served.map(DeclaredTable::of).unwrap_or_default();
+        settings.serving.sql = arguments.sql.settings();
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
         }

@@ -39,6 +39,7 @@ mod people;
 mod permission;
 mod phone;
 mod profile;
+mod queries;
 mod reauthenticate;
 mod recovery;
 mod refusals;
@@ -72,6 +73,7 @@ pub use passkeys::{ALGORITHMS, AddedPasskey, Assertion, CHALLENGE_LIFE, Creation
 pub use password::HashLoad;
 pub use permission::{Permission, Role};
 pub use profile::ProfileChange;
+pub use queries::QueryNote;
 pub use recovery::Strength;
 pub use scope::{Scope, Scopes};
 pub use secret::derived_guard;

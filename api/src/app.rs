@@ -130,7 +130,7 @@ fn service<E: OpenApi + 'static>(
     let experience = Experience::of_gold(Arc::clone(&parts.snapshots), settings.auth.experience);
     let counters = Arc::clone(&parts.counters);
     let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key, counters)?;
-    let data = data_apis(&Arc::new(serving), settings.auth.experience);
+    let data = data_apis(&Arc::new(serving), settings.auth.experience, &parts.access);
     let apis = (data, auth_apis(&parts.access, &settings.auth, &experience), extra);
     let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");
     Ok(OpenApiService::new(apis, "Karat", env!("CARGO_PKG_VERSION"))

@@ -3,6 +3,7 @@
 //! - [`mod@app`] puts every route together; the binary serves it.
 //! - [`snapshot`] holds the rows of one epoch in memory and moves to the next in one step.
 //! - [`summary`] folds them: one stored state for days, weeks and months of every zone.
+//! - [`lakehouse`] reads tables by name, for typed filters and for SQL.
 //! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.
 //! - [`export`] makes files of rows: CSV, NDJSON, Parquet, Arrow, spreadsheets.
 //! - [`routes`] are the data operations, [`auth`] those on accounts, [`replays`] orders to the pipelines,
@@ -15,6 +16,7 @@ pub mod auth;
 pub mod export;
 pub mod health;
 pub mod lag;
+pub mod lakehouse;
 pub mod quarantine;
 pub mod replays;
 pub mod routes;

@@ -39,4 +39,4 @@ pub use deltalake::{arrow, datafusion, parquet};
 pub use error::{Error, Result};
 pub use lake::Lake;
 pub use read::{add_stats_range, read_file};
-pub use table::{CommitSummary, DataFile, Staging, Table, TableSpec, checkpoint_at, require_storable};
+pub use table::{CommitSummary, DataFile, Staging, Table, TableSpec, VersionSummary, checkpoint_at, require_storable};

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod file;
 mod follow;
+mod history;
 mod merged;
 mod staging;
 
@@ -27,7 +28,7 @@ use object_store::ObjectStoreExt;
 use url::Url;
 
 pub(crate) use self::file::{HASH_TAG, hash_of, hash_of_parts};
-pub use self::{checkpoint::checkpoint_at, file::DataFile, staging::Staging};
+pub use self::{checkpoint::checkpoint_at, file::DataFile, history::VersionSummary, staging::Staging};
 use crate::{
     Error, Result,
     commit::{self, Committed, Entry, TransactionId},

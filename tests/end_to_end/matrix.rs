@@ -26,11 +26,13 @@ enum Right {
     Session,
     Publish,
     Read,
+    /// Roles that ask in SQL, also by a key that reads.
+    Query,
     /// Roles, of log-ins only.
     Roles(&'static [&'static str]),
 }
 
-use Right::{Anybody, Credential, Publish, Read, Roles, Session};
+use Right::{Anybody, Credential, Publish, Query, Read, Roles, Session};
 
 const PEOPLE: Right = Roles(&["moderator", "admin"]);
 const ADMIN: Right = Roles(&["admin"]);
@@ -52,7 +54,11 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "list_jobs"
         | "export_summary"
         | "export_runs"
-        | "read_user_vitals" => (Read, none),
+        | "read_user_vitals"
+        | "list_tables"
+        | "read_table"
+        | "read_table_rows" => (Read, none),
+        "query" => (Query, json!({"sql": "SELECT 1"})),
         "register" => (Anybody, json!({"username": "x", "password": "x"})),
         "login" => (Anybody, json!({"username": "nobody_1", "password": "wrong"})),
         "login_with_factor" => (Anybody, json!({"mfa_token": "x", "code": "000000"})),
@@ -139,6 +145,7 @@ impl Caller {
             Roles(roles) => self.is_session && roles.contains(&self.role),
             Publish => self.is_session || self.scopes.contains(&"publish:*"),
             Read => self.is_session || self.scopes.contains(&"read"),
+            Query => ["operator", "admin"].contains(&self.role) && (self.is_session || self.scopes.contains(&"read")),
         }
     }
 
@@ -210,7 +217,7 @@ fn operations(document: &Value) -> Vec<Operation> {
 /// A path whose parameters name nothing that is there.
 fn filled(path: &str) -> String {
     let path = path.replace("{id}", "00000000-0000-7000-8000-000000000000");
-    let parameters = ["{run_id}", "{name}", "{provider}", "{source}", "{job}", "{key}"];
+    let parameters = ["{run_id}", "{name}", "{provider}", "{source}", "{job}", "{key}", "{table}"];
     parameters.iter().fold(path, |path, parameter| path.replace(parameter, "none"))
 }
 

@@ -70,6 +70,7 @@ pub enum Action {
     ApiKeyCreate,
     ApiKeyRevoke,
     SigningKeyRotate,
+    QueryRun,
     CredentialRefused,
     AccessDenied,
 }
@@ -188,6 +189,7 @@ impl Action {
             Self::ApiKeyCreate => "api_key_create",
             Self::ApiKeyRevoke => "api_key_revoke",
             Self::SigningKeyRotate => "signing_key_rotate",
+            Self::QueryRun => "query_run",
             Self::CredentialRefused => "credential_refused",
             Self::AccessDenied => "access_denied",
         }

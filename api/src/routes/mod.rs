@@ -3,6 +3,8 @@
 mod cover;
 mod exports;
 mod jobs;
+mod query;
+mod rows;
 mod run_views;
 mod runs;
 mod seen;
@@ -12,27 +14,34 @@ mod summary_rows;
 mod summary_views;
 mod sync_status;
 mod sync_views;
+mod table_views;
+mod tables;
 mod vitals;
 mod vitals_views;
 
 use std::sync::Arc;
 
+use karat_access::Access;
 use poem_openapi::Tags;
 
 pub use exports::ExportsApi;
 pub use jobs::JobsApi;
+pub use query::QueryApi;
+pub use rows::RowsApi;
 pub use runs::RunsApi;
 pub use summary::SummaryApi;
 pub use sync_status::SyncStatusApi;
+pub use tables::TablesApi;
 pub use vitals::VitalsApi;
 
 use crate::{auth::ExperienceRules, serving::Serving};
 
 /// The data operations.
-pub type DataApis = (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi, ExportsApi);
+pub type DataApis = (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi, ExportsApi, TablesApi, RowsApi, QueryApi);
 
-/// The data operations, to be mounted under the API's prefix beside the others. `rules` say what gives experience.
-pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules) -> DataApis {
+/// The data operations, to be mounted under the API's prefix beside the others. `rules` say what gives experience;
+/// `access` has the audit log of questions in SQL.
+pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules, access: &Access) -> DataApis {
     (
         SummaryApi::new(Arc::clone(serving)),
         SyncStatusApi::new(Arc::clone(serving)),
@@ -40,6 +49,9 @@ pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules) -> DataApis {
         JobsApi::new(Arc::clone(serving)),
         VitalsApi::new(Arc::clone(serving), rules),
         ExportsApi::new(Arc::clone(serving)),
+        TablesApi::new(Arc::clone(serving)),
+        RowsApi::new(Arc::clone(serving)),
+        QueryApi::new(Arc::clone(serving), access.clone()),
     )
 }
 
@@ -55,4 +67,6 @@ pub(crate) enum DataTag {
     Vitals,
     /// The same as files.
     Exports,
+    /// Gold and silver tables: what they are, their rows, and questions in SQL.
+    Tables,
 }

@@ -160,6 +160,17 @@ impl JobStatus {
     }
 }
 
+impl TableFreshness {
+    pub(super) fn of(objective: &Objective, epoch: &Epoch, moment: Moment) -> Self {
+        Self {
+            table: objective.table.clone(),
+            fresh_within_seconds: objective.fresh_within.as_secs_f64(),
+            age_seconds: epoch.as_of_us.map(|at| (moment.age_us - at).max(0) / 1_000_000),
+            is_fresh: objective.is_met(epoch.as_of_us, moment.now_us),
+        }
+    }
+}
+
 impl PipelineStatus {
     /// The reason of a pause may quote rows, so only those who see all rows read it.
     pub(super) fn of(
@@ -169,14 +180,8 @@ impl PipelineStatus {
         objectives: &[Objective],
         moment: Moment,
     ) -> Self {
-        let objective = |objective: &Objective| TableFreshness {
-            table: objective.table.clone(),
-            fresh_within_seconds: objective.fresh_within.as_secs_f64(),
-            age_seconds: epoch.as_of_us.map(|at| (moment.age_us - at).max(0) / 1_000_000),
-            is_fresh: objective.is_met(epoch.as_of_us, moment.now_us),
-        };
         Self {
-            objectives: objectives.iter().map(objective).collect(),
+            objectives: objectives.iter().map(|objective| TableFreshness::of(objective, epoch, moment)).collect(),
             pipeline: epoch.pipeline.clone(),
             state: if epoch.paused.is_some() { PipelineState::Paused } else { PipelineState::Running },
             reason: epoch.paused.clone().filter(|_| sees_all),

@@ -37,11 +37,11 @@ pub struct ServingLoad {
     pub answers: u64,
     /// Memory of the kept answers.
     pub bytes: u64,
-    /// Folds and scans that run now.
+    /// Folds, scans and questions in SQL that run now.
     pub running: u64,
     /// Those that wait for their turn.
     pub waiting: u64,
-    /// Those refused because too many waited.
+    /// Those refused because too many waited, or ran where none may wait.
     pub refused: u64,
 }
 

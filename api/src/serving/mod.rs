@@ -11,10 +11,12 @@ pub mod cursor;
 pub mod freshness;
 mod key;
 mod load;
+mod once;
 pub mod params;
 pub mod raw;
 pub(crate) mod run_columns;
 pub mod runs;
+pub(crate) mod scans;
 pub mod sync_state;
 #[cfg(test)]
 mod tests;
@@ -37,12 +39,20 @@ use freshness::{DataState, Freshness, Objective};
 pub(crate) use key::{Key, KeyParts};
 use load::count;
 pub use load::{ServingCounters, ServingLoad};
+pub use once::OnceAnswer;
 use runs::RunsReader;
-use turns::{MAX_WAITING, Turns, too_slow};
+use scans::Scans;
+use turns::MAX_WAITING;
+pub(crate) use turns::{Turn, Turns, in_time};
 
 use crate::{
     export::{ExportAnswer, ExportSettings, Exports, File, Rows},
     lag::Lag,
+    lakehouse::{
+        declared::DeclaredTable,
+        rows::TableReader,
+        sql::{SqlReader, SqlSettings},
+    },
     snapshot::{Snapshot, Snapshots},
     summary::{Visible, Waiting, Work, WorkMemory},
 };
@@ -66,6 +76,9 @@ pub struct ServingSettings {
     pub cache_bytes: usize,
     /// Bounds of the files that are made.
     pub exports: ExportSettings,
+    /// What is declared of the tables.
+    pub tables: Vec<DeclaredTable>,
+    pub sql: SqlSettings,
 }
 
 impl Default for ServingSettings {
@@ -79,6 +92,8 @@ impl Default for ServingSettings {
             query_memory_bytes: 256 << 20,
             cache_bytes: 64 << 20,
             exports: ExportSettings::default(),
+            tables: Vec::new(),
+            sql: SqlSettings::default(),
         }
     }
 }
@@ -96,6 +111,8 @@ pub struct DeclaredJob {
 pub struct Serving {
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) runs: RunsReader,
+    pub(crate) tables: TableReader,
+    pub(crate) sql: SqlReader,
     pub(crate) settings: ServingSettings,
     lag: Arc<dyn Lag>,
     cursors: Cursors,
@@ -145,11 +162,14 @@ impl Serving {
             None => Cursors::with_random_key()?,
         };
         let cache = AnswerCache::new(settings.cache_bytes, &counters)?;
-        let runs = RunsReader::new(lake, settings.query_memory_bytes, &counters)?;
+        let scans = Scans::new(settings.query_memory_bytes, &counters)?;
+        let runs = RunsReader::new(lake.clone(), Arc::clone(&scans));
+        let tables = TableReader::new(lake, scans);
+        let sql = SqlReader::new(Arc::clone(&tables.tables), settings.sql.clone(), &counters)?;
         let folds = Turns::new(std::thread::available_parallelism().map_or(1, usize::from), MAX_WAITING, &counters);
         let fold_memory = WorkMemory::of_bytes(settings.query_memory_bytes);
         let exports = Exports::new(settings.exports.clone());
-        Ok(Self { snapshots, runs, settings, lag, cursors, cache, folds, fold_memory, counters, exports })
+        Ok(Self { snapshots, runs, tables, sql, settings, lag, cursors, cache, folds, fold_memory, counters, exports })
     }
 
     /// Whose rows the caller sees.
@@ -196,7 +216,7 @@ impl Serving {
         }
         let deadline = self.settings.query_deadline;
         let render = async move {
-            let body = tokio::time::timeout(deadline, render).await.unwrap_or_else(|_| Err(too_slow(deadline)))?;
+            let body = in_time(deadline, render).await?;
             Ok::<_, ApiError>(Rendered::new(body, Validators::of(&key, &snapshot.epoch)?))
         };
         let Rendered { body, validators } = self.cache.get_or_render(key, render).await?;
@@ -269,9 +289,8 @@ impl Serving {
     /// 410 when the cursor's epoch is gone; 504 at the deadline.
     pub(crate) async fn snapshot_of<P>(&self, cursor: Option<&Cursor<P>>) -> Result<Arc<Snapshot>, ApiError> {
         let Some(cursor) = cursor else { return Ok(self.snapshots.current()) };
-        let found = tokio::time::timeout(self.settings.query_deadline, self.snapshots.at(cursor.epoch)).await;
-        let found = found.map_err(|_| too_slow(self.settings.query_deadline))?.map_err(ApiError::internal)?;
-        found.ok_or_else(cursor::expired)
+        let find = async { self.snapshots.at(cursor.epoch).await.map_err(ApiError::internal) };
+        in_time(self.settings.query_deadline, find).await?.ok_or_else(cursor::expired)
     }
 
     /// The cursor of the page after this one; the snapshot is kept for it.

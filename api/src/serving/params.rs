@@ -87,6 +87,16 @@ impl Params {
         }) as usize
     }
 
+    /// A whole number from 0 on.
+    pub fn number(&mut self, name: &str, text: Option<&str>) -> Option<u64> {
+        let text = text?;
+        let parsed = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        if parsed.is_none() {
+            self.add(name, "a whole number from 0 on", &found(text));
+        }
+        parsed
+    }
+
     /// `true` or `false`; false when absent.
     pub fn flag(&mut self, name: &str, text: Option<&str>) -> bool {
         self.choice(name, text, &[("true", true), ("false", false)]).unwrap_or(false)
@@ -114,17 +124,17 @@ impl Params {
     }
 }
 
-fn found(text: &str) -> String {
+pub(crate) fn found(text: &str) -> String {
     if text.is_empty() { "an empty value".to_owned() } else { format!("`{}`", short(text)) }
 }
 
 /// The beginning of a value without characters that could forge a line.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     let kept: String = text.chars().take(60).map(|c| if c.is_control() || c == '`' { '?' } else { c }).collect();
     if kept.len() < text.len() && text.chars().count() > 60 { format!("{kept}...") } else { kept }
 }
 
-fn quoted(words: &[&str]) -> String {
+pub(crate) fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
@@ -145,6 +155,7 @@ mod tests {
             params.date("from", Some("31/01/2026"));
             params.zone("tz", Some("Mars/Olympus"));
             params.limit(Some("0"));
+            params.number("as_of_version", Some("+1"));
             params.choice("group_by", Some("user"), &[("source", 1), ("job", 2)]);
             params.flag("fill", Some("yes"));
             params.in_order("2026-02-01".parse().ok(), "2026-01-01".parse().ok());
@@ -157,6 +168,7 @@ mod tests {
                 "`from`: expected a date like `2026-01-31` from 1970 to 2199, found `31/01/2026`",
                 "`tz`: expected an IANA time zone like `Europe/Berlin`, found `Mars/Olympus`",
                 "`limit`: expected a whole number from 1 to 10000, found `0`",
+                "`as_of_version`: expected a whole number from 0 on, found `+1`",
                 "`group_by`: expected one of `source`, `job`, found `user`",
                 "`fill`: expected one of `true`, `false`, found `yes`",
                 "`to`: expected a date not before `from` (`2026-02-01`), found `2026-01-01`",

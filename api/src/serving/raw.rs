@@ -118,6 +118,14 @@ kinds! {
         schema.minimum = Some(1.0);
         schema.maximum = Some(f64::from(super::params::MAX_LIMIT));
     };
+    /// Columns of the answer.
+    ColumnsText: "string", "source,runs".into(),
+        |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
+    /// What rows are ordered by.
+    OrderText: "string", "-bucket_start,source".into(),
+        |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
+    /// A version of a table.
+    VersionText: "integer", 41.into(), |schema| schema.minimum = Some(0.0);
     /// Where the next page begins.
     CursorText: "string", "from `next_cursor` of the page before".into(),
         |schema| schema.max_length = Some(super::cursor::MAX_CURSOR_CHARS);

@@ -1,7 +1,7 @@
 //! Reads `silver.runs` at the version that an epoch names.
 //!
 //! Filters are built as expressions over known columns and never as text, so a value is always a value. Scans share one
-//! bounded memory pool, run a few at a time, and end when nobody waits for them.
+//! bounded memory pool with those of other tables, run a few at a time, and end when nobody waits for them.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -14,9 +14,8 @@ use karat_lake::{
         catalog::TableProvider,
         common::ScalarValue,
         error::DataFusionError,
-        execution::{SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
         logical_expr::{Expr, SortExpr, ident, lit},
-        prelude::{DataFrame, SessionConfig, SessionContext},
+        prelude::DataFrame,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -25,17 +24,15 @@ use tokio::sync::Mutex;
 use super::{
     cursor,
     key::KeyParts,
-    load::ServingCounters,
     run_columns,
-    turns::{MAX_WAITING, Turns, out_of_memory},
+    scans::{Scans, query_error},
 };
 use crate::{
+    lakehouse::scope::only_visible,
     snapshot::{Columns, RUNS},
     summary::Visible,
 };
 
-/// Scans at a time; further ones wait, within the deadline of their answer.
-const PARALLEL_SCANS: usize = 4;
 /// Versions of the table that are kept open.
 const OPEN_VERSIONS: usize = 4;
 
@@ -120,26 +117,13 @@ impl RunRow {
 /// The way to the runs. Shared by every request.
 pub struct RunsReader {
     lake: Lake,
-    session: SessionContext,
+    scans: Arc<Scans>,
     open: Mutex<VecDeque<(u64, Arc<dyn TableProvider>)>>,
-    scans: Turns,
 }
 
 impl RunsReader {
-    pub(super) fn new(lake: Lake, memory_bytes: usize, counters: &Arc<ServingCounters>) -> Result<Self, ApiError> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc();
-        let config = SessionConfig::new().with_target_partitions(2).with_information_schema(false);
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime.map_err(ApiError::internal)?)
-            .with_default_features()
-            .build();
-        Ok(Self {
-            lake,
-            session: SessionContext::new_with_state(state),
-            open: Mutex::default(),
-            scans: Turns::new(PARALLEL_SCANS, MAX_WAITING, counters),
-        })
+    pub(super) fn new(lake: Lake, scans: Arc<Scans>) -> Self {
+        Self { lake, scans, open: Mutex::default() }
     }
 
     /// The runs of version `version` that `filter` wants and the caller may see, newest first.
@@ -148,7 +132,7 @@ impl RunsReader {
     /// 503 when too many wait, or too much memory is used; 410 when the version is no longer kept; 500 when the lake
     /// fails.
     pub async fn find(&self, version: u64, visible: &Visible, filter: &RunFilter) -> Result<Vec<RunRow>, ApiError> {
-        let _turn = self.scans.next().await?;
+        let _turn = self.scans.turn().await?;
         let table = self.table(version).await?;
         self.scan(table, visible, filter).await.map_err(query_error)
     }
@@ -192,7 +176,7 @@ impl RunsReader {
         visible: &Visible,
         filter: &RunFilter,
     ) -> Result<DataFrame, DataFusionError> {
-        let mut frame = self.session.read_table(table)?;
+        let mut frame = self.scans.session.read_table(table)?;
         for condition in conditions(visible, filter) {
             frame = frame.filter(condition)?;
         }
@@ -214,13 +198,6 @@ impl RunsReader {
     }
 }
 
-fn query_error(error: DataFusionError) -> ApiError {
-    if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
-        return out_of_memory().caused_by(error);
-    }
-    ApiError::internal(error)
-}
-
 fn newest_first() -> Vec<SortExpr> {
     ["started_at", "run_id", "source"].into_iter().map(|column| ident(column).sort(false, false)).collect()
 }
@@ -238,7 +215,7 @@ fn conditions(visible: &Visible, filter: &RunFilter) -> Vec<Expr> {
         filter.to_us.map(|us| ident("started_at").lt(instant(us))),
         filter.top_level_only.then(|| ident("parent_run_id").is_null()),
         filter.after.as_ref().map(behind),
-        only_visible(visible),
+        only_visible(visible, true, true),
     ];
     conditions.into_iter().flatten().collect()
 }
@@ -249,16 +226,6 @@ fn behind(key: &RunKey) -> Expr {
     let same_run = ident("run_id").eq(lit(key.run_id.as_str())).and(ident("source").lt(lit(key.source.as_str())));
     let same_time = ident("started_at").eq(at()).and(ident("run_id").lt(lit(key.run_id.as_str())).or(same_run));
     ident("started_at").lt(at()).or(same_time)
-}
-
-fn only_visible(visible: &Visible) -> Option<Expr> {
-    let Visible::Own { user, granted } = visible else { return None };
-    let own = ident("user_id").eq(lit(user.as_str()));
-    if granted.is_empty() {
-        return Some(own);
-    }
-    let granted = granted.iter().map(|source| lit(source.as_str())).collect();
-    Some(own.or(ident("source").in_list(granted, false)))
 }
 
 fn instant(us: i64) -> Expr {

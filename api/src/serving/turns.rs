@@ -1,4 +1,4 @@
-//! [`Turns`]: so many folds or scans at a time, so many that wait, and no more.
+//! [`Turns`]: so many folds, scans or questions in SQL at a time, so many that wait, and no more. And the deadline.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,21 +13,21 @@ use crate::summary::Stopped;
 pub(super) const MAX_WAITING: usize = 128;
 
 /// Who may work, first come, first served.
-pub(super) struct Turns {
+pub(crate) struct Turns {
     running: Arc<Semaphore>,
     waiting: Semaphore,
     counters: Arc<ServingCounters>,
 }
 
 /// The right to work, for as long as it is held.
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _permit: OwnedSemaphorePermit,
     _running: Counted,
 }
 
 impl Turns {
     /// At most `parallel` at a time, and `max_waiting` that wait.
-    pub(super) fn new(parallel: usize, max_waiting: usize, counters: &Arc<ServingCounters>) -> Self {
+    pub(crate) fn new(parallel: usize, max_waiting: usize, counters: &Arc<ServingCounters>) -> Self {
         let (running, waiting) = (Arc::new(Semaphore::new(parallel)), Semaphore::new(max_waiting));
         Self { running, waiting, counters: Arc::clone(counters) }
     }
@@ -36,7 +36,7 @@ impl Turns {
     ///
     /// # Errors
     /// 503 when too many wait.
-    pub(super) async fn next(&self) -> Result<Turn, ApiError> {
+    pub(crate) async fn next(&self) -> Result<Turn, ApiError> {
         if let Ok(permit) = Arc::clone(&self.running).try_acquire_owned() {
             return Ok(self.begin(permit));
         }
@@ -61,13 +61,24 @@ fn busy() -> ApiError {
 
 /// The answer when the memory for questions is in use.
 pub(super) fn out_of_memory() -> ApiError {
-    let message = "too many large questions at once: try again, or narrow `from` and `to`";
+    let message = "too many large questions at once: try again, or ask for fewer rows or a shorter time";
     ApiError::unavailable("query_memory", message).retry_after(Duration::from_secs(1))
 }
 
+/// Does `work` within a deadline.
+///
+/// # Errors
+/// 504 at the deadline; what `work` fails with.
+pub(crate) async fn in_time<T>(
+    deadline: Duration,
+    work: impl Future<Output = Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    tokio::time::timeout(deadline, work).await.unwrap_or_else(|_| Err(too_slow(deadline)))
+}
+
 /// The answer at the deadline.
-pub(super) fn too_slow(deadline: Duration) -> ApiError {
-    let message = format!("the answer took longer than {} s: narrow `from` and `to`", deadline.as_secs());
+fn too_slow(deadline: Duration) -> ApiError {
+    let message = format!("the answer took longer than {} s: ask for fewer rows or a shorter time", deadline.as_secs());
     ApiError::new(StatusCode::GATEWAY_TIMEOUT, "deadline_exceeded", message)
 }
 

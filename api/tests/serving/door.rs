@@ -2,7 +2,7 @@
 
 use crate::support::{Reply, TestApp};
 
-const ROUTES: [&str; 8] = [
+const ROUTES: [&str; 9] = [
     "/summary",
     "/summary/weekly",
     "/summary/monthly",
@@ -11,6 +11,7 @@ const ROUTES: [&str; 8] = [
     "/jobs",
     "/jobs/a/b/runs",
     "/user-vitals",
+    "/tables",
 ];
 
 fn assert_error(reply: &Reply, status: u16, code: &str) {
@@ -42,7 +43,7 @@ async fn an_empty_lake_answers_every_route_with_nothing_yet() {
 #[tokio::test]
 async fn every_data_route_needs_a_log_in() {
     let app = TestApp::start().await;
-    for route in ROUTES.iter().chain(&["/runs/x", "/runs/export", "/summary/export"]) {
+    for route in ROUTES.iter().chain(&["/runs/x", "/runs/export", "/summary/export", "/tables/x", "/tables/x/rows"]) {
         assert_error(&app.send("GET", &format!("/api/v1{route}"), &[], "").await, 401, "unauthenticated");
         let wrong = app.get_as("wrong", &format!("/api/v1{route}"), &[]).await;
         assert_error(&wrong, 401, "invalid_token");
@@ -93,6 +94,7 @@ async fn framework_errors_have_the_envelope_and_problem_json_when_asked_for() {
     for (method, path, allowed) in [
         ("DELETE", "/api/v1/summary", "GET, HEAD"),
         ("PUT", "/api/runs/some", "GET, HEAD"),
+        ("GET", "/api/v1/query", "POST"),
         ("GET", "/api/v1/auth/login", "POST"),
         ("POST", "/health", "GET, HEAD"),
     ] {
@@ -148,6 +150,9 @@ async fn the_reference_is_complete_and_closed_where_it_should_be() {
         "/user-vitals",
         "/summary/export",
         "/runs/export",
+        "/tables",
+        "/tables/{table}",
+        "/tables/{table}/rows",
     ] {
         let operation = &paths[route]["get"];
         assert!(operation["operationId"].is_string(), "{route}");

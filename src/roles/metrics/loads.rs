@@ -64,7 +64,7 @@ impl Collector for Serving {
         let gauges = [
             ("answer_cache_answers", "Rendered answers that are kept", load.answers),
             ("answer_cache_bytes", "Memory of the kept answers", load.bytes),
-            ("questions_running", "Folds and scans that run now", load.running),
+            ("questions_running", "Folds, scans and questions in SQL that run now", load.running),
             ("questions_waiting", "Folds and scans that wait for their turn", load.waiting),
         ];
         let counters = [
@@ -101,10 +101,13 @@ impl Collector for Log {
     }
 }
 
+/// Name, help, and the value of a pipeline that has one.
+type Family<'a> = (&'a str, &'a str, &'a dyn Fn(&PipelineLag) -> Option<f64>);
+
 impl Collector for Pipelines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (pipelines, now_us) = (self.0.pipelines(), clock::now_us());
-        let families: [(&str, &str, &dyn Fn(&PipelineLag) -> Option<f64>); 6] = [
+        let families: [Family; 6] = [
             ("pipeline_lag_records", "Records of the log that the newest epoch does not cover", &|of| {
                 of.records.map(|records| records as f64)
             }),

@@ -13,6 +13,7 @@ fn limit(id: &str) -> usize {
         "set_avatar" => 5 << 20,
         "change_user_settings" | "replace_user_settings" => 256 << 10,
         "oauth_posted_callback" => 8 << 10,
+        "query" => 6 * 20_000 + 1_024,
         _ => 64 << 10,
     }
 }

@@ -131,6 +131,17 @@ impl TestApp {
         client::send(self.address, method, path, headers, body).await
     }
 
+    /// A question in SQL by the admin.
+    pub async fn ask(&self, sql: &str) -> Reply {
+        self.ask_as(&self.admin, &json!({"sql": sql})).await
+    }
+
+    pub async fn ask_as(&self, token: &str, body: &serde_json::Value) -> Reply {
+        let token = format!("Bearer {token}");
+        let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+        client::send(self.address, "POST", "/api/v1/query", &headers, &body.to_string()).await
+    }
+
     /// Where the log ends, in records of its one partition.
     pub fn log_ends_at(&self, end: i64) {
         *self.log_ends.0.lock().unwrap() = Some(end);

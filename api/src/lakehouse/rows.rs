@@ -1,0 +1,165 @@
+//! Reads rows of a version of a table: filtered, ordered, a page of them.
+
+use std::sync::Arc;
+
+use karat_http::ApiError;
+use karat_lake::{
+    Lake, VersionSummary,
+    arrow::{array::RecordBatch, datatypes::Schema},
+    datafusion::{
+        catalog::TableProvider,
+        error::DataFusionError,
+        logical_expr::{Expr, ident},
+        object_store,
+    },
+};
+use serde_json::value::RawValue;
+
+use super::{
+    filter::RowQuestion,
+    json::{JsonRows, Shape},
+    tables::{Facts, Tables},
+};
+use crate::serving::{
+    cursor,
+    scans::{Scans, query_error},
+};
+
+/// A page ends before it would be larger.
+const MAX_PAGE_BYTES: usize = 16 << 20;
+
+/// The way to the rows of tables. Shared by every request.
+pub(crate) struct TableReader {
+    pub(crate) tables: Arc<Tables>,
+    scans: Arc<Scans>,
+}
+
+/// Which version of which table.
+#[derive(Debug, Clone)]
+pub(crate) struct TableVersion {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    /// Whether it is one that was named before, so that it may be gone by now.
+    pub(crate) is_older: bool,
+}
+
+/// A page of rows.
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) rows: Box<RawValue>,
+    pub(crate) num_rows: usize,
+    /// Whether there are rows behind it.
+    pub(crate) has_more: bool,
+}
+
+impl TableReader {
+    pub(crate) fn new(lake: Lake, scans: Arc<Scans>) -> Self {
+        Self { tables: Arc::new(Tables::new(lake)), scans }
+    }
+
+    /// What the version is.
+    ///
+    /// # Errors
+    /// 410 when it is no longer kept; 503 when too many wait; 500 when the lake fails.
+    pub(crate) async fn facts(&self, table: &TableVersion) -> Result<Arc<Facts>, ApiError> {
+        if let Some(facts) = self.tables.known_facts(&table.name, table.version) {
+            return Ok(facts);
+        }
+        let _turn = self.scans.turn().await?;
+        self.tables.facts(&table.name, table.version).await.map_err(|error| table.failed(error))
+    }
+
+    /// The last versions up to this one, newest first and at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Self::facts`].
+    pub(crate) async fn history(&self, table: &TableVersion, limit: u64) -> Result<Vec<VersionSummary>, ApiError> {
+        let _turn = self.scans.turn().await?;
+        self.tables.history(&table.name, table.version, limit).await.map_err(|error| table.failed(error))
+    }
+
+    /// Rows `begin` and on of the answer to `question`, and one more than `limit`, which tells whether there is another
+    /// page: see [`Page::of`].
+    ///
+    /// # Errors
+    /// As [`Self::facts`], and 503 when it takes more memory than there is.
+    pub(crate) async fn rows(
+        &self,
+        table: &TableVersion,
+        question: &RowQuestion,
+        scope: Option<Expr>,
+        begin: usize,
+        limit: usize,
+    ) -> Result<Vec<RecordBatch>, ApiError> {
+        let facts = self.facts(table).await?;
+        let _turn = self.scans.turn().await?;
+        let provider = self.tables.provider(&table.name, table.version).await;
+        let provider = provider.map_err(|error| table.failed(error))?;
+        let range = (begin, limit.saturating_add(1));
+        let batches = self.scan(provider, question, scope, &facts.schema, range).await;
+        batches.map_err(|error| if is_gone(&error) { gone(error) } else { query_error(error) })
+    }
+
+    async fn scan(
+        &self,
+        provider: Arc<dyn TableProvider>,
+        question: &RowQuestion,
+        scope: Option<Expr>,
+        schema: &Schema,
+        (begin, count): (usize, usize),
+    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+        let mut frame = self.scans.session.read_table(provider)?;
+        for condition in question.conditions.iter().cloned().chain(scope) {
+            frame = frame.filter(condition)?;
+        }
+        let order = question.sort(schema);
+        if !order.is_empty() {
+            frame = frame.sort(order)?;
+        }
+        let columns: Vec<Expr> = question.columns.iter().map(ident).collect();
+        frame.limit(begin, Some(count))?.select(columns)?.collect().await
+    }
+}
+
+impl TableVersion {
+    /// What it means that the version cannot be opened.
+    fn failed(&self, error: karat_lake::Error) -> ApiError {
+        // Old versions are cleaned up by age, so this is how "no longer kept" looks.
+        if self.is_older { gone(error) } else { ApiError::internal(error) }
+    }
+}
+
+impl Page {
+    /// The first `limit` rows, or fewer when they are large. Takes the processor for a while.
+    ///
+    /// # Errors
+    /// When a value cannot be written.
+    pub(crate) fn of(batches: &[RecordBatch], limit: usize) -> Result<Self, ApiError> {
+        let mut rows = JsonRows::new(Shape::Objects, limit, MAX_PAGE_BYTES);
+        let mut has_more = false;
+        for batch in batches {
+            if !rows.add(batch).map_err(ApiError::internal)? {
+                has_more = true;
+                break;
+            }
+        }
+        let num_rows = rows.len();
+        Ok(Self { rows: rows.finish().map_err(ApiError::internal)?, num_rows, has_more })
+    }
+}
+
+/// Whether a data file is no longer there.
+fn is_gone(error: &DataFusionError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(object_store::Error::NotFound { .. }) = error.downcast_ref() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn gone(cause: impl std::fmt::Display) -> ApiError {
+    cursor::expired().caused_by(cause)
+}

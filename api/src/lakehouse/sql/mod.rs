@@ -1,0 +1,244 @@
+//! Read-only SQL over the tables of an epoch.
+//!
+//! - One `SELECT` a question: its text, its statement and its plan are each judged (`guard`, `statement`), and its context
+//!   has the tables of the epoch that it names and nothing else: no files, no addresses, no settings.
+//! - Each question has a pool of memory of its own, writes nothing to disk, and ends at a deadline. A few run at a time.
+//! - It runs on threads of its own, whose stacks are as deep as what is let through needs, and beside those that answer other
+//!   requests. Dropping the future of a question ends its work at the next batch.
+//!
+//! Not bounded by the pool: values that a function makes larger than what it reads. Functions that are made for it are left
+//! out (`LEFT_OUT`).
+
+mod error;
+mod guard;
+mod statement;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::TryStreamExt;
+use karat_http::ApiError;
+use karat_lake::datafusion::{
+    catalog::MemorySchemaProvider,
+    dataframe::DataFrame,
+    error::DataFusionError,
+    execution::{
+        SessionStateBuilder,
+        disk_manager::{DiskManagerBuilder, DiskManagerMode},
+        runtime_env::RuntimeEnvBuilder,
+    },
+    prelude::{SessionConfig, SessionContext},
+};
+use serde_json::value::RawValue;
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinSet,
+};
+
+use self::error::{not_answered, not_planned};
+pub(crate) use self::guard::MAX_CHARS;
+use super::{
+    json::{JsonRows, Shape},
+    tables::Tables,
+    types::type_name,
+};
+use crate::serving::{ServingCounters, Turn, Turns, in_time};
+
+/// Stack of a thread: an expression of the depth that is let through takes a tenth of it in a build without optimisation.
+/// Memory is taken as it is used.
+const STACK_BYTES: usize = 64 << 20;
+/// Layers whose tables are asked.
+const LAYERS: [&str; 3] = ["gold", "silver", "quarantine"];
+/// Functions whose values can be far larger than what they read.
+const LEFT_OUT: [&str; 8] =
+    ["repeat", "lpad", "rpad", "range", "generate_series", "array_repeat", "array_resize", "gen_series"];
+
+/// Bounds of questions in SQL.
+#[derive(Debug, Clone)]
+pub struct SqlSettings {
+    /// The longest that a question may take.
+    pub deadline: Duration,
+    /// Memory for all questions at a time, in bytes.
+    pub memory_bytes: usize,
+    /// Questions at a time; further ones are refused.
+    pub parallel: usize,
+    /// An answer ends before it would be larger.
+    pub answer_bytes: usize,
+}
+
+impl Default for SqlSettings {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30), memory_bytes: 256 << 20, parallel: 2, answer_bytes: 8 << 20 }
+    }
+}
+
+/// Answers questions. Shared by every request.
+pub(crate) struct SqlReader {
+    tables: Arc<Tables>,
+    threads: Threads,
+    turns: Turns,
+    settings: SqlSettings,
+}
+
+/// The answer to a question.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// Name and type of each column.
+    pub(crate) columns: Vec<(String, String)>,
+    /// A list of rows, each a list of values.
+    pub(crate) rows: Box<RawValue>,
+    pub(crate) num_rows: usize,
+    /// Whether there are more rows than these.
+    pub(crate) is_truncated: bool,
+}
+
+impl SqlReader {
+    /// # Errors
+    /// When the system gives no threads.
+    pub(crate) fn new(
+        tables: Arc<Tables>,
+        settings: SqlSettings,
+        counters: &Arc<ServingCounters>,
+    ) -> Result<Self, ApiError> {
+        let threads = Threads::new(settings.parallel).map_err(ApiError::internal)?;
+        // Nobody waits: a question may take as long as its deadline.
+        let turns = Turns::new(settings.parallel, 0, counters);
+        Ok(Self { tables, threads, turns, settings })
+    }
+
+    /// Answers `sql` from these versions of tables, by full name, with at most `limit` rows.
+    ///
+    /// # Errors
+    /// 400 for what is not answered; 422 for what fails on the values or takes too much memory; 503 when too many run; 504
+    /// at the deadline.
+    pub(crate) async fn answer(
+        &self,
+        sql: String,
+        versions: &BTreeMap<String, u64>,
+        limit: usize,
+    ) -> Result<Answered, ApiError> {
+        guard::check(&sql)?;
+        let turn = self.turns.next().await?;
+        let is_asked = |name: &str| name.split_once('.').is_some_and(|(layer, _)| LAYERS.contains(&layer));
+        let versions = versions.iter().filter(|(name, _)| is_asked(name.as_str()));
+        let work = Work {
+            tables: Arc::clone(&self.tables),
+            versions: versions.map(|(name, version)| (name.clone(), *version)).collect(),
+            memory_bytes: self.settings.memory_bytes / self.settings.parallel.max(1),
+            answer_bytes: self.settings.answer_bytes,
+            limit,
+        };
+        // Ends the task when it is dropped, by the deadline or because nobody waits any more.
+        let mut task = JoinSet::new();
+        self.threads.spawn(&mut task, run(work, sql, turn));
+        let ended = async {
+            match task.join_next().await {
+                Some(Ok(answered)) => answered,
+                Some(Err(error)) => Err(ApiError::internal(error)),
+                None => Err(ApiError::internal("a question ended without an answer")),
+            }
+        };
+        in_time(self.settings.deadline, ended).await
+    }
+}
+
+/// A question under way.
+struct Work {
+    tables: Arc<Tables>,
+    versions: BTreeMap<String, u64>,
+    memory_bytes: usize,
+    answer_bytes: usize,
+    limit: usize,
+}
+
+/// The turn is given back when the work has ended, which is after a step that cannot be broken off.
+async fn run(work: Work, sql: String, turn: Turn) -> Result<Answered, ApiError> {
+    let answered = work.answer(&sql).await;
+    drop(turn);
+    answered
+}
+
+impl Work {
+    async fn answer(&self, sql: &str) -> Result<Answered, ApiError> {
+        let context = self.context().map_err(ApiError::internal)?;
+        let state = context.state();
+        let parsed = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect);
+        let parsed = parsed.map_err(|error| not_planned(error, None))?;
+        let unknown_function = statement::check_statement(&parsed, &state)?;
+        for (name, version) in statement::tables_of(&parsed, &state, &self.versions)? {
+            let provider = self.tables.provider(&name, version).await.map_err(ApiError::internal)?;
+            context.register_table(name.as_str(), provider).map_err(ApiError::internal)?;
+        }
+        // With the tables that are there now.
+        let state = context.state();
+        let planned = state.statement_to_plan(parsed).await;
+        let plan = planned.map_err(|error| not_planned(error, unknown_function.as_deref()))?;
+        statement::check_plan(&plan)?;
+        let columns = plan.schema().fields().iter();
+        let columns = columns.map(|field| (field.name().clone(), type_name(field.data_type()))).collect();
+        // One more than asked tells whether there are more.
+        let frame = DataFrame::new(state, plan).limit(0, Some(self.limit.saturating_add(1)));
+        let stream = async { frame?.execute_stream().await };
+        let mut stream = stream.await.map_err(|error| not_planned(error, unknown_function.as_deref()))?;
+        let mut rows = JsonRows::new(Shape::Lists, self.limit, self.answer_bytes);
+        let mut is_truncated = false;
+        while let Some(batch) = stream.try_next().await.map_err(not_answered)? {
+            if !rows.add(&batch).map_err(ApiError::internal)? {
+                is_truncated = true;
+                break;
+            }
+        }
+        let num_rows = rows.len();
+        Ok(Answered { columns, rows: rows.finish().map_err(ApiError::internal)?, num_rows, is_truncated })
+    }
+
+    /// A context without tables, which can reach nothing.
+    fn context(&self) -> Result<SessionContext, DataFusionError> {
+        let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_limit(self.memory_bytes, 1.0)
+            .with_disk_manager_builder(no_disk)
+            .build_arc()?;
+        let config = SessionConfig::new()
+            .with_target_partitions(2)
+            .with_information_schema(false)
+            .set_bool("datafusion.execution.enable_recursive_ctes", false);
+        let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+        let context = SessionContext::new_with_state(state.build());
+        for name in LEFT_OUT {
+            context.deregister_udf(name);
+            context.deregister_udtf(name);
+        }
+        let catalog = context.catalog("datafusion");
+        let catalog = catalog.ok_or_else(|| DataFusionError::Internal("there is no catalog".to_owned()))?;
+        for layer in LAYERS {
+            catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
+        }
+        Ok(context)
+    }
+}
+
+/// The threads of questions.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn new(count: usize) -> std::io::Result<Self> {
+        let mut threads = Builder::new_multi_thread();
+        threads.worker_threads(count.max(1)).thread_name("sql").thread_stack_size(STACK_BYTES).enable_all();
+        threads.build().map(|threads| Self(Some(threads)))
+    }
+
+    fn spawn<T: Send + 'static>(&self, tasks: &mut JoinSet<T>, work: impl Future<Output = T> + Send + 'static) {
+        if let Some(threads) = &self.0 {
+            tasks.spawn_on(work, threads.handle());
+        }
+    }
+}
+
+impl Drop for Threads {
+    /// A runtime may not wait for its threads inside of another one.
+    fn drop(&mut self) {
+        if let Some(threads) = self.0.take() {
+            threads.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Judges what a question says: its statement as it was parsed, and the plan that was made of it.
+//!
+//! Both by what is allowed, not by what is forbidden: what a later version of the parser or the planner can say is refused
+//! until it stands here.
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use karat_http::ApiError;
+use karat_lake::datafusion::{
+    common::{TableReference, tree_node::TreeNodeRecursion},
+    execution::session_state::SessionState,
+    logical_expr::LogicalPlan,
+    sql::{
+        parser::Statement as Parsed,
+        sqlparser::ast::{Expr, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor},
+    },
+};
+
+use super::guard::{refused, too_large};
+
+/// Tables, subqueries and common table expressions that a question reads, each as often as it is named.
+const MAX_TABLES: usize = 32;
+/// Parts of a plan. Expressions that read each other twice would double it each time.
+const MAX_NODES: usize = 2_000;
+
+/// Refuses everything but one `SELECT` over tables, and gives the function that it names and that is not there, if any.
+///
+/// # Errors
+/// 400 `sql_refused` or `sql_too_large`.
+pub(super) fn check_statement(parsed: &Parsed, state: &SessionState) -> Result<Option<String>, ApiError> {
+    let Parsed::Statement(statement) = parsed else {
+        return Err(refused("only one `SELECT` is answered"));
+    };
+    let mut judge = Judge { state, tables: 0, unknown_function: None };
+    match statement.visit(&mut judge) {
+        ControlFlow::Continue(()) => Ok(judge.unknown_function),
+        ControlFlow::Break(Refusal::Tables) => Err(too_large(&format!("at most {MAX_TABLES} tables and subqueries"))),
+        ControlFlow::Break(Refusal::What(what)) => Err(refused(format!("{what} is not answered"))),
+    }
+}
+
+/// The tables of the epoch that a question reads, by full name with their version.
+///
+/// # Errors
+/// 400 `sql_refused` for a table that is not there.
+pub(super) fn tables_of(
+    parsed: &Parsed,
+    state: &SessionState,
+    known: &BTreeMap<String, u64>,
+) -> Result<Vec<(String, u64)>, ApiError> {
+    let named =
+        state.resolve_table_references(parsed).map_err(|error| refused("a name is unclear").caused_by(error))?;
+    let mut tables = Vec::new();
+    for table in named {
+        let name = match &table {
+            TableReference::Partial { schema, table } => format!("{schema}.{table}"),
+            other => other.to_string(),
+        };
+        match known.get(&name) {
+            Some(version) if matches!(table, TableReference::Partial { .. }) => tables.push((name, *version)),
+            _ => {
+                let names: Vec<String> = known.keys().map(|name| format!("`{name}`")).collect();
+                return Err(refused(format!("there is no table of this name; there are {}", names.join(", ")))
+                    .detail(format!("found `{}`", crate::serving::params::short(&name))));
+            }
+        }
+    }
+    Ok(tables)
+}
+
+/// Refuses plans that do anything but read, and plans that are too large.
+///
+/// # Errors
+/// 400 `sql_refused` or `sql_too_large`.
+pub(super) fn check_plan(plan: &LogicalPlan) -> Result<(), ApiError> {
+    let (mut nodes, mut does_more) = (0, false);
+    let walked = plan.apply_with_subqueries(|node| {
+        nodes += 1;
+        does_more |= !reads(node);
+        Ok(if does_more || nodes > MAX_NODES { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    walked.map_err(ApiError::internal)?;
+    if does_more {
+        return Err(refused("only reading tables is answered"));
+    }
+    if nodes > MAX_NODES {
+        return Err(too_large(&format!("at most {MAX_NODES} steps")));
+    }
+    Ok(())
+}
+
+fn reads(node: &LogicalPlan) -> bool {
+    matches!(
+        node,
+        LogicalPlan::Projection(_)
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Window(_)
+            | LogicalPlan::Aggregate(_)
+            | LogicalPlan::Sort(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::Union(_)
+            | LogicalPlan::TableScan(_)
+            | LogicalPlan::EmptyRelation(_)
+            | LogicalPlan::Subquery(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::Values(_)
+            | LogicalPlan::Distinct(_)
+            | LogicalPlan::Unnest(_)
+    )
+}
+
+enum Refusal {
+    Tables,
+    What(&'static str),
+}
+
+/// Walks over a statement. The depth of what it walks over is bounded before (`guard`).
+struct Judge<'a> {
+    state: &'a SessionState,
+    tables: usize,
+    unknown_function: Option<String>,
+}
+
+impl Judge<'_> {
+    fn knows(&self, function: &str) -> bool {
+        self.state.scalar_functions().contains_key(function)
+            || self.state.aggregate_functions().contains_key(function)
+            || self.state.window_functions().contains_key(function)
+    }
+}
+
+impl Visitor for Judge<'_> {
+    type Break = Refusal;
+
+    fn pre_visit_statement(&mut self, statement: &Statement) -> ControlFlow<Refusal> {
+        match statement {
+            Statement::Query(_) => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(Refusal::What("anything but `SELECT`")),
+        }
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Refusal> {
+        if query.with.as_ref().is_some_and(|with| with.recursive) {
+            return ControlFlow::Break(Refusal::What("`WITH RECURSIVE`"));
+        }
+        let asks_more = !query.locks.is_empty()
+            || query.for_clause.is_some()
+            || query.settings.is_some()
+            || query.format_clause.is_some()
+            || !query.pipe_operators.is_empty();
+        if asks_more {
+            return ControlFlow::Break(Refusal::What("`FOR`, `SETTINGS`, `FORMAT` or `|>`"));
+        }
+        match &*query.body {
+            SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::SetOperation { .. } | SetExpr::Values(_) => {
+                self.count_table()
+            }
+            _ => ControlFlow::Break(Refusal::What("anything but `SELECT`")),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Refusal> {
+        match select.into {
+            Some(_) => ControlFlow::Break(Refusal::What("`SELECT INTO`")),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Refusal> {
+        match factor {
+            TableFactor::Table { args: None, version: None, sample: None, json_path: None, .. }
+            | TableFactor::Derived { .. }
+            | TableFactor::NestedJoin { .. }
+            | TableFactor::UNNEST { .. } => self.count_table(),
+            _ => ControlFlow::Break(Refusal::What("a function as a table")),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Refusal> {
+        if let Expr::Function(function) = expr {
+            let name = function.name.to_string().to_lowercase();
+            if !self.knows(&name) {
+                self.unknown_function.get_or_insert(name);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Judge<'_> {
+    fn count_table(&mut self) -> ControlFlow<Refusal> {
+        self.tables += 1;
+        if self.tables > MAX_TABLES { ControlFlow::Break(Refusal::Tables) } else { ControlFlow::Continue(()) }
+    }
+}
