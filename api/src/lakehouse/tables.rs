@@ -127,14 +127,12 @@ impl Tables {
     /// The table at `version`: from the handle at hand when that is not behind it.
     async fn open(&self, name: &str, version: u64) -> karat_lake::Result<Table> {
         let held = self.handles.lock().remove(name);
-        match held {
-            Some(mut table) if table.version() <= version => {
-                if table.advance_to(version).await? {
-                    return Ok(table);
-                }
+        if let Some(mut table) = held {
+            if table.version() > version {
+                self.put_back(name, table);
+            } else if table.advance_to(version).await? {
+                return Ok(table);
             }
-            Some(newer) => self.put_back(name, newer),
-            None => {}
         }
         self.lake.open_at(name, version).await
     }
