@@ -13,6 +13,7 @@ pub mod app;
 pub mod auth;
 pub mod health;
 pub mod lag;
+mod prefixes;
 pub mod quarantine;
 pub mod replays;
 pub mod routes;
