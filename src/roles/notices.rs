@@ -7,7 +7,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use karat_api::{health::ReadyCheck, lag::Lag, quarantine::Quarantine};
+use karat_api::{
+    health::ReadyCheck,
+    lag::{Lag, records_behind},
+    quarantine::Quarantine,
+};
 use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
 use karat_ingest::{Layer, Progress, Receipt, ReceiptSpan};
 use karat_lake::{Lake, epochs::Epochs};
@@ -198,8 +202,8 @@ impl Progress for Watcher {
 }
 
 impl Lag for Watcher {
-    fn log_ends(&self, pipeline: &str) -> Option<Positions> {
-        self.ends.lock().get(pipeline).cloned()
+    fn records_after(&self, pipeline: &str, positions: &Positions) -> Option<u64> {
+        self.ends.lock().get(pipeline).map(|ends| records_behind(ends, positions))
     }
 }
 
