@@ -1,6 +1,6 @@
 //! One structured event: a JSON object with the attributes and `data` or `data_base64`.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -79,7 +79,7 @@ struct Data<'a> {
 
 fn read(index: usize, text: &str) -> Result<(Draft, Data<'_>), Rejection> {
     let (mut draft, mut data) = (Draft::default(), Data::default());
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: Vec<Cow<'_, str>> = Vec::new();
     let mut refused = None;
     let mut reader = Reader::new(text);
     let outcome = reader.object(|reader, name| {
@@ -102,7 +102,7 @@ fn read(index: usize, text: &str) -> Result<(Draft, Data<'_>), Rejection> {
             refused = Some(invalid(index, &name, format!("more than {MAX_NAMES} attributes")));
         }
         if refused.is_none() {
-            seen.push(name.into_owned());
+            seen.push(name);
         }
         Ok(())
     });

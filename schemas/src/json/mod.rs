@@ -104,10 +104,11 @@ impl<'a> Reader<'a> {
             return Ok(false);
         }
         self.enter()?;
-        let mut key = self.jiter.known_object().map(|k| k.map(str::to_owned));
+        let text = self.text;
+        let mut key = self.jiter.known_object().map(|key| key.map(|key| kept(text, key)));
         while let Some(name) = key.map_err(|e| self.fault(&e))? {
-            field(self, Cow::Owned(name))?;
-            key = self.jiter.next_key().map(|k| k.map(str::to_owned));
+            field(self, name)?;
+            key = self.jiter.next_key().map(|key| key.map(|key| kept(text, key)));
         }
         self.depth -= 1;
         Ok(true)
@@ -146,12 +147,9 @@ impl<'a> Reader<'a> {
     }
 
     fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
-        let start = self.jiter.current_index();
-        let read = self.jiter.known_str().map(|text| (text.len(), text.to_owned()));
-        let (length, text) = read.map_err(|e| self.fault(&e))?;
-        let raw = &self.text[start + 1..self.jiter.current_index() - 1];
-        // Escapes always make the text shorter, so equal lengths mean that there are none.
-        Ok(if raw.len() == length { Cow::Borrowed(raw) } else { Cow::Owned(text) })
+        let text = self.text;
+        let read = self.jiter.known_str().map(|string| kept(text, string));
+        read.map_err(|e| self.fault(&e))
     }
 
     fn array(&mut self) -> Result<Node<'a>, Fault> {
@@ -194,6 +192,13 @@ impl<'a> Reader<'a> {
         let message = format!("{} at line {} column {}", error.error_type, place.line, place.column);
         Fault { kind: FaultKind::InvalidJson, path: String::new(), message }
     }
+}
+
+/// A string that was read from `text`: a part of it, or a copy when there were escapes, which are undone elsewhere.
+fn kept<'a>(text: &'a str, string: &str) -> Cow<'a, str> {
+    let start = (string.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
+    let part = start.and_then(|start| text.get(start..start.checked_add(string.len())?));
+    part.map_or_else(|| Cow::Owned(string.to_owned()), Cow::Borrowed)
 }
 
 impl Fault {
@@ -318,6 +323,9 @@ mod tests {
         let owned: Vec<bool> = items.iter().map(|i| matches!(i, Node::Text(Cow::Owned(_)))).collect();
         assert_eq!(owned, [false, true, true, false]);
         assert_eq!(items[2].as_text(), Some("😀"));
+        let Node::Object(fields) = parse(r#"{"plain é": 1, "a\tb": 2, "": 3}"#).unwrap() else { panic!() };
+        let keys: Vec<_> = fields.iter().map(|(key, _)| (&**key, matches!(key, Cow::Owned(_)))).collect();
+        assert_eq!(keys, [("plain é", false), ("a\tb", true), ("", false)]);
     }
 
     #[test]
