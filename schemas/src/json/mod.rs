@@ -5,6 +5,7 @@
 //! where it can.
 
 mod canonical;
+mod schema;
 
 use std::borrow::Cow;
 
@@ -12,6 +13,7 @@ use jiter::{Jiter, JiterError, Peek};
 use serde_json::{Map, Number, Value};
 
 pub use canonical::canonical;
+pub use schema::Strict;
 
 /// Deepest nesting of arrays and objects: far above what people send, far below what a stack holds.
 pub const MAX_DEPTH: usize = 128;
@@ -254,12 +256,12 @@ impl Node<'_> {
         deepest.unwrap_or(0) + 1
     }
 
-    /// The form that JSON Schemas are checked against. Numbers beyond its reach become the nearest it has.
+    /// The form that others read. Numbers beyond its reach become the nearest it has.
     pub fn into_value(self) -> Value {
         match self {
             Self::Null => Value::Null,
             Self::Bool(value) => Value::Bool(value),
-            Self::Number(digits) => number_value(digits),
+            Self::Number(digits) => number_of(digits).map_or(Value::Null, Value::Number),
             Self::Text(text) => Value::String(text.into_owned()),
             Self::Array(items) => Value::Array(items.into_iter().map(Node::into_value).collect()),
             Self::Object(fields) => {
@@ -292,12 +294,10 @@ fn check_keys(fields: &[(Cow<'_, str>, Node<'_>)]) -> Result<(), Fault> {
     }
 }
 
-fn number_value(digits: &str) -> Value {
+/// The nearest number that there is in the form of `serde_json`; none beyond the largest double.
+fn number_of(digits: &str) -> Option<Number> {
     let whole = digits.parse::<i64>().map(Number::from).or_else(|_| digits.parse::<u64>().map(Number::from));
-    whole.map_or_else(
-        |_| digits.parse().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number),
-        Value::Number,
-    )
+    whole.ok().or_else(|| digits.parse().ok().and_then(Number::from_f64))
 }
 
 #[cfg(test)]
