@@ -216,7 +216,7 @@ impl Serving {
         let deadline = self.settings.query_deadline;
         let render = async move {
             let body = tokio::time::timeout(deadline, render).await.unwrap_or_else(|_| Err(too_slow(deadline)))?;
-            Ok(Rendered::new(body, Validators::of(&key, &snapshot.epoch)?))
+            Ok::<_, ApiError>(Rendered::new(body, Validators::of(&key, &snapshot.epoch)?))
         };
         self.cache.get_or_render(key, render).await
     }
