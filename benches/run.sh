@@ -214,6 +214,17 @@ row "Account routes that hash no password, 200 connections, $(field rate <<<"$ac
     "p99: $slowest; $(field errors <<<"$accounts") errors" -
 stop_server
 
+say "summaries beside a fixed text"
+# A thousand connections, at both ends.
+ulimit -n 4096 2>/dev/null || true
+serving=$("$BIN/serve-load" --seconds "$((SECONDS_EACH / 4 > 0 ? SECONDS_EACH / 4 : 1))")
+echo "$serving" >&2
+speeds=$(grep -o '{"route":[^}]*}' <<<"$serving" \
+    | sed 's/.*"route":"\([^"]*\)","connections":\([^,]*\),"requests_per_second":\([^,]*\),.*"p99_ms":\([^}]*\)}/\1 (\2) \3\/s, p99 \4 ms/' | paste -sd';' | sed 's/;/; /g')
+row "\`GET /summary\` from memory and 304, beside a fixed text, (connections), asked by $(field generator <<<"$serving" | tr -d '"')" "\`serve-load\`" "$speeds" -
+row "\`GET /summary\` of a year, one source, never asked before, 100 requests/s, from when each was due" "\`serve-load\`" \
+    "p50 $(inner never_asked p50_ms <<<"$serving") ms, p99 $(inner never_asked p99_ms <<<"$serving") ms" -
+
 processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)
 memory=$(awk '/^MemTotal/ { printf "%.0f GiB", $2 / 1048576 }' /proc/meminfo)
 echo "Measured on $(date -u +%Y-%m-%d), $(nproc) processors ($processor), $memory of memory, release build, by \`benches/run.sh\`:"

@@ -21,6 +21,7 @@ use crate::{
     auth::{AuthApis, AuthSettings, Experience, auth_apis, jwks},
     health::{self, ReadyCheck},
     lag::Lag,
+    prefixes::{Entrance, Prefixed},
     routes::{DataApis, data_apis},
     serving::{Serving, ServingCounters, ServingSettings},
     snapshot::Snapshots,
@@ -64,7 +65,7 @@ pub struct Parts {
     pub counters: Arc<ServingCounters>,
 }
 
-type Apis<E> = (DataApis, AuthApis, E);
+type Apis<E> = Prefixed<(DataApis, AuthApis, E)>;
 
 /// Every route, hardened. `extra` are operations of other crates for the same prefix; `()` for none.
 ///
@@ -91,8 +92,7 @@ where
         .at("/ready", health::ready(&parts.snapshots, parts.checks.clone()))
         .at("/readyz", health::ready(&parts.snapshots, parts.checks.clone()))
         .at("/.well-known/jwks.json", poem::get(jwks(&parts.access)));
-    let api = Arc::new(service.into_endpoint());
-    let route = route.nest("/api/v1", Arc::clone(&api)).nest("/api", api);
+    let route = Entrance { operations: service.into_endpoint(), others: route };
     let limits = settings.auth.limits()?;
     let route = route
         .around(move |route, request| {
@@ -131,7 +131,7 @@ fn service<E: OpenApi + 'static>(
     let counters = Arc::clone(&parts.counters);
     let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key, counters)?;
     let data = data_apis(&Arc::new(serving), settings.auth.experience, &parts.access);
-    let apis = (data, auth_apis(&parts.access, &settings.auth, &experience), extra);
+    let apis = Prefixed((data, auth_apis(&parts.access, &settings.auth, &experience), extra));
     let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");
     Ok(OpenApiService::new(apis, "Karat", env!("CARGO_PKG_VERSION"))
         .description("Runs of ETL jobs: publish events, read figures, watch jobs and pipelines.")
@@ -153,8 +153,15 @@ impl Methods {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        // The document writes `{id}`, the router `:id`.
-        let pattern = |path: &str| path.replace('{', ":").replace('}', "");
+        // The document writes `{id}`; the router numbers the parts of a path that may be anything.
+        let pattern = |path: &str| {
+            let mut numbers = 0_u32..;
+            let parts = path.split('/').map(|part| match part.starts_with('{').then(|| numbers.next()).flatten() {
+                Some(number) => format!(":param{number}"),
+                None => part.to_owned(),
+            });
+            parts.collect::<Vec<_>>().join("/")
+        };
         Arc::new(Self(paths.iter().map(|(path, operations)| (pattern(path), methods(operations))).collect()))
     }
 

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 ///
 /// Called for every answer, so it must give a value from memory and never wait.
 pub trait Lag: Send + Sync + 'static {
-    /// Next offset of each partition of the pipeline's topic; `None` while it is not known.
-    fn log_ends(&self, pipeline: &str) -> Option<BTreeMap<u32, i64>>;
+    /// Records of the pipeline's topic after `positions`, the next offset of each partition: [`records_behind`] of its ends;
+    /// `None` while they are not known.
+    fn records_after(&self, pipeline: &str, positions: &BTreeMap<u32, i64>) -> Option<u64>;
 
     /// Bytes of the log after `positions`; `None` when it does not count them.
     fn bytes_after(&self, _pipeline: &str, _positions: &BTreeMap<u32, i64>) -> Option<u64> {
@@ -20,7 +21,7 @@ pub trait Lag: Send + Sync + 'static {
 pub struct NoLag;
 
 impl Lag for NoLag {
-    fn log_ends(&self, _pipeline: &str) -> Option<BTreeMap<u32, i64>> {
+    fn records_after(&self, _pipeline: &str, _positions: &BTreeMap<u32, i64>) -> Option<u64> {
         None
     }
 }

@@ -17,6 +17,7 @@ pub mod export;
 pub mod health;
 pub mod lag;
 pub mod lakehouse;
+mod prefixes;
 pub mod quarantine;
 pub mod replays;
 pub mod routes;

@@ -21,6 +21,10 @@ pub enum Error {
     #[error("pipelines file: {0}")]
     Pipelines(#[from] karat_schemas::pipelines::Problems),
     #[error(transparent)]
+    Access(#[from] karat_access::AccessError),
+    #[error("the application: {0}")]
+    Api(#[from] karat_http::ApiError),
+    #[error(transparent)]
     Log(#[from] karat_eventlog::Error),
     #[error(transparent)]
     Lake(#[from] karat_lake::Error),

@@ -133,7 +133,9 @@ mod tests {
         let Ok(contracts) = contracts else { panic!("the built-in contracts do not compile") };
         let event = &bodies(1, 1)[0];
         assert_eq!(event["id"], "00000000000000ff");
-        assert_eq!(contracts.get("etl.run.finished").unwrap().violations(&event["data"]), []);
+        let data = event["data"].to_string();
+        let data = karat_schemas::json::parse(&data).unwrap();
+        assert_eq!(contracts.get("etl.run.finished").unwrap().violations(&data), []);
     }
 
     #[test]

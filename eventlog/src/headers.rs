@@ -6,6 +6,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+/// The lengths of a key and its value.
+const LENGTHS_BYTES: usize = 6;
+
 /// Ordered key-value pairs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Headers(Bytes);
@@ -13,8 +16,13 @@ pub struct Headers(Bytes);
 impl Headers {
     /// Builds headers from pairs. A key longer than 65,535 bytes or a value longer than 4 GiB is left out, which no
     /// door can send: the HTTP limits are far below.
-    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
-        let mut buffer = BytesMut::new();
+    pub fn from_pairs<'a, I>(pairs: I) -> Self
+    where
+        I: IntoIterator<Item = (&'a str, &'a [u8]), IntoIter: Clone>,
+    {
+        let pairs = pairs.into_iter();
+        let room: usize = pairs.clone().map(|(key, value)| LENGTHS_BYTES + key.len() + value.len()).sum();
+        let mut buffer = BytesMut::with_capacity(room);
         for (key, value) in pairs {
             Self::put(&mut buffer, key, value);
         }

@@ -9,7 +9,7 @@
 //!   of heads; on HTTP/2 bytes tell nothing, since pings and settings are answered between requests too.
 //! * While requests run, each part of an answer must be taken within the deadline of answers.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -58,9 +58,18 @@ struct State {
     waiting_since: Instant,
     /// When the first byte after that was read.
     head_since: Option<Instant>,
-    /// Answers, by the numbers of their requests, of which a part was handed out and nobody asked for the next one yet.
-    untaken: HashMap<u64, Instant>,
+    /// Answers, by the numbers of their requests, of which a part was handed out and nobody asked for the next one yet, and
+    /// since when: one on HTTP/1, and on HTTP/2 as many as run, so a list is quicker than a map.
+    untaken: Vec<(u64, Instant)>,
     requests: u64,
+}
+
+impl State {
+    fn forget(&mut self, number: u64) {
+        if let Some(place) = self.untaken.iter().position(|(of, _)| *of == number) {
+            self.untaken.swap_remove(place);
+        }
+    }
 }
 
 impl Arrival {
@@ -72,7 +81,7 @@ impl Arrival {
             is_multiplexed: false,
             waiting_since: Instant::now(),
             head_since: None,
-            untaken: HashMap::new(),
+            untaken: Vec::new(),
             requests: 0,
         };
         Arc::new(Self { deadlines, state: Mutex::new(state) })
@@ -120,7 +129,8 @@ impl Arrival {
     fn next(&self) -> Option<(Instant, Overdue)> {
         let (state, deadlines) = (self.state.lock(), self.deadlines);
         if state.running > 0 {
-            return state.untaken.values().min().map(|since| (*since + deadlines.answer, Overdue::Answer));
+            let first = state.untaken.iter().map(|(_, since)| *since).min();
+            return first.map(|since| (since + deadlines.answer, Overdue::Answer));
         }
         if !state.has_begun {
             return Some((state.waiting_since + deadlines.head, Overdue::Head));
@@ -141,19 +151,24 @@ pub(crate) struct Running {
 impl Running {
     /// A part of the answer was handed out: the client has to take it.
     pub(crate) fn hand_out(&self) {
-        self.arrival.state.lock().untaken.insert(self.number, Instant::now());
+        let now = Instant::now();
+        let mut state = self.arrival.state.lock();
+        match state.untaken.iter_mut().find(|(number, _)| *number == self.number) {
+            Some((_, since)) => *since = now,
+            None => state.untaken.push((self.number, now)),
+        }
     }
 
     /// The client took what was handed out: the next part is asked for.
     pub(crate) fn take(&self) {
-        self.arrival.state.lock().untaken.remove(&self.number);
+        self.arrival.state.lock().forget(self.number);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.arrival.state.lock();
-        state.untaken.remove(&self.number);
+        state.forget(self.number);
         state.running = state.running.saturating_sub(1);
         if state.running == 0 {
             state.waiting_since = Instant::now();
@@ -206,9 +221,11 @@ mod tests {
         let (one, other) = (arrival.begin(true), arrival.begin(true));
         one.hand_out();
         other.hand_out();
-        *arrival.state.lock().untaken.get_mut(&1).unwrap() -= Duration::from_secs(5);
+        arrival.state.lock().untaken[0].1 -= Duration::from_secs(5);
         assert_eq!(next(&arrival), Some((15, Overdue::Answer)));
         one.take();
+        other.hand_out();
+        assert_eq!(arrival.state.lock().untaken.len(), 1, "an answer is in the list once");
         assert_eq!(next(&arrival), Some((20, Overdue::Answer)));
         drop(other);
         assert_eq!(next(&arrival), None);

@@ -31,6 +31,10 @@ impl Deref for Authenticated {
     }
 }
 
+/// Who asks, found out by what counts requests. It goes with the request, so that nobody has to find out again.
+#[derive(Clone)]
+pub(crate) struct Recognised(pub Arc<Caller>);
+
 /// Authenticates a request outside of poem-openapi.
 ///
 /// # Errors
@@ -38,19 +42,9 @@ impl Deref for Authenticated {
 /// not cover the route; 500 when the application carries no accounts.
 pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
     let access = accounts(request)?;
-    let found = match credential(request) {
-        Ok(credential) => access.authenticate(credential).await,
-        Err(error) => Err(error),
-    };
-    let caller = match found {
-        Ok(caller) => caller,
-        Err(error) => {
-            if let AccessError::NotAuthenticated(fault) = error {
-                // Boxed: rare, and the way to the database would make the future of every request larger.
-                Box::pin(note_bad_credential(access, fault, request)).await;
-            }
-            return Err(error.into());
-        }
+    let caller = match request.data::<Recognised>() {
+        Some(Recognised(caller)) => Arc::clone(caller),
+        None => recognise(access, request).await?,
     };
     context::remember(access, &caller);
     if !caller.may_call(route_of(request)) {
@@ -58,6 +52,23 @@ pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
         return Err(ApiError::forbidden("the scopes of this API key do not cover this route"));
     }
     Ok(caller)
+}
+
+async fn recognise(access: &Access, request: &Request) -> Result<Arc<Caller>, ApiError> {
+    let found = match credential(request) {
+        Ok(credential) => access.authenticate(credential).await,
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(caller) => Ok(caller),
+        Err(error) => {
+            if let AccessError::NotAuthenticated(fault) = error {
+                // Boxed: rare, and the way to the database would make the future of every request larger.
+                Box::pin(note_bad_credential(access, fault, request)).await;
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// Asks for the consent of whoever publishes, where it is required. Of a key that is its owner.
@@ -162,7 +173,56 @@ fn api_key_scheme() -> MetaSecurityScheme {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use karat_access::{AccessSettings, Actor, HashSettings, NewApiKey, NewUser, Role, Scopes};
+    use poem::Response;
+    use poem::endpoint::make;
+    use poem::http::StatusCode;
+    use secrecy::ExposeSecret;
+
     use super::*;
+    use crate::{LimitSettings, Limits, Quota};
+
+    #[tokio::test]
+    async fn who_was_recognised_by_the_limits_is_not_looked_up_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
+        let access = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
+        let access = Access::open(access).await.unwrap();
+        let (username, password) = ("maria_77".to_owned(), "nine-Blue-7-boats".to_owned().into());
+        let owner = NewUser { username, email: None, password, role: Role::User };
+        let owner = access.create_user(owner, Actor::Shell, &Origin::default()).await.unwrap().id;
+        let scopes = Scopes::parse(["read"]).unwrap();
+        let new = NewApiKey { owner, name: "loader".to_owned(), scopes, expires_in: None, events_per_second: None };
+        let key = access.create_api_key(new, Actor::Shell, &Origin::default()).await.unwrap().secret;
+        let quota = Quota { name: "test", requests: 100, window: Duration::from_secs(60) };
+        let settings = LimitSettings {
+            prefixes: &["/api"],
+            rules: vec![],
+            anonymous: quota,
+            user: quota,
+            api_key: quota,
+            publishing: vec![],
+            owner: None,
+        };
+        let limits = Limits::new(settings, None);
+        // The key is gone when the route asks who it is.
+        let route = make(|mut request: Request| async move {
+            request.headers_mut().remove(API_KEY_HEADER);
+            let caller = authenticate(&request).await?;
+            Ok::<_, poem::Error>(Response::builder().body(caller.username.to_string()))
+        });
+        let ask = async |key: &str| {
+            let mut request = Request::builder().uri_str("/api/runs").header(API_KEY_HEADER, key).finish();
+            request.set_data(access.clone());
+            limits.call(&route, request).await
+        };
+        let answer = ask(key.expose_secret()).await.unwrap();
+        assert_eq!(answer.into_body().into_string().await.unwrap(), "maria_77");
+        // Nor is a key that is none taken for anybody.
+        assert_eq!(ask("kk_00_00").await.unwrap_err().status(), StatusCode::UNAUTHORIZED);
+    }
 
     #[test]
     fn a_route_has_one_name_under_both_prefixes_and_behind_the_router() {

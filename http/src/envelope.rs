@@ -6,9 +6,10 @@ use chrono::{SecondsFormat, Utc};
 use poem_openapi::payload::Json;
 use poem_openapi::types::{ParseFromJSON, ToJSON, Type};
 use poem_openapi::{ApiResponse, Object};
+use serde::Serialize;
 
 /// The form of every successful JSON answer.
-#[derive(Debug, Clone, Object)]
+#[derive(Debug, Clone, Object, Serialize)]
 pub struct Envelope<T: Type + ParseFromJSON + ToJSON> {
     /// Always `success`.
     pub status: String,

@@ -16,7 +16,11 @@ const CSP_PAGE: &str = "default-src 'self'; script-src 'self' 'unsafe-inline'; s
 /// Two years, as browsers' preload lists ask for.
 const HSTS: &str = "max-age=63072000; includeSubDomains";
 
+/// What is added here, and some more: a map that grows is put together anew each time.
+const MORE_HEADERS: usize = 10;
+
 pub(crate) fn add_common(headers: &mut HeaderMap, context: &RequestContext, over_tls: bool) {
+    headers.reserve(MORE_HEADERS);
     let is_page =
         headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with("text/html"));
     set_default(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");

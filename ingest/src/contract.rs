@@ -1,7 +1,6 @@
 //! The contract of an event's type, applied to its data (spec P5).
 
-use karat_schemas::events::Contracts;
-use serde_json::Value;
+use karat_schemas::{events::Contracts, json::Node};
 
 use crate::event::{Code, Rejection};
 
@@ -10,7 +9,7 @@ pub(crate) fn check(
     contracts: &Contracts,
     index: usize,
     event_type: &str,
-    data: &Value,
+    data: &Node<'_>,
     at: &str,
 ) -> Result<String, Rejection> {
     let Some(contract) = contracts.get(event_type) else {

@@ -64,8 +64,7 @@ fn event(index: usize, raw: &Bytes, contracts: &Contracts) -> Result<Event, Reje
         return Err(Rejection::new(index, Code::InvalidJson, "", "an event is a JSON object"));
     }
     let id = canonical::sha256_of(&node).map_err(refused)?;
-    let value = node.clone().into_value();
-    let topic = contract::check(contracts, index, EVENT_TYPE, &value, "")?;
+    let topic = contract::check(contracts, index, EVENT_TYPE, &node, "")?;
     let source = namespace(index, &node)?;
     let run_id = node.get("run").and_then(|run| run.get("runId")).and_then(Node::as_text);
     let key = run_id.unwrap_or(&id).to_owned();

@@ -237,8 +237,8 @@ impl Progress for Watcher {
 }
 
 impl Lag for Watcher {
-    fn log_ends(&self, pipeline: &str) -> Option<Positions> {
-        self.ends.lock().get(pipeline).cloned()
+    fn records_after(&self, pipeline: &str, positions: &Positions) -> Option<u64> {
+        self.ends.lock().get(pipeline).map(|ends| records_behind(ends, positions))
     }
 }
 

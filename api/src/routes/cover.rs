@@ -6,13 +6,17 @@ use crate::{serving::freshness::Freshness, snapshot::Snapshot, summary::rfc3339_
 #[derive(Debug, Clone)]
 pub(super) struct Cover {
     pub(super) epoch: u64,
-    pub(super) as_of: Option<String>,
     pub(super) freshness: Freshness,
+    as_of_us: Option<i64>,
 }
 
 impl Cover {
     pub(super) fn of(snapshot: &Snapshot, freshness: Freshness) -> Self {
-        let as_of = snapshot.epoch.as_of_us.and_then(rfc3339_utc);
-        Self { epoch: snapshot.epoch.epoch, as_of, freshness }
+        Self { epoch: snapshot.epoch.epoch, freshness, as_of_us: snapshot.epoch.as_of_us }
+    }
+
+    /// The newest event time, as answers write it: asked for when one is rendered, which most are not.
+    pub(super) fn as_of(&self) -> Option<String> {
+        self.as_of_us.and_then(rfc3339_utc)
     }
 }

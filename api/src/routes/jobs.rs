@@ -126,7 +126,7 @@ impl JobsApi {
             let jobs = statuses.into_iter().skip(begin).take(limit).map(|(status, runs)| Job { runs, status });
             let page = JobPage {
                 epoch: cover.epoch,
-                as_of: cover.as_of,
+                as_of: cover.as_of(),
                 data_state: cover.freshness.data_state,
                 jobs: jobs.collect(),
                 next_cursor: next.transpose()?,

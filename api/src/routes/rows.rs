@@ -132,7 +132,7 @@ impl RowsApi {
                 let next = page.has_more.then(|| serving.next_cursor(&snapshot, id, begin + page.num_rows));
                 let written = WrittenRowPage {
                     epoch: cover.epoch,
-                    as_of: cover.as_of.as_deref(),
+                    as_of: cover.as_of().as_deref(),
                     data_state: cover.freshness.data_state,
                     table: &table.name,
                     version,

@@ -208,7 +208,7 @@ impl RunsApi {
                 let next_cursor = last.map(|key| serving.next_cursor(&snapshot, id, key)).transpose()?;
                 let page = RunPage {
                     epoch: cover.epoch,
-                    as_of: cover.as_of,
+                    as_of: cover.as_of(),
                     data_state: cover.freshness.data_state,
                     runs: rows.into_iter().map(Run::from).collect(),
                     next_cursor,
@@ -251,7 +251,7 @@ impl RunsApi {
             let children = find(&serving, &snapshot, &scope.visible, wanted).await?;
             let detail = RunDetail {
                 epoch: cover.epoch,
-                as_of: cover.as_of,
+                as_of: cover.as_of(),
                 data_state: cover.freshness.data_state,
                 run: run.into(),
                 parent: parent.pop().map(Run::from),

@@ -216,7 +216,7 @@ impl SummaryApi {
             };
             let summary = Summary {
                 epoch: cover.epoch,
-                as_of: cover.as_of,
+                as_of: cover.as_of(),
                 data_state: cover.freshness.data_state,
                 from: begin.from.to_string(),
                 to: begin.to.to_string(),

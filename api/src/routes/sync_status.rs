@@ -93,7 +93,7 @@ impl SyncStatusApi {
             let jobs = job_statuses(&snapshot, &serving.settings, visible, &filter, moment, work)?;
             let status = SyncStatus {
                 epoch: cover.epoch,
-                as_of: cover.as_of,
+                as_of: cover.as_of(),
                 data_state: cover.freshness.data_state,
                 jobs: jobs.into_iter().map(|(status, _)| status).collect(),
                 pipelines: vec![PipelineStatus::of(

@@ -168,7 +168,7 @@ impl From<VersionSummary> for TableVersionView {
 
 impl TableList {
     pub(super) fn of(cover: &Cover, tables: Vec<Table>) -> Self {
-        let (as_of, data_state) = (cover.as_of.clone(), cover.freshness.data_state);
+        let (as_of, data_state) = (cover.as_of(), cover.freshness.data_state);
         Self { epoch: cover.epoch, as_of, data_state, tables }
     }
 }

@@ -125,7 +125,7 @@ impl TablesApi {
             let declared = serving.settings.tables.iter().find(|declared| declared.table == version.name);
             let detail = TableDetail {
                 epoch: cover.epoch,
-                as_of: cover.as_of,
+                as_of: cover.as_of(),
                 data_state: cover.freshness.data_state,
                 table: Table::of(&version.name, &facts, sees_all),
                 columns: facts.schema.fields().iter().map(|field| TableColumn::of(field)).collect(),

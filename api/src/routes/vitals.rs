@@ -130,7 +130,7 @@ fn vitals(
     };
     Ok(UserVitals {
         epoch: cover.epoch,
-        as_of: cover.as_of,
+        as_of: cover.as_of(),
         data_state: cover.freshness.data_state,
         windows: WINDOWS.into_iter().map(window).collect::<Result<_, Stopped>>()?,
         streak_days: streak(&days, today),

@@ -75,6 +75,11 @@ impl AnswerCache {
         Ok(Arc::new(Self { kept, under_way: Mutex::default(), counters: Arc::clone(counters) }))
     }
 
+    /// The answer under `key`, when it is kept. The caller counts what it is for.
+    pub(crate) fn get(&self, key: &Key) -> Option<Rendered> {
+        self.kept.get(key)
+    }
+
     /// The answer under `key`, rendered now when it is not there and nobody renders it already.
     ///
     /// # Errors
@@ -83,10 +88,6 @@ impl AnswerCache {
     where
         F: Future<Output = Result<Rendered, ApiError>> + Send + 'static,
     {
-        if let Some(kept) = self.kept.get(&key) {
-            count(&self.counters.hits);
-            return Ok(kept);
-        }
         match self.find_or_begin(key, render) {
             Found::Kept(kept) => {
                 count(&self.counters.hits);
@@ -112,7 +113,7 @@ impl AnswerCache {
         if let Some(rendering) = under_way.by_key.get(&key).and_then(|(_, rendering)| rendering.upgrade()) {
             return Found::UnderWay(rendering);
         }
-        // What is kept leaves the list afterwards, so between the first look and this one it may have been both.
+        // What is kept leaves the list afterwards, so between the caller's look and this one it may have been both.
         if let Some(kept) = self.kept.get(&key) {
             return Found::Kept(kept);
         }

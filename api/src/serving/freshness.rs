@@ -9,7 +9,7 @@ use karat_schemas::{
 use poem_openapi::Enum;
 use serde::Serialize;
 
-use crate::lag::{Lag, records_behind};
+use crate::lag::Lag;
 
 /// Whether an answer has everything that was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Enum)]
@@ -74,8 +74,7 @@ pub struct Freshness {
 impl Freshness {
     /// Looks at the log now.
     pub fn of(epoch: &Epoch, lag: &dyn Lag, objective: Option<Duration>, now_us: i64) -> Self {
-        let ends = lag.log_ends(&epoch.pipeline);
-        let lag_records = ends.map(|ends| records_behind(&ends, &epoch.positions));
+        let lag_records = lag.records_after(&epoch.pipeline, &epoch.positions);
         let lag_bytes = lag.bytes_after(&epoch.pipeline, &epoch.positions);
         let is_behind = lag_records.is_some_and(|records| records > 0);
         let age_us = u64::try_from(now_us - epoch.written_at_us).unwrap_or(0);
@@ -94,12 +93,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::lag::records_behind;
 
     struct Ends(i64);
 
     impl Lag for Ends {
-        fn log_ends(&self, _: &str) -> Option<BTreeMap<u32, i64>> {
-            Some(BTreeMap::from([(0, self.0)]))
+        fn records_after(&self, _: &str, positions: &BTreeMap<u32, i64>) -> Option<u64> {
+            Some(records_behind(&BTreeMap::from([(0, self.0)]), positions))
         }
     }
 

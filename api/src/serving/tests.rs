@@ -2,6 +2,7 @@
 
 use karat_lake::Lake;
 use karat_schemas::epoch::Epoch;
+use poem::IntoResponse;
 
 use super::*;
 use crate::lag::NoLag;
@@ -57,6 +58,29 @@ fn question(epoch: Epoch, data_state: DataState, clock: i64, limit: u64) -> Ques
         freshness: Freshness { data_state, lag_records: None, lag_bytes: None, lag: Duration::ZERO },
         clock,
     }
+}
+
+#[tokio::test]
+async fn an_answer_is_rendered_then_kept_then_known_with_the_same_headers() {
+    let fixture = Fixture::with_deadline(Duration::from_secs(3600));
+    let epoch = Epoch { epoch: 1, written_at_us: 1, as_of_us: Some(0), ..Epoch::default() };
+    let ask = async |tag: &str| {
+        let request = Request::builder().header("if-none-match", tag).finish();
+        let asked = question(epoch.clone(), DataState::Complete, 0, 1);
+        let render = async { Ok(b"{}".to_vec()) };
+        let answer: DataAnswer<String> = fixture.serving.answer(&request, asked, render).await.unwrap();
+        answer.into_response()
+    };
+    let (rendered, kept) = (ask("\"other\"").await, ask("\"other\"").await);
+    let known = ask(rendered.headers()["etag"].to_str().unwrap()).await;
+    assert_eq!([rendered.status(), kept.status(), known.status()].map(|status| status.as_u16()), [200, 200, 304]);
+    for name in ["etag", "last-modified", "karat-as-of", "cache-control", "vary"] {
+        let value = &rendered.headers()[name];
+        assert_eq!((&kept.headers()[name], &known.headers()[name]), (value, value), "{name}");
+    }
+    assert!(!known.headers().contains_key("content-type"));
+    let load = fixture.counters.load();
+    assert_eq!((load.misses, load.hits, load.not_modified), (1, 1, 1));
 }
 
 #[tokio::test]

@@ -89,12 +89,16 @@ async fn wrong_parameters_are_named_with_what_was_expected_and_found() {
 async fn framework_errors_have_the_envelope_and_problem_json_when_asked_for() {
     let app = TestApp::start().await;
     assert_error(&app.get("/api/v1/nothing").await, 404, "not_found");
-    assert_error(&app.get("/nothing").await, 404, "not_found");
+    // Beside, above and below the prefixes is nothing either.
+    for path in ["/nothing", "/summary", "/api", "/api/", "/api/v1", "/api/v1/", "/api/v2/summary", "/apis/summary"] {
+        assert_error(&app.get(path).await, 404, "not_found");
+    }
     assert_error(&app.send("DELETE", "/api/v1/summary", &[], "").await, 405, "method_not_allowed");
     for (method, path, allowed) in [
         ("DELETE", "/api/v1/summary", "GET, HEAD"),
         ("PUT", "/api/runs/some", "GET, HEAD"),
         ("GET", "/api/v1/query", "POST"),
+        ("POST", "/api/v1/api-keys/some", "DELETE"),
         ("GET", "/api/v1/auth/login", "POST"),
         ("POST", "/health", "GET, HEAD"),
     ] {

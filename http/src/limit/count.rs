@@ -25,6 +25,21 @@ struct Window {
     count: u32,
 }
 
+impl Window {
+    /// Counts a request, in a fresh window when this one has ended.
+    fn take(&mut self, quota: Quota, now: Instant) -> Taken {
+        if self.ends <= now {
+            *self = Self { ends: now + quota.window, count: 0 };
+        }
+        let is_allowed = self.count < quota.requests;
+        if is_allowed {
+            self.count += 1;
+        }
+        let remaining = quota.requests.saturating_sub(self.count);
+        Taken { is_allowed, remaining, resets_in: self.ends.saturating_duration_since(now) }
+    }
+}
+
 impl Default for LocalCounts {
     fn default() -> Self {
         Self { max_keys: MAX_KEYS, windows: Mutex::default() }
@@ -52,20 +67,17 @@ impl LocalCounts {
 
     fn take_at(&self, key: &str, quota: Quota, now: Instant) -> Taken {
         let mut windows = self.windows.lock();
-        if windows.len() >= self.max_keys && !windows.contains_key(key) {
+        // Most requests are of a client that is known: its key is not copied again.
+        if let Some(window) = windows.get_mut(key) {
+            return window.take(quota, now);
+        }
+        if windows.len() >= self.max_keys {
             make_room(&mut windows, now, |window| window.ends);
         }
-        let fresh = Window { ends: now + quota.window, count: 0 };
-        let window = windows.entry(key.to_owned()).or_insert(fresh);
-        if window.ends <= now {
-            *window = fresh;
-        }
-        let is_allowed = window.count < quota.requests;
-        if is_allowed {
-            window.count += 1;
-        }
-        let remaining = quota.requests.saturating_sub(window.count);
-        Taken { is_allowed, remaining, resets_in: window.ends.saturating_duration_since(now) }
+        let mut window = Window { ends: now, count: 0 };
+        let taken = window.take(quota, now);
+        windows.insert(key.to_owned(), window);
+        taken
     }
 }
 

@@ -8,6 +8,7 @@
 //! counts alone and tries it again some seconds later: requests go on either way.
 
 mod count;
+mod headers;
 mod rate;
 mod redis;
 
@@ -16,17 +17,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use karat_access::{Access, AccessError, Caller, CallerKind};
-use poem::http::{HeaderValue, Method, StatusCode};
+use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 use tokio::sync::Semaphore;
 
+pub(crate) use headers::{QuotaHeaders, put};
 pub use rate::EventRates;
 pub use redis::SharedCounts;
 
-use crate::caller::credential;
+use crate::caller::{Recognised, credential};
 use crate::client_ip::limit_key;
 use crate::{ApiError, client_ip};
 use count::LocalCounts;
+use headers::Policies;
 
 /// Good keys that are new here wait at most so long behind made-up ones of their network.
 const MADE_UP_WINDOW: Duration = Duration::from_secs(60);
@@ -96,6 +99,7 @@ pub struct Taken {
 /// Counts requests and refuses those beyond their quota.
 pub struct Limits {
     settings: LimitSettings,
+    policies: Policies,
     local: LocalCounts,
     shared: Option<SharedCounts>,
     lookups: Semaphore,
@@ -104,36 +108,47 @@ pub struct Limits {
 impl Limits {
     /// Limits that are counted here, or in Redis when there is one.
     pub fn new(settings: LimitSettings, shared: Option<SharedCounts>) -> Arc<Self> {
-        Arc::new(Self { settings, local: LocalCounts::default(), shared, lookups: Semaphore::new(LOOKUPS) })
+        let (policies, local) = (Policies::of(&settings), LocalCounts::default());
+        Arc::new(Self { settings, policies, local, shared, lookups: Semaphore::new(LOOKUPS) })
     }
 
     /// Answers a request, if its quota allows.
-    pub async fn call(&self, endpoint: &impl Endpoint<Output = Response>, request: Request) -> Result<Response> {
-        let (key, quota) = match self.rule_for(&request).await {
+    pub async fn call(&self, endpoint: &impl Endpoint<Output = Response>, mut request: Request) -> Result<Response> {
+        let (rule, caller) = self.rule_for(&request).await;
+        if let Some(caller) = caller {
+            request.set_data(Recognised(caller));
+        }
+        let (key, quota) = match rule {
             Rule::Free => return endpoint.call(request).await,
-            Rule::Full(quota, taken) => return Ok(refusal(quota, taken)),
+            Rule::Full(quota, taken) => return Ok(self.refusal(quota, taken)),
             Rule::Under(key, quota) => (key, quota),
         };
         let taken = self.take(&key, quota).await;
         if !taken.is_allowed {
-            return Ok(refusal(quota, taken));
+            return Ok(self.refusal(quota, taken));
         }
         let mut response = match endpoint.call(request).await {
             Ok(response) => response,
             Err(mut error) => {
-                error.set_data(QuotaHeaders(headers(quota, taken)));
+                error.set_data(self.policies.headers(quota, taken));
                 return Err(error);
             }
         };
         if response.status() == StatusCode::NOT_MODIFIED {
             self.give_back(&key).await;
         }
-        name_quota(&mut response, quota, taken);
+        put(&mut response, self.policies.headers(quota, taken));
         Ok(response)
     }
 
-    /// What a request is counted under.
-    async fn rule_for(&self, request: &Request) -> Rule {
+    fn refusal(&self, quota: Quota, taken: Taken) -> Response {
+        let mut response = ApiError::too_many_requests(taken.resets_in).into_response();
+        put(&mut response, self.policies.headers(quota, taken));
+        response
+    }
+
+    /// What a request is counted under, and who asks, if that had to be found out and is somebody.
+    async fn rule_for(&self, request: &Request) -> (Rule, Option<Arc<Caller>>) {
         let path = request.uri().path();
         let path = self.settings.prefixes.iter().find_map(|prefix| path.strip_prefix(prefix));
         let ip = limit_key(client_ip(request).unwrap_or(IpAddr::from([0, 0, 0, 0])));
@@ -141,7 +156,7 @@ impl Limits {
         let is_owner =
             |(start, header): (&str, &str)| path.starts_with(start) && request.headers().contains_key(header);
         if request.method() == Method::OPTIONS {
-            return Rule::Free;
+            return (Rule::Free, None);
         }
         if self.settings.owner.is_some_and(is_owner) {
             return self.uncounted(request, ip).await;
@@ -149,14 +164,14 @@ impl Limits {
         let path = path.trim_end_matches('/');
         let is_rule = |rule: &&RouteRule| rule.is_for(request.method(), path);
         if let Some(rule) = self.settings.rules.iter().find(is_rule) {
-            return Rule::Under(format!("{}:{ip}", rule.quota.name), rule.quota);
+            return (Rule::Under(format!("{}:{ip}", rule.quota.name), rule.quota), None);
         }
         let caller = match self.caller(request, ip).await {
             Ok(caller) => caller,
-            Err((quota, taken)) => return Rule::Full(quota, taken),
+            Err((quota, taken)) => return (Rule::Full(quota, taken), None),
         };
         let settings = &self.settings;
-        match caller.as_ref().map(|caller| &caller.kind) {
+        let rule = match caller.as_ref().map(|caller| &caller.kind) {
             None => {
                 // The first part only: what follows may be anything.
                 let route = path.split('/').nth(1).unwrap_or_default();
@@ -176,14 +191,15 @@ impl Limits {
             Some(CallerKind::ApiKey { key, .. }) => {
                 Rule::Under(format!("{}:{key}", settings.api_key.name), settings.api_key)
             }
-        }
+        };
+        (rule, caller)
     }
 
     /// What is not counted may still look at a key, and made-up ones are bounded there too.
-    async fn uncounted(&self, request: &Request, ip: IpAddr) -> Rule {
+    async fn uncounted(&self, request: &Request, ip: IpAddr) -> (Rule, Option<Arc<Caller>>) {
         match self.caller(request, ip).await {
-            Ok(_) => Rule::Free,
-            Err((quota, taken)) => Rule::Full(quota, taken),
+            Ok(caller) => (Rule::Free, caller),
+            Err((quota, taken)) => (Rule::Full(quota, taken), None),
         }
     }
 
@@ -239,35 +255,6 @@ enum Rule {
     Under(String, Quota),
     /// It is refused already.
     Full(Quota, Taken),
-}
-
-fn refusal(quota: Quota, taken: Taken) -> Response {
-    let mut response = ApiError::too_many_requests(taken.resets_in).into_response();
-    name_quota(&mut response, quota, taken);
-    response
-}
-
-/// The headers of an answer that is an error: they are put on when it is rendered.
-#[derive(Debug, Clone)]
-pub(crate) struct QuotaHeaders(pub [(&'static str, String); 2]);
-
-fn headers(quota: Quota, taken: Taken) -> [(&'static str, String); 2] {
-    let seconds = |duration: Duration| duration.as_millis().div_ceil(1000);
-    let policy = format!("\"{}\";q={};w={}", quota.name, quota.requests, seconds(quota.window));
-    let left = format!("\"{}\";r={};t={}", quota.name, taken.remaining, seconds(taken.resets_in));
-    [("ratelimit-policy", policy), ("ratelimit", left)]
-}
-
-fn name_quota(response: &mut Response, quota: Quota, taken: Taken) {
-    put(response, QuotaHeaders(headers(quota, taken)));
-}
-
-pub(crate) fn put(response: &mut Response, quota: QuotaHeaders) {
-    for (name, value) in quota.0 {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert(name, value);
-        }
-    }
 }
 
 /// Why Redis could not be set up.

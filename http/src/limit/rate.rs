@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use super::count::{MAX_KEYS, make_room};
-use super::{Quota, QuotaHeaders, SharedCounts, Taken, headers};
+use super::{Quota, QuotaHeaders, SharedCounts, Taken};
 use crate::ApiError;
 
 /// What a key that has been quiet may publish at once, in time at its rate.
@@ -69,7 +69,7 @@ impl EventRates {
         let remaining = u32::try_from(left).unwrap_or(rate);
         let taken = Taken { is_allowed: false, remaining, resets_in: spent.wait };
         let line = format!("limit: {rate} events a second, found {events} events in this request");
-        let error = ApiError::too_many_requests(spent.wait).beyond(QuotaHeaders(headers(quota, taken)));
+        let error = ApiError::too_many_requests(spent.wait).beyond(QuotaHeaders::of(quota, taken));
         Err(error.detail(line))
     }
 

@@ -35,7 +35,7 @@ pub(super) fn decode(
     }
     let attributes = draft.finish(0)?;
     let value = structured::value_of(0, body, &attributes, "data")?;
-    structured::finish(0, attributes, body.clone(), value, contracts)
+    structured::finish(0, attributes, body.clone(), &value, contracts)
 }
 
 /// Undoes the encoding that the HTTP binding asks for: `%` and two hex digits stand for a byte of UTF-8.

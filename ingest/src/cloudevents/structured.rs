@@ -1,6 +1,6 @@
 //! One structured event: a JSON object with the attributes and `data` or `data_base64`.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -8,7 +8,6 @@ use karat_schemas::{
     events::Contracts,
     json::{self, Fault, Node, Reader},
 };
-use serde_json::Value;
 
 use super::attributes::{Attributes, Draft, invalid};
 use crate::{
@@ -28,8 +27,13 @@ pub(super) fn decode(index: usize, raw: &Bytes, contracts: &Contracts) -> Result
     let text = json::text_of(raw).map_err(refused)?;
     let (draft, data) = read(index, text)?;
     let attributes = draft.finish(index)?;
-    let (payload, value) = data.resolve(index, raw, &attributes)?;
-    finish(index, attributes, payload, value, contracts)
+    match data.resolve(index, raw, &attributes)? {
+        (payload, Some(value)) => finish(index, attributes, payload, &value, contracts),
+        (payload, None) => {
+            let value = value_of(index, &payload, &attributes, "data_base64")?;
+            finish(index, attributes, payload.clone(), &value, contracts)
+        }
+    }
 }
 
 pub(super) fn check_size(index: usize, raw: &[u8]) -> Result<(), Rejection> {
@@ -45,15 +49,15 @@ pub(super) fn finish(
     index: usize,
     attributes: Attributes,
     payload: Bytes,
-    value: Value,
+    value: &Node<'_>,
     contracts: &Contracts,
 ) -> Result<Event, Rejection> {
-    let topic = contract::check(contracts, index, &attributes.event_type, &value, "/data")?;
+    let topic = contract::check(contracts, index, &attributes.event_type, value, "/data")?;
     let run_id = match attributes.event_type == lineage::EVENT_TYPE {
-        true => value.pointer("/run/runId"),
+        true => value.get("run").and_then(|run| run.get("runId")),
         false => value.get("run_id"),
     };
-    let key = attributes.key(run_id.and_then(Value::as_str));
+    let key = attributes.key(run_id.and_then(Node::as_text));
     Ok(Event {
         index,
         key,
@@ -79,7 +83,7 @@ struct Data<'a> {
 
 fn read(index: usize, text: &str) -> Result<(Draft, Data<'_>), Rejection> {
     let (mut draft, mut data) = (Draft::default(), Data::default());
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: Vec<Cow<'_, str>> = Vec::new();
     let mut refused = None;
     let mut reader = Reader::new(text);
     let outcome = reader.object(|reader, name| {
@@ -102,7 +106,7 @@ fn read(index: usize, text: &str) -> Result<(Draft, Data<'_>), Rejection> {
             refused = Some(invalid(index, &name, format!("more than {MAX_NAMES} attributes")));
         }
         if refused.is_none() {
-            seen.push(name.into_owned());
+            seen.push(name);
         }
         Ok(())
     });
@@ -114,24 +118,27 @@ fn read(index: usize, text: &str) -> Result<(Draft, Data<'_>), Rejection> {
     }
 }
 
-impl Data<'_> {
-    /// The payload's bytes, and its value for the contract.
-    fn resolve(self, index: usize, raw: &Bytes, attributes: &Attributes) -> Result<(Bytes, Value), Rejection> {
+impl<'a> Data<'a> {
+    /// The payload's bytes, and its value for the contract; none when that is still to be read from them.
+    fn resolve(
+        self,
+        index: usize,
+        raw: &Bytes,
+        attributes: &Attributes,
+    ) -> Result<(Bytes, Option<Node<'a>>), Rejection> {
         match (self.inline, self.base64) {
             (Some(_), Some(Node::Text(_))) => {
                 Err(invalid(index, "data_base64", "`data` and `data_base64` stand in one event: send one of them"))
             }
-            (None, None | Some(Node::Null)) => Ok((Bytes::new(), Value::Null)),
+            (None, None | Some(Node::Null)) => Ok((Bytes::new(), Some(Node::Null))),
             // Text that is not JSON travels as a JSON string, and what it says is the payload.
             (Some((Node::Text(text), _)), _) if !attributes.is_json() => {
-                Ok((Bytes::from(text.clone().into_owned()), Value::String(text.into_owned())))
+                Ok((Bytes::from(text.clone().into_owned()), Some(Node::Text(text))))
             }
-            (Some((node, range)), _) => Ok((raw.slice(range), node.into_value())),
+            (Some((node, range)), _) => Ok((raw.slice(range), Some(node))),
             (None, Some(Node::Text(text))) => {
                 let bytes = STANDARD.decode(&*text).map_err(|_| invalid(index, "data_base64", "not base64"))?;
-                let payload = Bytes::from(bytes);
-                let value = value_of(index, &payload, attributes, "data_base64")?;
-                Ok((payload, value))
+                Ok((Bytes::from(bytes), None))
             }
             (None, Some(other)) => {
                 Err(invalid(index, "data_base64", format!("expected base64 text, found {}", other.kind())))
@@ -141,15 +148,20 @@ impl Data<'_> {
 }
 
 /// The value of payload bytes for the contract: JSON is read, anything else counts as text.
-pub(super) fn value_of(index: usize, payload: &Bytes, attributes: &Attributes, at: &str) -> Result<Value, Rejection> {
+pub(super) fn value_of<'p>(
+    index: usize,
+    payload: &'p Bytes,
+    attributes: &Attributes,
+    at: &str,
+) -> Result<Node<'p>, Rejection> {
     if !attributes.is_json() {
-        return Ok(Value::String(String::from_utf8_lossy(payload).into_owned()));
+        return Ok(Node::Text(String::from_utf8_lossy(payload)));
     }
     if payload.is_empty() {
-        return Ok(Value::Null);
+        return Ok(Node::Null);
     }
     let node = json::text_of(payload).and_then(json::parse);
     let refused =
         |fault: Fault| Rejection::new(index, fault.kind.into(), format!("/{at}{}", fault.path), fault.message);
-    node.map(Node::into_value).map_err(refused)
+    node.map_err(refused)
 }

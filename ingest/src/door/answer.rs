@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use karat_http::{ApiError, Envelope, ProblemBody, ok, request_id, timestamp};
-use poem::{IntoResponse, http::StatusCode};
+use karat_http::{Answer, ApiError, Envelope, ProblemBody, ok, request_id, timestamp};
+use poem::{
+    IntoResponse, Response,
+    http::{HeaderValue, StatusCode, header},
+};
 use poem_openapi::payload::{Json, Payload};
 use poem_openapi::registry::{MetaMediaType, Registry};
 use poem_openapi::types::Type;
 use poem_openapi::{ApiResponse, Object, ResponseContent};
+use serde::Serialize;
 
 use crate::{
     event::{BodyFault, Code, Rejection},
@@ -27,7 +31,7 @@ karat_http::error_answers! {
 }
 
 /// What became of the events of a request. Each is counted once.
-#[derive(Debug, Clone, Object)]
+#[derive(Debug, Clone, Object, Serialize)]
 pub struct Published {
     /// Durable in the log.
     pub accepted: u64,
@@ -45,7 +49,7 @@ pub struct Published {
 }
 
 /// Why one event was refused.
-#[derive(Debug, Clone, Object)]
+#[derive(Debug, Clone, Object, Serialize)]
 pub struct PublishedError {
     /// Place in the request, counted from 0; the line for NDJSON, blank lines included.
     pub index: u64,
@@ -97,23 +101,46 @@ pub struct ReceiptState {
 pub enum PublishAnswer {
     /// All events are durable, and the layer of `wait` has committed them.
     #[oai(status = 200)]
-    Reached(Json<Envelope<Published>>),
+    Reached(Acceptance),
     /// All events are durable in the log.
     #[oai(status = 202)]
-    Accepted(Json<Envelope<Published>>),
+    Accepted(Acceptance),
     /// Some events were refused; the others are durable in the log.
     #[oai(status = 207)]
-    Partly(Json<Envelope<Published>>),
+    Partly(Acceptance),
     /// All events were refused.
     #[oai(status = 422)]
     Refused(Refusal),
+}
+
+/// The counts in the envelope. Written as text at once, not by way of a JSON value: it is made for every request.
+pub struct Acceptance(Answer<Published>);
+
+impl IntoResponse for Acceptance {
+    fn into_response(self) -> Response {
+        // A plain struct of strings and numbers: it always serialises.
+        let mut response = Response::from(serde_json::to_vec(&self.0.0).unwrap_or_default());
+        let media_type = HeaderValue::from_static("application/json; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        response
+    }
+}
+
+impl ResponseContent for Acceptance {
+    fn media_types() -> Vec<MetaMediaType> {
+        <Answer<Published> as ResponseContent>::media_types()
+    }
+
+    fn register(registry: &mut Registry) {
+        <Answer<Published> as ResponseContent>::register(registry);
+    }
 }
 
 /// A refusal with its counts. Where `Accept` asks for problem details, an error is answered in its place.
 pub struct Refusal(Json<RefusedBody>);
 
 impl IntoResponse for Refusal {
-    fn into_response(self) -> poem::Response {
+    fn into_response(self) -> Response {
         self.0.into_response()
     }
 }
@@ -145,12 +172,14 @@ pub(super) fn answer(
         return refused(outcome, wants_problem);
     }
     let data = published(&outcome, receipt, layer);
+    let counts = |data, message: String| Acceptance(ok(data, message));
     Ok(if rejected > 0 {
-        PublishAnswer::Partly(ok(data, format!("{sent} events are accepted, {rejected} are refused: see `errors`")))
+        let message = format!("{sent} events are accepted, {rejected} are refused: see `errors`");
+        PublishAnswer::Partly(counts(data, message))
     } else if waited {
-        PublishAnswer::Reached(ok(data, format!("{sent} events are accepted and have reached {layer}")))
+        PublishAnswer::Reached(counts(data, format!("{sent} events are accepted and have reached {layer}")))
     } else {
-        PublishAnswer::Accepted(ok(data, format!("{sent} events are accepted")))
+        PublishAnswer::Accepted(counts(data, format!("{sent} events are accepted")))
     })
 }
 

@@ -22,6 +22,8 @@ mod api;
 mod body;
 mod budget;
 
-pub use answer::{PublishAnswer, PublishFailed, Published, PublishedError, ReceiptState, Refusal, RefusedBody};
+pub use answer::{
+    Acceptance, PublishAnswer, PublishFailed, Published, PublishedError, ReceiptState, Refusal, RefusedBody,
+};
 pub use api::{IngestApi, WaitFor};
 pub use budget::Budget;

@@ -5,6 +5,7 @@
 //! where it can.
 
 mod canonical;
+mod schema;
 
 use std::borrow::Cow;
 
@@ -12,6 +13,7 @@ use jiter::{Jiter, JiterError, Peek};
 use serde_json::{Map, Number, Value};
 
 pub use canonical::canonical;
+pub use schema::Strict;
 
 /// Deepest nesting of arrays and objects: far above what people send, far below what a stack holds.
 pub const MAX_DEPTH: usize = 128;
@@ -104,10 +106,11 @@ impl<'a> Reader<'a> {
             return Ok(false);
         }
         self.enter()?;
-        let mut key = self.jiter.known_object().map(|k| k.map(str::to_owned));
+        let text = self.text;
+        let mut key = self.jiter.known_object().map(|key| key.map(|key| kept(text, key)));
         while let Some(name) = key.map_err(|e| self.fault(&e))? {
-            field(self, Cow::Owned(name))?;
-            key = self.jiter.next_key().map(|k| k.map(str::to_owned));
+            field(self, name)?;
+            key = self.jiter.next_key().map(|key| key.map(|key| kept(text, key)));
         }
         self.depth -= 1;
         Ok(true)
@@ -146,12 +149,9 @@ impl<'a> Reader<'a> {
     }
 
     fn string(&mut self) -> Result<Cow<'a, str>, Fault> {
-        let start = self.jiter.current_index();
-        let read = self.jiter.known_str().map(|text| (text.len(), text.to_owned()));
-        let (length, text) = read.map_err(|e| self.fault(&e))?;
-        let raw = &self.text[start + 1..self.jiter.current_index() - 1];
-        // Escapes always make the text shorter, so equal lengths mean that there are none.
-        Ok(if raw.len() == length { Cow::Borrowed(raw) } else { Cow::Owned(text) })
+        let text = self.text;
+        let read = self.jiter.known_str().map(|string| kept(text, string));
+        read.map_err(|e| self.fault(&e))
     }
 
     fn array(&mut self) -> Result<Node<'a>, Fault> {
@@ -194,6 +194,13 @@ impl<'a> Reader<'a> {
         let message = format!("{} at line {} column {}", error.error_type, place.line, place.column);
         Fault { kind: FaultKind::InvalidJson, path: String::new(), message }
     }
+}
+
+/// A string that was read from `text`: a part of it, or a copy when there were escapes, which are undone elsewhere.
+fn kept<'a>(text: &'a str, string: &str) -> Cow<'a, str> {
+    let start = (string.as_ptr() as usize).checked_sub(text.as_ptr() as usize);
+    let part = start.and_then(|start| text.get(start..start.checked_add(string.len())?));
+    part.map_or_else(|| Cow::Owned(string.to_owned()), Cow::Borrowed)
 }
 
 impl Fault {
@@ -249,12 +256,12 @@ impl Node<'_> {
         deepest.unwrap_or(0) + 1
     }
 
-    /// The form that JSON Schemas are checked against. Numbers beyond its reach become the nearest it has.
+    /// The form that others read. Numbers beyond its reach become the nearest it has.
     pub fn into_value(self) -> Value {
         match self {
             Self::Null => Value::Null,
             Self::Bool(value) => Value::Bool(value),
-            Self::Number(digits) => number_value(digits),
+            Self::Number(digits) => number_of(digits).map_or(Value::Null, Value::Number),
             Self::Text(text) => Value::String(text.into_owned()),
             Self::Array(items) => Value::Array(items.into_iter().map(Node::into_value).collect()),
             Self::Object(fields) => {
@@ -287,12 +294,10 @@ fn check_keys(fields: &[(Cow<'_, str>, Node<'_>)]) -> Result<(), Fault> {
     }
 }
 
-fn number_value(digits: &str) -> Value {
+/// The nearest number that there is in the form of `serde_json`; none beyond the largest double.
+fn number_of(digits: &str) -> Option<Number> {
     let whole = digits.parse::<i64>().map(Number::from).or_else(|_| digits.parse::<u64>().map(Number::from));
-    whole.map_or_else(
-        |_| digits.parse().ok().and_then(Number::from_f64).map_or(Value::Null, Value::Number),
-        Value::Number,
-    )
+    whole.ok().or_else(|| digits.parse().ok().and_then(Number::from_f64))
 }
 
 #[cfg(test)]
@@ -318,6 +323,9 @@ mod tests {
         let owned: Vec<bool> = items.iter().map(|i| matches!(i, Node::Text(Cow::Owned(_)))).collect();
         assert_eq!(owned, [false, true, true, false]);
         assert_eq!(items[2].as_text(), Some("😀"));
+        let Node::Object(fields) = parse(r#"{"plain é": 1, "a\tb": 2, "": 3}"#).unwrap() else { panic!() };
+        let keys: Vec<_> = fields.iter().map(|(key, _)| (&**key, matches!(key, Cow::Owned(_)))).collect();
+        assert_eq!(keys, [("plain é", false), ("a\tb", true), ("", false)]);
     }
 
     #[test]

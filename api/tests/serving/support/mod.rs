@@ -14,7 +14,7 @@ use karat_access::{Access, AccessSettings, Actor, HashSettings, NewUser, Origin,
 use karat_api::{
     ApiSettings, Parts, app,
     auth::AuthSettings,
-    lag::Lag,
+    lag::{Lag, records_behind},
     snapshot::{Poke, Snapshots, follow},
 };
 use karat_http::{ServeSettings, serve};
@@ -47,8 +47,8 @@ pub struct TestApp {
 struct LogEnds(Mutex<Option<i64>>);
 
 impl Lag for LogEnds {
-    fn log_ends(&self, _pipeline: &str) -> Option<BTreeMap<u32, i64>> {
-        self.0.lock().unwrap().map(|end| BTreeMap::from([(0, end)]))
+    fn records_after(&self, _pipeline: &str, positions: &BTreeMap<u32, i64>) -> Option<u64> {
+        self.0.lock().unwrap().map(|end| records_behind(&BTreeMap::from([(0, end)]), positions))
     }
 }
 
