@@ -130,9 +130,10 @@ impl RowsApi {
             let page = serving.compute(move |serving, _| {
                 let page = Page::of(&batches, limit)?;
                 let next = page.has_more.then(|| serving.next_cursor(&snapshot, id, begin + page.num_rows));
+                let as_of = cover.as_of();
                 let written = WrittenRowPage {
                     epoch: cover.epoch,
-                    as_of: cover.as_of().as_deref(),
+                    as_of: as_of.as_deref(),
                     data_state: cover.freshness.data_state,
                     table: &table.name,
                     version,

@@ -87,7 +87,7 @@ fn read(index: usize, text: &str) -> Result<(Draft, Data<'_>), Rejection> {
     let mut refused = None;
     let mut reader = Reader::new(text);
     let outcome = reader.object(|reader, name| {
-        if seen.iter().any(|known| *known == name) {
+        if seen.contains(&name) {
             return Err(json::duplicate_key(&name));
         }
         match &*name {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use karat_http::{Answer, ApiError, Envelope, ProblemBody, ok, request_id, timestamp};
+use karat_http::{Answer, ApiError, ProblemBody, ok, request_id, timestamp};
 use poem::{
     IntoResponse, Response,
     http::{HeaderValue, StatusCode, header},
