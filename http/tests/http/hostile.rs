@@ -154,7 +154,8 @@ async fn security_77_a_flood_of_empty_data_is_no_progress_of_a_body() {
     });
     server.others_are_served().await;
     // Which of the two comes first is a matter of how fast the frames are.
-    let is_given_up = |seen: &str| seen.contains("\"code\":\"request_timeout\"") || seen.contains("too_many_data_frames");
+    let is_given_up =
+        |seen: &str| seen.contains("\"code\":\"request_timeout\"") || seen.contains("too_many_data_frames");
     let refused = async {
         let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
         while !is_given_up(&String::from_utf8_lossy(&seen)) {

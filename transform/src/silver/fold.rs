@@ -9,6 +9,7 @@
 mod aggregate;
 mod aggregates;
 mod last;
+mod parts;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

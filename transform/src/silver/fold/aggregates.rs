@@ -6,6 +6,7 @@ use karat_lake::arrow::{array::RecordBatch, datatypes::SchemaRef};
 use super::{
     Keyed,
     aggregate::{AggregatePlan, AggregateState, Prepared},
+    parts::{Part, put_together},
 };
 use crate::{
     Error, Result,
@@ -23,17 +24,6 @@ pub(super) struct Aggregates {
     pub(super) schema: SchemaRef,
 }
 
-/// What some keys of a batch change.
-struct Part {
-    /// The rows that went.
-    old: RecordBatch,
-    /// The rows that came.
-    new: RecordBatch,
-    new_keys: Vec<Vec<u8>>,
-    /// The state of each key.
-    stored: Vec<(Vec<u8>, Slice)>,
-}
-
 impl Aggregates {
     /// Takes rows with the key of each; gives the folded rows that went and those that came.
     pub(super) fn take(
@@ -48,15 +38,7 @@ impl Aggregates {
         let by_key: Vec<&[usize]> = sorted.chunk_by(|row, other| keys.get(*row) == keys.get(*other)).collect();
         let before = &*step;
         let parts = in_parts(&by_key, PART_KEYS, |by_key| self.take_part(before, keyspace, keys, &columns, by_key))?;
-        let (mut old, mut new_keys, mut new, mut stored) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for part in parts {
-            old.push(part.old);
-            new.push(part.new);
-            new_keys.extend(part.new_keys);
-            stored.extend(part.stored);
-        }
-        step.put_all(keyspace, stored);
-        Ok((old, Keyed { keys: new_keys, rows: new }))
+        Ok(put_together(parts, step, keyspace))
     }
 
     /// Folds the rows of some keys into what is stored.

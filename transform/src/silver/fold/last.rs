@@ -12,7 +12,10 @@ use karat_lake::arrow::{
     datatypes::SchemaRef,
 };
 
-use super::Keyed;
+use super::{
+    Keyed,
+    parts::{Part, put_together},
+};
 use crate::{
     Error, Result,
     packed_keys::PackedKeys,
@@ -40,17 +43,6 @@ struct Came<'b> {
     rows: RecordBatch,
 }
 
-/// What some keys of a batch change.
-struct Part {
-    /// The rows that went.
-    old: RecordBatch,
-    /// The rows that came.
-    new: RecordBatch,
-    new_keys: Vec<Vec<u8>>,
-    /// The state of each key.
-    stored: Vec<(Vec<u8>, Slice)>,
-}
-
 impl LastRows {
     /// Takes rows with the key of each; gives the rows that went and those that came.
     pub(super) fn take(
@@ -72,15 +64,7 @@ impl LastRows {
         // Nearly all of this is reading what is stored of each key, one after the other: so the parts are read at once.
         let before = &*step;
         let parts = in_parts(&last, PART_KEYS, |part| self.take_part(before, keyspace, &came, part))?;
-        let (mut old, mut new, mut new_keys, mut stored) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for part in parts {
-            old.push(part.old);
-            new.push(part.new);
-            new_keys.extend(part.new_keys);
-            stored.extend(part.stored);
-        }
-        step.put_all(keyspace, stored);
-        Ok((old, Keyed { keys: new_keys, rows: new }))
+        Ok(put_together(parts, step, keyspace))
     }
 
     /// Compares the last rows of some keys with what is stored.
