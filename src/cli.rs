@@ -1,6 +1,7 @@
 //! The command line: nouns and verbs.
 
 mod access;
+mod chat;
 mod database;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -9,6 +10,7 @@ use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use access::{AccessArgs, secret};
+pub use chat::LiveArgs;
 pub use database::{DatabaseArgs, RedisArgs};
 
 use crate::commands::publish::PublishArgs;
@@ -224,6 +226,8 @@ pub struct ServeArgs {
     pub without_limits: bool,
     #[command(flatten)]
     pub access: AccessArgs,
+    #[command(flatten)]
+    pub live: LiveArgs,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -4,6 +4,7 @@
 //! - [`snapshot`] holds the rows of one epoch in memory and moves to the next in one step.
 //! - [`summary`] folds them: one stored state for days, weeks and months of every zone.
 //! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.
+//! - [`live`] are connections that stay open: charts, the chat, the stream of events.
 //! - [`routes`] are the data operations, [`auth`] those on accounts, [`replays`] orders to the pipelines,
 //!   [`quarantine`] what was put aside, [`health`] whether the process can work.
 //!
@@ -13,6 +14,7 @@ pub mod app;
 pub mod auth;
 pub mod health;
 pub mod lag;
+pub mod live;
 pub mod quarantine;
 pub mod replays;
 pub mod routes;

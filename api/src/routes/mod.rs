@@ -49,4 +49,6 @@ pub(crate) enum DataTag {
     Runs,
     /// Figures of one user.
     Vitals,
+    /// Connections that stay open: charts, the chat, the stream of events.
+    Live,
 }

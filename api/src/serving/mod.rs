@@ -21,6 +21,7 @@ mod turns;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use chrono::Utc;
 use karat_access::{Caller, Permission, Role, RowScope};
 use karat_http::ApiError;
@@ -187,17 +188,39 @@ impl Serving {
             count(&self.counters.not_modified);
             return Ok(DataAnswer::not_modified(Arc::new(Validators::of(&key, &snapshot.epoch)?)));
         }
-        let deadline = self.settings.query_deadline;
-        let render = async move {
-            let body = tokio::time::timeout(deadline, render).await.unwrap_or_else(|_| Err(too_slow(deadline)))?;
-            Ok::<_, ApiError>(Rendered::new(body, Validators::of(&key, &snapshot.epoch)?))
-        };
-        let Rendered { body, validators } = self.cache.get_or_render(key, render).await?;
+        let Rendered { body, validators } = self.kept_or_rendered(key, snapshot, render).await?;
         if has == Has::Anything {
             count(&self.counters.not_modified);
             return Ok(DataAnswer::not_modified(validators));
         }
         Ok(DataAnswer::full(body, validators))
+    }
+
+    /// The bytes that a question is answered with, for who is told them again and again: from the cache, or by `render`.
+    ///
+    /// # Errors
+    /// As [`Serving::answer`].
+    pub(crate) async fn bytes(
+        &self,
+        question: Question,
+        render: impl Future<Output = Result<Vec<u8>, ApiError>> + Send + 'static,
+    ) -> Result<Bytes, ApiError> {
+        let (key, snapshot) = question.key();
+        Ok(self.kept_or_rendered(key, snapshot, render).await?.body)
+    }
+
+    async fn kept_or_rendered(
+        &self,
+        key: Key,
+        snapshot: Arc<Snapshot>,
+        render: impl Future<Output = Result<Vec<u8>, ApiError>> + Send + 'static,
+    ) -> Result<Rendered, ApiError> {
+        let deadline = self.settings.query_deadline;
+        let render = async move {
+            let body = tokio::time::timeout(deadline, render).await.unwrap_or_else(|_| Err(too_slow(deadline)))?;
+            Ok::<_, ApiError>(Rendered::new(body, Validators::of(&key, &snapshot.epoch)?))
+        };
+        self.cache.get_or_render(key, render).await
     }
 
     /// Work that takes the processor for a while, off the async threads: as many at a time as there are processors. It
