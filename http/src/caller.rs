@@ -47,14 +47,20 @@ pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
     let access = accounts(request)?;
     let caller = match request.data::<Recognised>() {
         Some(Recognised(caller)) => Arc::clone(caller),
-        None => {
-            let found = match credential(request) {
-                Ok(credential) => access.authenticate(credential).await,
-                Err(error) => Err(error),
-            };
-            admit(access, request, found).await?
-        }
+        None => recognise(access, request).await?,
     };
+    look_at(access, request, &caller).await?;
+    Ok(caller)
+}
+
+/// [`authenticate`] by what holds at this moment, whoever was recognised when the request came in: for when its body, which may
+/// take many minutes, is here.
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn authenticate_anew(request: &Request) -> Result<Arc<Caller>, ApiError> {
+    let access = accounts(request)?;
+    let caller = recognise(access, request).await?;
     look_at(access, request, &caller).await?;
     Ok(caller)
 }
@@ -74,6 +80,14 @@ pub async fn lease(request: &Request, ticket: Option<&SecretString>) -> Result<L
     let lease = admit(access, request, found).await?;
     look_at(access, request, lease.caller()).await?;
     Ok(lease)
+}
+
+async fn recognise(access: &Access, request: &Request) -> Result<Arc<Caller>, ApiError> {
+    let found = match credential(request) {
+        Ok(credential) => access.authenticate(credential).await,
+        Err(error) => Err(error),
+    };
+    admit(access, request, found).await
 }
 
 /// Passes on who was found; a credential that does not hold is noted.
@@ -222,7 +236,7 @@ fn api_key_scheme() -> MetaSecurityScheme {
 mod tests {
     use std::time::Duration;
 
-    use karat_access::{AccessSettings, Actor, HashSettings, NewApiKey, NewUser, Role, Scopes};
+    use karat_access::{AccessSettings, Actor, CallerKind, HashSettings, NewApiKey, NewUser, Role, Scopes};
     use poem::Response;
     use poem::endpoint::make;
     use poem::http::StatusCode;
@@ -231,8 +245,8 @@ mod tests {
     use super::*;
     use crate::{LimitSettings, Limits, Quota};
 
-    #[tokio::test]
-    async fn who_was_recognised_by_the_limits_is_not_looked_up_again() {
+    /// Accounts, limits in front of a route, and a key.
+    async fn behind_limits() -> (tempfile::TempDir, Access, Arc<Limits>, SecretString) {
         let folder = tempfile::tempdir().unwrap();
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
         let access = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
@@ -253,22 +267,43 @@ mod tests {
             publishing: vec![],
             owner: None,
         };
-        let limits = Limits::new(settings, None);
+        (folder, access, Limits::new(settings, None), key)
+    }
+
+    fn request(access: &Access, key: &str) -> Request {
+        let mut request = Request::builder().uri_str("/api/runs").header(API_KEY_HEADER, key).finish();
+        request.set_data(access.clone());
+        request
+    }
+
+    #[tokio::test]
+    async fn who_was_recognised_by_the_limits_is_not_looked_up_again() {
+        let (_folder, access, limits, key) = behind_limits().await;
         // The key is gone when the route asks who it is.
         let route = make(|mut request: Request| async move {
             request.headers_mut().remove(API_KEY_HEADER);
             let caller = authenticate(&request).await?;
             Ok::<_, poem::Error>(Response::builder().body(caller.username.to_string()))
         });
-        let ask = async |key: &str| {
-            let mut request = Request::builder().uri_str("/api/runs").header(API_KEY_HEADER, key).finish();
-            request.set_data(access.clone());
-            limits.call(&route, request).await
-        };
+        let ask = async |key: &str| limits.call(&route, request(&access, key)).await;
         let answer = ask(key.expose_secret()).await.unwrap();
         assert_eq!(answer.into_body().into_string().await.unwrap(), "maria_77");
         // Nor is a key that is none taken for anybody.
         assert_eq!(ask("kk_00_00").await.unwrap_err().status(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn security_26_who_was_recognised_by_the_limits_is_refused_when_the_key_is_revoked_before_the_body_is_here() {
+        let (_folder, access, limits, key) = behind_limits().await;
+        let route = make(|request: Request| async move {
+            let caller = authenticate(&request).await?;
+            let CallerKind::ApiKey { key, .. } = caller.kind else { panic!("{caller:?} has no key") };
+            accounts(&request)?.revoke_api_key(key, None, Actor::Shell, &Origin::default()).await.unwrap();
+            let caller = authenticate_anew(&request).await?;
+            Ok::<_, poem::Error>(Response::builder().body(caller.username.to_string()))
+        });
+        let answer = limits.call(&route, request(&access, key.expose_secret())).await;
+        assert_eq!(answer.unwrap_err().status(), StatusCode::UNAUTHORIZED);
     }
 
     #[test]

@@ -50,7 +50,7 @@ mod unread_body;
 
 pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
-pub use caller::{Authenticated, SOCKET_PROTOCOL, authenticate, lease, origin, require_consent};
+pub use caller::{Authenticated, SOCKET_PROTOCOL, authenticate, authenticate_anew, lease, origin, require_consent};
 pub use client_ip::{TrustedProxies, client_ip};
 pub use context::{request_id, request_trace};
 pub use counts::ConnectionCounts;
