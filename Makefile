@@ -12,10 +12,10 @@ LAKE ?= data/lake
 URL ?= http://127.0.0.1:8080
 MINUTES ?= 2
 # Parts of the end-to-end suite that need no service: they are left to `make test`.
-WITHOUT_SERVICES := accounts bad_input canary chaos clock crash demo disk epochs failing_calls flood fsck matrix memory openapi \
+WITHOUT_SERVICES := accounts bad_input canary chaos clock crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
   power replay settings shell stop
 
-.PHONY: help check test chaos soak test-services check-demo check-slow schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check test chaos soak test-services check-demo check-slow check-sockets schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ check-demo: ## Runs the demo, verifies its tables, compares them and the summari
 check-slow: ## Runs slow clients and idle sockets against the demo, and asks meanwhile for its health (needs slowhttptest)
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-slow.sh
+
+check-sockets: ## Runs clients from npm (ws, eventsource) against the WebSockets and the stream of events of the demo (needs Node.js)
+	$(CARGO) build --workspace --bin karat --locked
+	dev/check-sockets.sh
 
 schemathesis: ## Asks a server with the sample data what its API document allows, for some minutes; SEED=5 for the same questions
 	$(CARGO) build --workspace --bin karat --locked

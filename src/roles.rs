@@ -245,6 +245,7 @@ impl Server {
         settings.auth.experience = arguments.access.experience();
         settings.auth.origins = arguments.access.origins()?;
         arguments.access.harden(&mut settings.harden)?;
+        arguments.live.apply(&mut settings.live)?;
         let parts = Parts {
             access: access.clone(),
             lake,

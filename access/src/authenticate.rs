@@ -13,7 +13,7 @@ use crate::error::TokenFault;
 use crate::secret::{sha256, sha256_hex};
 use crate::store::StoredKey;
 use crate::time::{as_s, now_us};
-use crate::{Access, AccessError, Caller, CallerKind, Role};
+use crate::{Access, AccessError, Caller, CallerKind, Lease, Role};
 
 /// What every API key begins with.
 pub(crate) const KEY_MARK: &str = "kk_";
@@ -43,7 +43,12 @@ impl<'a> Credential<'a> {
         if !scheme.eq_ignore_ascii_case("bearer") || credential.is_empty() {
             return Err(AccessError::NotAuthenticated(TokenFault::Invalid));
         }
-        Ok(if credential.starts_with(KEY_MARK) { Self::ApiKey(credential) } else { Self::Token(credential) })
+        Ok(Self::of_bearer(credential))
+    }
+
+    /// What stands behind `Bearer`: a token, or an API key.
+    pub fn of_bearer(text: &'a str) -> Self {
+        if text.starts_with(KEY_MARK) { Self::ApiKey(text) } else { Self::Token(text) }
     }
 }
 
@@ -70,9 +75,30 @@ impl Access {
     /// and cannot be.
     pub async fn authenticate(&self, credential: Credential<'_>) -> Result<Arc<Caller>, AccessError> {
         match credential {
-            Credential::Token(token) => self.authenticate_token(token).map_err(AccessError::NotAuthenticated),
-            Credential::ApiKey(key) => self.authenticate_key(key).await,
+            Credential::Token(token) => match self.authenticate_token(token) {
+                Ok((_, caller)) => Ok(caller),
+                Err(fault) => Err(AccessError::NotAuthenticated(fault)),
+            },
+            Credential::ApiKey(key) => Ok(self.authenticate_key(key).await?.1),
         }
+    }
+
+    /// Who is behind a credential, and for how long: for what goes on when the request is answered.
+    ///
+    /// # Errors
+    /// As [`Access::authenticate`].
+    pub async fn lease(&self, credential: Credential<'_>) -> Result<Lease, AccessError> {
+        Ok(match credential {
+            Credential::Token(token) => {
+                let (cached, caller) = self.authenticate_token(token).map_err(AccessError::NotAuthenticated)?;
+                let expires_at_us = i64::try_from(cached.expires_at_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+                Lease::new(caller, Some(expires_at_us), Some(cached.kid.clone()))
+            }
+            Credential::ApiKey(key) => {
+                let (cached, caller) = self.authenticate_key(key).await?;
+                Lease::new(caller, cached.expires_at_us, None)
+            }
+        })
     }
 
     /// Whether a credential is judged without the database, or was good when it was last looked up: what is made up is
@@ -84,7 +110,7 @@ impl Access {
         }
     }
 
-    fn authenticate_token(&self, token: &str) -> Result<Arc<Caller>, TokenFault> {
+    fn authenticate_token(&self, token: &str) -> Result<(Arc<CachedToken>, Arc<Caller>), TokenFault> {
         let inner = &self.inner;
         let digest = sha256(token);
         let cached = match inner.tokens.get(&digest) {
@@ -105,7 +131,8 @@ impl Access {
         if inner.recent.is_session_revoked(cached.session) {
             return Err(TokenFault::Revoked);
         }
-        self.as_of_now(&cached.caller)
+        let caller = self.as_of_now(&cached.caller)?;
+        Ok((cached, caller))
     }
 
     fn verify_token(&self, token: &str) -> Result<CachedToken, TokenFault> {
@@ -116,7 +143,7 @@ impl Access {
         Ok(CachedToken { session: claims.sid, kid, caller: Arc::new(caller), expires_at_s: claims.exp })
     }
 
-    async fn authenticate_key(&self, key: &str) -> Result<Arc<Caller>, AccessError> {
+    async fn authenticate_key(&self, key: &str) -> Result<(Arc<CachedKey>, Arc<Caller>), AccessError> {
         let inner = &self.inner;
         let refused = |fault| Err(AccessError::NotAuthenticated(fault));
         let Some(prefix) = public_prefix(key) else { return refused(TokenFault::Invalid) };
@@ -143,7 +170,8 @@ impl Access {
             return refused(TokenFault::Revoked);
         }
         inner.used_keys.lock().insert(cached.id, now);
-        self.as_of_now(&cached.caller).map_err(AccessError::NotAuthenticated)
+        let caller = self.as_of_now(&cached.caller).map_err(AccessError::NotAuthenticated)?;
+        Ok((cached, caller))
     }
 
     async fn look_up_key(&self, prefix: &str, key: &str) -> Result<CachedKey, AccessError> {
@@ -160,7 +188,7 @@ impl Access {
     }
 
     /// The caller with the role that its user has now.
-    fn as_of_now(&self, caller: &Arc<Caller>) -> Result<Arc<Caller>, TokenFault> {
+    pub(crate) fn as_of_now(&self, caller: &Arc<Caller>) -> Result<Arc<Caller>, TokenFault> {
         match self.inner.recent.standing(caller.id) {
             Some(standing) if !standing.is_active => Err(TokenFault::Revoked),
             Some(standing) if standing.role != caller.role => {

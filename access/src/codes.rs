@@ -25,6 +25,7 @@ pub(crate) const MFA: &str = "mfa";
 pub(crate) const PHONE: &str = "phone";
 pub(crate) const PASSKEY: &str = "passkey";
 pub(crate) const PASSKEY_LOGIN: &str = "passkey_login";
+pub(crate) const STREAM: &str = "stream";
 
 impl Access {
     /// A long token for a purpose; older ones for the same address die.

@@ -7,6 +7,7 @@
 //! * A *session* is one log-in. Its *refresh tokens* form a family: each works once and is replaced by the next;
 //!   presenting a used one revokes the family.
 //! * An *access token* is a signed JWT that names its session. It is checked without the database.
+//! * A *lease* is what a connection that stays open goes on by, and a *ticket* opens one once.
 //! * A *passkey* is a key pair of an authenticator (WebAuthn): a second factor, and a way in where the authenticator checks
 //!   who its user is.
 //! * An *API key* (`kk_...`) belongs to a user and has *scopes* that narrow what that user may do.
@@ -30,6 +31,7 @@ mod consent;
 mod error;
 mod export;
 mod fields;
+mod lease;
 mod mfa;
 mod oidc;
 mod origin;
@@ -66,6 +68,7 @@ pub use consent::ConsentRule;
 pub use error::{AccessError, ErrorDomain, TokenFault};
 pub use export::{OwnData, OwnEvent};
 pub use fields::{Email, Phone, Username};
+pub use lease::{Lease, TICKET_LIFE};
 pub use mfa::{Enrolment, LoginOutcome};
 pub use oidc::{Callback, CallbackOutcome, FLOW_LIFE, ProviderKind, ProviderSettings, Redirect};
 pub use origin::Origin;

@@ -21,6 +21,7 @@ use crate::{
     auth::{AuthApis, AuthSettings, Experience, auth_apis, jwks},
     health::{self, ReadyCheck},
     lag::Lag,
+    live::{LiveApis, LiveSettings, live_apis},
     prefixes::{Entrance, Prefixed},
     routes::{DataApis, data_apis},
     serving::{Serving, ServingCounters, ServingSettings},
@@ -32,6 +33,7 @@ use crate::{
 pub struct ApiSettings {
     pub auth: AuthSettings,
     pub serving: ServingSettings,
+    pub live: LiveSettings,
     pub harden: HardenSettings,
     /// Whether `/docs`, `/swagger` and `/openapi.json` are open to everybody. Not so in production, by default.
     pub docs_are_public: bool,
@@ -44,6 +46,7 @@ impl Default for ApiSettings {
         Self {
             auth: AuthSettings::default(),
             serving: ServingSettings::default(),
+            live: LiveSettings::default(),
             harden: HardenSettings::default(),
             docs_are_public: true,
             cursor_key: None,
@@ -65,7 +68,7 @@ pub struct Parts {
     pub counters: Arc<ServingCounters>,
 }
 
-type Apis<E> = Prefixed<(DataApis, AuthApis, E)>;
+type Apis<E> = Prefixed<(DataApis, LiveApis, AuthApis, E)>;
 
 /// Every route, hardened. `extra` are operations of other crates for the same prefix; `()` for none.
 ///
@@ -130,8 +133,11 @@ fn service<E: OpenApi + 'static>(
     let experience = Experience::of_gold(Arc::clone(&parts.snapshots), settings.auth.experience);
     let counters = Arc::clone(&parts.counters);
     let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key, counters)?;
-    let data = data_apis(&Arc::new(serving), settings.auth.experience, &parts.access);
-    let apis = Prefixed((data, auth_apis(&parts.access, &settings.auth, &experience), extra));
+    let serving = Arc::new(serving);
+    let data = data_apis(&serving, settings.auth.experience, &parts.access);
+    // Pages that may use the cookie of a log-in may open these.
+    let live = live_apis(&parts.access, &settings.auth.origins, &settings.live, &serving, &parts.lake)?;
+    let apis = Prefixed((data, live, auth_apis(&parts.access, &settings.auth, &experience), extra));
     let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");
     Ok(OpenApiService::new(apis, "Karat", env!("CARGO_PKG_VERSION"))
         .description("Runs of ETL jobs: publish events, read figures, watch jobs and pipelines.")

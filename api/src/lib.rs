@@ -6,6 +6,7 @@
 //! - [`lakehouse`] reads tables by name, for typed filters and for SQL.
 //! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.
 //! - [`export`] makes files of rows: CSV, NDJSON, Parquet, Arrow, spreadsheets.
+//! - [`live`] are connections that stay open: charts, the chat, the stream of events.
 //! - [`routes`] are the data operations, [`auth`] those on accounts, [`replays`] orders to the pipelines,
 //!   [`quarantine`] what was put aside, [`health`] whether the process can work.
 //!
@@ -17,6 +18,7 @@ pub mod export;
 pub mod health;
 pub mod lag;
 pub mod lakehouse;
+pub mod live;
 mod prefixes;
 pub mod quarantine;
 pub mod replays;

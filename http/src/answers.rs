@@ -107,6 +107,7 @@ fn describe(status: u16) -> &'static str {
         415 => "The media type or content encoding is not accepted.",
         421 => "This host name is not answered here.",
         422 => "The request breaks a rule; `details` has a line for each.",
+        426 => "This path answers requests that open a WebSocket only.",
         429 => "The caller's quota is used up; see `Retry-After`.",
         500 => "The server failed; the log has the cause under `request_id`.",
         501 => "This is not available here.",

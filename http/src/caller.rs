@@ -6,11 +6,12 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use karat_access::{Access, AccessError, Caller, Credential, Origin, TokenFault};
+use karat_access::{Access, AccessError, Caller, Credential, Lease, Origin, TokenFault};
 use poem::http::header;
 use poem::{Request, RequestBody, Result};
 use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
+use secrecy::SecretString;
 
 use crate::harden::WholeUri;
 use crate::{ApiError, client_ip, context, request_id};
@@ -18,6 +19,8 @@ use crate::{ApiError, client_ip, context, request_id};
 const BEARER: &str = "bearer";
 const API_KEY: &str = "api_key";
 const API_KEY_HEADER: &str = "X-Api-Key";
+/// What stands before a token in `Sec-WebSocket-Protocol`: a page cannot send another header when it opens a WebSocket.
+pub const SOCKET_PROTOCOL: &str = "bearer";
 
 /// The authenticated caller: `Authorization: Bearer` with an access token or an API key, or `X-Api-Key`.
 #[derive(Debug, Clone)]
@@ -46,12 +49,37 @@ pub async fn authenticate(request: &Request) -> Result<Arc<Caller>, ApiError> {
         Some(Recognised(caller)) => Arc::clone(caller),
         None => recognise(access, request).await?,
     };
-    context::remember(access, &caller);
-    if !caller.may_call(route_of(request)) {
-        Box::pin(note_route_denied(access, &caller, request)).await;
-        return Err(ApiError::forbidden("the scopes of this API key do not cover this route"));
-    }
+    look_at(access, request, &caller).await?;
     Ok(caller)
+}
+
+/// [`authenticate`] by what holds at this moment, whoever was recognised when the request came in: for when its body, which may
+/// take many minutes, is here.
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn authenticate_anew(request: &Request) -> Result<Arc<Caller>, ApiError> {
+    let access = accounts(request)?;
+    let caller = recognise(access, request).await?;
+    look_at(access, request, &caller).await?;
+    Ok(caller)
+}
+
+/// Who opens a connection that goes on when the request is answered. `ticket` is that of the request, and counts alone when
+/// there is one.
+///
+/// # Errors
+/// As [`authenticate`].
+pub async fn lease(request: &Request, ticket: Option<&SecretString>) -> Result<Lease, ApiError> {
+    let access = accounts(request)?;
+    let found = match (ticket, credential(request)) {
+        (Some(ticket), _) => access.lease_by_ticket(ticket).await,
+        (None, Ok(credential)) => access.lease(credential).await,
+        (None, Err(error)) => Err(error),
+    };
+    let lease = admit(access, request, found).await?;
+    look_at(access, request, lease.caller()).await?;
+    Ok(lease)
 }
 
 async fn recognise(access: &Access, request: &Request) -> Result<Arc<Caller>, ApiError> {
@@ -59,8 +87,13 @@ async fn recognise(access: &Access, request: &Request) -> Result<Arc<Caller>, Ap
         Ok(credential) => access.authenticate(credential).await,
         Err(error) => Err(error),
     };
+    admit(access, request, found).await
+}
+
+/// Passes on who was found; a credential that does not hold is noted.
+async fn admit<T>(access: &Access, request: &Request, found: Result<T, AccessError>) -> Result<T, ApiError> {
     match found {
-        Ok(caller) => Ok(caller),
+        Ok(found) => Ok(found),
         Err(error) => {
             if let AccessError::NotAuthenticated(fault) = error {
                 // Boxed: rare, and the way to the database would make the future of every request larger.
@@ -69,6 +102,16 @@ async fn recognise(access: &Access, request: &Request) -> Result<Arc<Caller>, Ap
             Err(error.into())
         }
     }
+}
+
+/// Remembers who calls, and whether the credential is for this route.
+async fn look_at(access: &Access, request: &Request, caller: &Arc<Caller>) -> Result<(), ApiError> {
+    context::remember(access, caller);
+    if caller.may_call(route_of(request)) {
+        return Ok(());
+    }
+    Box::pin(note_route_denied(access, caller, request)).await;
+    Err(ApiError::forbidden("the scopes of this API key do not cover this route"))
 }
 
 /// Asks for the consent of whoever publishes, where it is required. Of a key that is its owner.
@@ -112,7 +155,25 @@ pub(crate) fn credential(request: &Request) -> Result<Credential<'_>, AccessErro
         // A value that is not text is no credential, but it must not count as absent.
         value.map(|value| value.to_str().unwrap_or("?"))
     };
-    Credential::from_headers(value(header::AUTHORIZATION.as_str()), value(API_KEY_HEADER))
+    let (authorization, api_key) = (value(header::AUTHORIZATION.as_str()), value(API_KEY_HEADER));
+    if authorization.is_none()
+        && api_key.is_none()
+        && let Some(token) = socket_token(request)
+    {
+        return Ok(Credential::of_bearer(token));
+    }
+    Credential::from_headers(authorization, api_key)
+}
+
+/// The token that a page sends when it opens a WebSocket: the protocol after `bearer`.
+fn socket_token(request: &Request) -> Option<&str> {
+    if !request.headers().contains_key(header::UPGRADE) {
+        return None;
+    }
+    let offered = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
+    let mut protocols = offered.split(',').map(str::trim);
+    protocols.by_ref().find(|protocol| *protocol == SOCKET_PROTOCOL)?;
+    protocols.next().filter(|token| !token.is_empty())
 }
 
 /// Where a request came from, for sessions and the audit log.
@@ -175,7 +236,7 @@ fn api_key_scheme() -> MetaSecurityScheme {
 mod tests {
     use std::time::Duration;
 
-    use karat_access::{AccessSettings, Actor, HashSettings, NewApiKey, NewUser, Role, Scopes};
+    use karat_access::{AccessSettings, Actor, CallerKind, HashSettings, NewApiKey, NewUser, Role, Scopes};
     use poem::Response;
     use poem::endpoint::make;
     use poem::http::StatusCode;
@@ -184,8 +245,8 @@ mod tests {
     use super::*;
     use crate::{LimitSettings, Limits, Quota};
 
-    #[tokio::test]
-    async fn who_was_recognised_by_the_limits_is_not_looked_up_again() {
+    /// Accounts, limits in front of a route, and a key.
+    async fn behind_limits() -> (tempfile::TempDir, Access, Arc<Limits>, SecretString) {
         let folder = tempfile::tempdir().unwrap();
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
         let access = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
@@ -206,22 +267,59 @@ mod tests {
             publishing: vec![],
             owner: None,
         };
-        let limits = Limits::new(settings, None);
+        (folder, access, Limits::new(settings, None), key)
+    }
+
+    fn request(access: &Access, key: &str) -> Request {
+        let mut request = Request::builder().uri_str("/api/runs").header(API_KEY_HEADER, key).finish();
+        request.set_data(access.clone());
+        request
+    }
+
+    #[tokio::test]
+    async fn who_was_recognised_by_the_limits_is_not_looked_up_again() {
+        let (_folder, access, limits, key) = behind_limits().await;
         // The key is gone when the route asks who it is.
         let route = make(|mut request: Request| async move {
             request.headers_mut().remove(API_KEY_HEADER);
             let caller = authenticate(&request).await?;
             Ok::<_, poem::Error>(Response::builder().body(caller.username.to_string()))
         });
-        let ask = async |key: &str| {
-            let mut request = Request::builder().uri_str("/api/runs").header(API_KEY_HEADER, key).finish();
-            request.set_data(access.clone());
-            limits.call(&route, request).await
-        };
+        let ask = async |key: &str| limits.call(&route, request(&access, key)).await;
         let answer = ask(key.expose_secret()).await.unwrap();
         assert_eq!(answer.into_body().into_string().await.unwrap(), "maria_77");
         // Nor is a key that is none taken for anybody.
         assert_eq!(ask("kk_00_00").await.unwrap_err().status(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[tokio::test]
+    async fn security_26_who_was_recognised_by_the_limits_is_refused_when_the_key_is_revoked_before_the_body_is_here() {
+        let (_folder, access, limits, key) = behind_limits().await;
+        let route = make(|request: Request| async move {
+            let caller = authenticate(&request).await?;
+            let CallerKind::ApiKey { key, .. } = caller.kind else { panic!("{caller:?} has no key") };
+            accounts(&request)?.revoke_api_key(key, None, Actor::Shell, &Origin::default()).await.unwrap();
+            let caller = authenticate_anew(&request).await?;
+            Ok::<_, poem::Error>(Response::builder().body(caller.username.to_string()))
+        });
+        let answer = limits.call(&route, request(&access, key.expose_secret())).await;
+        assert_eq!(answer.unwrap_err().status(), StatusCode::UNAUTHORIZED);
+    }
+
+    #[test]
+    fn a_page_names_its_token_behind_bearer_when_it_opens_a_socket() {
+        for (protocols, expected) in [
+            ("bearer, abc", Some("abc")),
+            ("chat,bearer,abc,more", Some("abc")),
+            ("bearer", None),
+            ("bearer, ", None),
+            ("abc", None),
+        ] {
+            let opens = Request::builder().header("upgrade", "websocket").header("sec-websocket-protocol", protocols);
+            assert_eq!(socket_token(&opens.finish()), expected, "{protocols}");
+        }
+        let asks = Request::builder().header("sec-websocket-protocol", "bearer, abc").finish();
+        assert_eq!(socket_token(&asks), None, "it opens nothing");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::Origins;
 
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE";
 const HEADERS: &str = "authorization, content-type, content-encoding, if-match, if-none-match, idempotency-key, \
-                       x-api-key, x-csrf-token, x-request-id";
+                       last-event-id, x-api-key, x-csrf-token, x-request-id";
 const EXPOSED: &str = "content-disposition, etag, karat-as-of, karat-data-state, karat-epoch, ratelimit, \
     ratelimit-policy, retry-after, x-request-id";
 /// Browsers ask again after this long.

@@ -8,13 +8,13 @@
 //! * [`Envelope`] is the success form; [`error_answers!`] documents the error answers of an operation.
 //! * [`JsonBody`], [`FormBody`] and [`read_body`] read request bodies under a limit, also after decompression;
 //!   [`unread_body!`] declares one that a handler reads itself.
-//! * [`Authenticated`] turns a bearer token or an API key into a `Caller`.
+//! * [`Authenticated`] turns a bearer token or an API key into a `Caller`; [`lease`] does for what stays open.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis; [`EventRates`] the events of keys that declared
 //!   how many they publish.
 //! * [`RequestTrace`] is the place of a request in a trace of its client (W3C trace context).
 //! * [`metrics`] answers what a process counts, in the text form of Prometheus.
 //! * [`serve`] runs the application, in the open or with a certificate ([`Tls`]): with deadlines for heads, bodies, answers,
-//!   silence and a stop, and with room for connections that client networks share ([`ConnectionCounts`]).
+//!   silence and a stop ([`Stopping`]), and with room for connections that client networks share ([`ConnectionCounts`]).
 
 mod access_error;
 mod answering;
@@ -41,6 +41,7 @@ mod pace;
 mod render;
 mod serve;
 mod shares;
+mod stopping;
 mod tls;
 mod trace;
 mod traffic;
@@ -49,7 +50,7 @@ mod unread_body;
 
 pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
-pub use caller::{Authenticated, authenticate, origin, require_consent};
+pub use caller::{Authenticated, SOCKET_PROTOCOL, authenticate, authenticate_anew, lease, origin, require_consent};
 pub use client_ip::{TrustedProxies, client_ip};
 pub use context::{request_id, request_trace};
 pub use counts::ConnectionCounts;
@@ -63,6 +64,7 @@ pub use metrics::metrics;
 pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
+pub use stopping::Stopping;
 pub use tls::Tls;
 pub use trace::RequestTrace;
 

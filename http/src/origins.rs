@@ -3,6 +3,9 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
+use poem::Request;
+use poem::http::header;
+
 /// Allowed origins, such as `https://app.example.org`. Empty by default: then only pages of this host work.
 #[derive(Debug, Clone, Default)]
 pub struct Origins(Arc<[String]>);
@@ -26,6 +29,14 @@ impl Origins {
         if problems.is_empty() { Ok(Self(origins.into())) } else { Err(problems) }
     }
 
+    /// Whether a request comes from a page of this host or of an origin in the list, or from no page at all. Where a
+    /// browser adds by itself what makes a request count, a cookie for one, or lets a page read what another host answers, as
+    /// with WebSockets, nothing else keeps the pages of others away.
+    pub fn admits(&self, request: &Request) -> bool {
+        let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
+        origin.to_str().is_ok_and(|origin| is_own(request, origin) || self.contains(origin))
+    }
+
     /// Whether exactly this origin is in the list.
     pub fn contains(&self, origin: &str) -> bool {
         self.0.iter().any(|allowed| allowed == origin)
@@ -40,6 +51,14 @@ impl FromStr for Origins {
     }
 }
 
+fn is_own(request: &Request, origin: &str) -> bool {
+    // HTTP/2 has the host in the address.
+    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
+    let origin_host = origin.split_once("://").map(|(_, host)| host);
+    host.is_some() && origin_host == host
+}
+
 /// Lower-case scheme and host, as browsers send them.
 fn parse(text: &str) -> Option<String> {
     let (scheme, host) = text.split_once("://")?;
@@ -50,6 +69,20 @@ fn parse(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_this_host_and_of_the_list_are_admitted_and_so_is_what_no_page_sends() {
+        let origins: Origins = "https://app.example.org".parse().unwrap();
+        let from = |origin: &str| {
+            let request = Request::builder().header("host", "karat.example.org:8080").header("origin", origin);
+            origins.admits(&request.finish())
+        };
+        assert!(from("https://app.example.org") && from("http://karat.example.org:8080"));
+        for foreign in ["https://evil.example.org", "http://karat.example.org", "null", "", "karat.example.org:8080"] {
+            assert!(!from(foreign), "{foreign}");
+        }
+        assert!(origins.admits(&Request::builder().header("host", "karat.example.org").finish()));
+    }
 
     #[test]
     fn only_exact_origins_are_contained_and_patterns_are_refused() {

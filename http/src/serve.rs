@@ -3,7 +3,8 @@
 //! The framework's own server has no deadlines, so connections are driven here. What a client may take its time for is bounded
 //! on every connection: its first head (the handshake of TLS included), the silence between requests, each body
 //! ([`pace`](crate::pace)) and the taking of answers ([`arrival`](crate::arrival)); so is the number of connections, of
-//! which one client network has a share. A stop lets running requests finish until a deadline.
+//! which one client network has a share. A stop lets running requests finish until a deadline, and what took a connection
+//! over ([`Stopping`]).
 
 use std::convert::Infallible;
 use std::io;
@@ -32,7 +33,7 @@ use crate::host::WrongHost;
 use crate::pace::{Pace, Paced};
 use crate::shares::{Share, Shares};
 use crate::traffic::Traffic;
-use crate::{ConnectionCounts, Tls, TrustedProxies};
+use crate::{ConnectionCounts, Stopping, Tls, TrustedProxies};
 
 /// Streams that an HTTP/2 client may open and reset before they were looked at; then its connection ends.
 const MAX_UNSEEN_RESETS: usize = 20;
@@ -118,7 +119,7 @@ where
     let renewing = settings.tls.clone().map(|tls| tokio::spawn(tls.keep_current()));
     let shares =
         Shares::new(settings.max_connections, settings.max_connections_per_network, settings.trusted_proxies.clone());
-    let door = Arc::new(Door { app, settings, local, stopping });
+    let door = Arc::new(Door { app, settings, local, stopping: Stopping::new(stopping) });
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -142,7 +143,9 @@ where
     }
     drop(listener);
     let _ = stop.send(true);
-    drain(connections, door.settings.shutdown_deadline).await;
+    let deadline = door.settings.shutdown_deadline;
+    drop(door);
+    drain(connections, &stop, deadline).await;
     if let Some(renewing) = renewing {
         renewing.abort();
     }
@@ -153,7 +156,7 @@ struct Door<E> {
     app: E,
     settings: ServeSettings,
     local: SocketAddr,
-    stopping: watch::Receiver<bool>,
+    stopping: Stopping,
 }
 
 impl<E: Endpoint<Output = Response> + 'static> Door<E> {
@@ -173,7 +176,7 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
         let handshake = tokio::select! {
             handshake = tls.acceptor().accept(traffic) => handshake,
             overdue = arrival.overdue(Duration::ZERO) => return self.note(overdue, peer),
-            _ = stopping.wait_for(|stop| *stop) => return,
+            () = stopping.stopped() => return,
         };
         match handshake {
             Ok(stream) => self.answer_stream(stream, arrival, peer, Scheme::HTTPS).await,
@@ -197,10 +200,7 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
         });
         let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let mut overdue = std::pin::pin!(arrival.overdue(Duration::ZERO));
-        let mut stopped = std::pin::pin!(async {
-            // An error means that the sender is gone, which is also a stop.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        });
+        let mut stopped = std::pin::pin!(stopping.stopped());
         let (mut is_leaving, mut is_stopping) = (false, false);
         let ended = loop {
             tokio::select! {
@@ -243,6 +243,7 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
         if let Some(wrong) = wrong_host {
             request.set_data(wrong);
         }
+        request.set_data(self.stopping.clone());
         let body = request.take_body();
         request.set_body(if body.is_empty() { body } else { self.paced(body) });
         let response: hyper::Response<BoxBody<Bytes, io::Error>> = self.app.get_response(request).await.into();
@@ -283,11 +284,16 @@ async fn pause_after_accept_error(error: &io::Error) {
     }
 }
 
-async fn drain(mut connections: JoinSet<()>, deadline: Duration) {
-    let all_closed = async { while connections.join_next().await.is_some() {} };
+async fn drain(mut connections: JoinSet<()>, stop: &watch::Sender<bool>, deadline: Duration) {
+    let all_closed = async {
+        while connections.join_next().await.is_some() {}
+        // Whoever took a connection over holds a receiver.
+        stop.closed().await;
+    };
     if tokio::time::timeout(deadline, all_closed).await.is_err() {
         tracing::warn!(
             open = connections.len(),
+            taken_over = stop.receiver_count(),
             deadline_s = deadline.as_secs(),
             "closing connections at the deadline"
         );

@@ -166,7 +166,7 @@ fn of_the_server(arguments: &ServeArgs) -> Vec<String> {
         problems.push(what.to_owned());
     }
     problems.extend(access.tls_key.as_deref().and_then(|file| open_file("server.tls_key", file)));
-    problems.extend(connections::problems(access, &arguments.instance.database));
+    problems.extend(connections::problems(access, &arguments.instance.database, &arguments.live));
     match access.origins() {
         Ok(origins) => problems.extend(open_origins(&origins, &access.allowed_origins)),
         Err(_) => problems.push("`server.allowed_origins` has an entry that is no origin; `*` is none".to_owned()),

@@ -15,6 +15,7 @@ mod client;
 mod clock;
 mod consent;
 mod crash;
+mod dashboard;
 mod demo;
 mod disk;
 mod disks;

@@ -210,3 +210,33 @@ async fn each_line_of_a_request_has_its_ids_and_a_bad_parent_begins_a_new_trace(
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stays_open_is_a_request_that_is_counted_once_when_it_is_opened() {
+    let folder = Folder::new();
+    let (mut karat, client) = served(&folder, &[]).await;
+    let metrics = karat.metrics_url().await;
+    let person = Client::log_in(client.url(), "ada", PASSWORD).await;
+    let counted = async |route: &str, status: &str| {
+        let text = figures(&metrics).await;
+        let is_its = |one: &String| one.starts_with("karat_http_requests_total{") && one.contains(route);
+        let found: Vec<String> = series(&text).into_iter().filter(is_its).collect();
+        assert!(found.len() == 1 && found[0].contains(status), "{found:?}");
+        value(&text, &found[0])
+    };
+    for opened in 1..=2 {
+        let stream = person.request("/api/v1/events/stream").send().await.unwrap();
+        let socket = person
+            .request("/api/v1/charts/line")
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==");
+        let socket = socket.send().await.unwrap();
+        assert_eq!((stream.status(), socket.status()), (StatusCode::OK, StatusCode::SWITCHING_PROTOCOLS));
+        // Both are open still, and the ones of before have ended.
+        assert_eq!(counted("/events/stream", "2xx").await, Some(f64::from(opened)));
+        assert_eq!(counted("/charts/", "1xx").await, Some(f64::from(opened)));
+    }
+    karat.stop().await;
+}

@@ -28,5 +28,6 @@ mod second_step;
 mod sessions;
 mod sms;
 mod support;
+mod tickets;
 mod timing;
 mod user_settings;

@@ -8,7 +8,7 @@
 //! subdomains, and a request with a foreign `Origin` is refused whatever else it has.
 
 use karat_access::derived_guard;
-use karat_http::ApiError;
+use karat_http::{ApiError, Origins};
 use poem::Request;
 use poem::http::header;
 use poem_openapi::payload::Response;
@@ -73,7 +73,7 @@ pub(super) fn hide(tokens: &mut TokensView) -> Option<SecretString> {
 ///
 /// # Errors
 /// 401 without a cookie; 403 `csrf` when the guard is missing or wrong, or the `Origin` is another site's.
-pub(super) fn take(request: &Request, is_allowed_origin: impl Fn(&str) -> bool) -> Result<Presented, ApiError> {
+pub(super) fn take(request: &Request, origins: &Origins) -> Result<Presented, ApiError> {
     let value = find(request, REFRESH).ok_or_else(|| {
         ApiError::unauthorized("invalid_refresh_token", "send a `refresh_token`, or the cookie of a log-in")
     })?;
@@ -81,23 +81,13 @@ pub(super) fn take(request: &Request, is_allowed_origin: impl Fn(&str) -> bool) 
     let is_remembered = remembered.is_some();
     let token = SecretString::from(remembered.unwrap_or(&value).to_owned());
     let given = request.headers().get(GUARD_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let origin = request.headers().get(header::ORIGIN).and_then(|value| value.to_str().ok());
-    let is_foreign = origin.is_some_and(|origin| !is_own(request, origin) && !is_allowed_origin(origin));
     let is_guarded =
         aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), derived_guard(&token).as_bytes()).is_ok();
-    if is_foreign || !is_guarded {
+    if !origins.admits(request) || !is_guarded {
         let message = "a request with the cookie must come from a page of this host, with `X-CSRF-Token`";
         return Err(ApiError::new(poem::http::StatusCode::FORBIDDEN, "csrf", message));
     }
     Ok(Presented { token, is_remembered })
-}
-
-fn is_own(request: &Request, origin: &str) -> bool {
-    // HTTP/2 has the host in the address.
-    let host = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    let origin_host = origin.split_once("://").map(|(_, host)| host);
-    host.is_some() && origin_host == host
 }
 
 /// The value of a cookie.

@@ -23,6 +23,7 @@ mod recovery;
 mod session;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod user_settings;
 mod views;
 
@@ -48,6 +49,7 @@ pub use people::PeopleApi;
 pub use quotas::default_quotas;
 pub use recovery::RecoveryApi;
 pub use session::SessionApi;
+pub use tickets::TicketApi;
 pub use user_settings::UserSettingsApi;
 pub use views::{ApiKeyView, IssuedKeyView, LoginView, TokensView, UserView};
 
@@ -98,7 +100,7 @@ impl AuthSettings {
 /// The account operations in two parts: a tuple of operations holds few.
 pub type AuthApis = (
     (AccountApi, SessionApi, ApiKeyApi, ConsentApi, ExportApi, UserSettingsApi, PasskeyApi),
-    (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi),
+    (RecoveryApi, FactorApi, PeopleApi, OauthApi, AvatarApi, TicketApi),
 );
 
 /// The account operations, to be mounted under the API's prefix beside the others.
@@ -121,6 +123,7 @@ pub fn auth_apis(access: &Access, settings: &AuthSettings, experience: &Experien
             PeopleApi::new(access.clone(), pictures.clone(), experience.clone()),
             OauthApi::new(access.clone()),
             AvatarApi::new(access.clone(), pictures),
+            TicketApi::new(access.clone()),
         ),
     )
 }

@@ -33,6 +33,10 @@ pub fn default_quotas() -> LimitSettings {
     ] {
         rules.push(rule(path, code));
     }
+    // Of a user they are free; each is a connection, of which a user has few. Made-up tickets are looked up, so they have a bound.
+    for path in ["/charts/", "/chat", "/events/stream"] {
+        rules.push(RouteRule { method: "GET", path, quota: quota("streams", 6_000, HOUR) });
+    }
     // A page may show many; each may be a request to a bucket.
     rules.push(RouteRule { method: "GET", path: "/avatars/", quota: quota("pictures", 6_000, HOUR) });
     LimitSettings {

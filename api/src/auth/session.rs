@@ -152,7 +152,7 @@ impl SessionApi {
             let pair = self.access.refresh(&token.into(), &origin(request)).await?;
             return Ok(Response::new(ok(pair.into(), "refreshed")));
         }
-        let presented = match cookie::take(request, |origin| self.origins.contains(origin)) {
+        let presented = match cookie::take(request, &self.origins) {
             Ok(presented) => presented,
             Err(refused) => {
                 self.access.note_refusal(Action::Refresh, &origin(request)).await;

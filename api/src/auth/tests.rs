@@ -402,5 +402,5 @@ async fn every_operation_has_an_id_and_its_error_answers() {
             }
         }
     }
-    assert_eq!(operations, 64);
+    assert_eq!(operations, 65);
 }

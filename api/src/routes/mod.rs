@@ -69,4 +69,6 @@ pub(crate) enum DataTag {
     Exports,
     /// Gold and silver tables: what they are, their rows, and questions in SQL.
     Tables,
+    /// Connections that stay open: charts, the chat, the stream of events.
+    Live,
 }

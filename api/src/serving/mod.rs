@@ -24,6 +24,7 @@ mod turns;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use chrono::Utc;
 use karat_access::{Caller, Permission, Role, RowScope};
 use karat_http::ApiError;
@@ -234,6 +235,7 @@ impl Serving {
         DataAnswer::not_modified(validators)
     }
 
+    /// What is kept, or under way, is not rendered again.
     async fn render(
         &self,
         key: Key,
@@ -275,6 +277,19 @@ impl Serving {
     /// What one of several folds of a file may use.
     pub(crate) fn fold_work(&self) -> (Work, Waiting) {
         Work::within(&self.fold_memory)
+    }
+
+    /// The bytes that a question is answered with, for who is told them again and again: from the cache, or by `render`.
+    ///
+    /// # Errors
+    /// As [`Serving::answer`].
+    pub(crate) async fn bytes(
+        &self,
+        question: Question,
+        render: impl Future<Output = Result<Vec<u8>, ApiError>> + Send + 'static,
+    ) -> Result<Bytes, ApiError> {
+        let (key, snapshot) = question.key();
+        Ok(self.render(key, snapshot, render).await?.body)
     }
 
     /// Work that takes the processor for a while, off the async threads: as many at a time as there are processors. It

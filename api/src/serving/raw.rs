@@ -126,6 +126,18 @@ kinds! {
         |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
     /// A version of a table.
     VersionText: "integer", 41.into(), |schema| schema.minimum = Some(0.0);
+    /// The form of a chart.
+    ChartText: "string", "line".into(), |schema| schema.enum_items = items(&["line", "bar", "pie"]);
+    /// Whose figures a chart shows.
+    FiguresText: "string", "runs".into(), |schema| {
+        schema.enum_items = items(&["runs"]);
+        schema.default = Some("runs".into());
+    };
+    /// A ticket, which works once.
+    TicketText: "string", "from `POST /auth/ws-ticket`".into(),
+        |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
+    /// The id of an event.
+    EventIdText: "string", "412".into(), |schema| schema.pattern = Some("^[0-9]+([.][0-9]+)?$".into());
     /// Where the next page begins.
     CursorText: "string", "from `next_cursor` of the page before".into(),
         |schema| schema.max_length = Some(super::cursor::MAX_CURSOR_CHARS);

@@ -43,7 +43,9 @@ async fn an_empty_lake_answers_every_route_with_nothing_yet() {
 #[tokio::test]
 async fn every_data_route_needs_a_log_in() {
     let app = TestApp::start().await;
-    for route in ROUTES.iter().chain(&["/runs/x", "/runs/export", "/summary/export", "/tables/x", "/tables/x/rows"]) {
+    let others = ["/runs/x", "/runs/export", "/summary/export", "/tables/x", "/tables/x/rows"];
+    let live = ["/charts/line", "/chat", "/events/stream"];
+    for route in ROUTES.iter().chain(&others).chain(&live) {
         assert_error(&app.send("GET", &format!("/api/v1{route}"), &[], "").await, 401, "unauthenticated");
         let wrong = app.get_as("wrong", &format!("/api/v1{route}"), &[]).await;
         assert_error(&wrong, 401, "invalid_token");

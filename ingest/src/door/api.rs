@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use karat_access::{Access, Caller, Permission};
 use karat_http::{
-    Answer, ApiError, Authenticated, BodyLimits, EventRates, authenticate, ok, origin, read_body, require_consent,
+    Answer, ApiError, Authenticated, BodyLimits, EventRates, authenticate_anew, ok, origin, read_body, require_consent,
 };
 use karat_schemas::events::Contracts;
 use poem::http::{HeaderMap, header};
@@ -99,7 +99,7 @@ impl IngestApi {
         let events = self.decode(body, decode).await?;
         // As late as can be: what is still being sent when the credential is revoked or consent is taken back is refused. A body
         // may take many minutes.
-        let caller = authenticate(request).await?;
+        let caller = authenticate_anew(request).await?;
         caller.require(Permission::Publish)?;
         require_consent(request, &caller).await?;
         // Refused ones count too: they were read and checked.

@@ -4,11 +4,11 @@ use karat_access::DatabaseAddress;
 use secrecy::ExposeSecret;
 use url::{Host, Url};
 
-use crate::cli::{AccessArgs, DatabaseArgs, secret};
+use crate::cli::{AccessArgs, DatabaseArgs, LiveArgs, secret};
 
 /// Every connection that others on the way could read, or answer in the place of whom it is for. An address that cannot be
 /// read is not judged here: nothing starts with it.
-pub(super) fn problems(access: &AccessArgs, database: &DatabaseArgs) -> Vec<String> {
+pub(super) fn problems(access: &AccessArgs, database: &DatabaseArgs, live: &LiveArgs) -> Vec<String> {
     let mut problems = Vec::new();
     if database.address().ok().flatten().is_some_and(|address| is_open_database(&address)) {
         problems.push(
@@ -33,6 +33,12 @@ pub(super) fn problems(access: &AccessArgs, database: &DatabaseArgs) -> Vec<Stri
                 .to_owned(),
         ),
         Some(_) => {}
+    }
+    if live.chat_url.as_deref().is_some_and(is_open_chat) {
+        problems.push(
+            "`chat.url` is `http://` to another machine: what people write and the key go there openly; use `https://`"
+                .to_owned(),
+        );
     }
     let open = access.providers.iter().filter_map(|text| secret(text).ok()).filter(|text| has_open_issuer(text));
     problems.extend(open.map(|text| {
@@ -81,6 +87,11 @@ fn is_open_redis(url: &str) -> bool {
 fn is_open_mail(url: &str) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     url.scheme() == "smtp" && !is_local(&url) && !url.query().is_some_and(|query| query.contains("tls=required"))
+}
+
+/// Whether a chat goes openly over a network.
+fn is_open_chat(url: &str) -> bool {
+    Url::parse(url).is_ok_and(|url| url.scheme() == "http" && !is_local(&url))
 }
 
 /// Whether `NAME=CLIENT_ID:CLIENT_SECRET@ISSUER` names an issuer without TLS.
@@ -152,6 +163,10 @@ mod tests {
         assert!(is_open_redis("redis://:x@cache:6379"));
         for closed in ["rediss://:x@cache:6379", "redis://cache:6379", "redis://:x@127.0.0.1"] {
             assert!(!is_open_redis(closed), "{closed}");
+        }
+        assert!(is_open_chat("http://10.0.0.7:8000"));
+        for closed in ["https://api.example.org", "http://127.0.0.1:8000", "http://localhost:8000"] {
+            assert!(!is_open_chat(closed), "{closed}");
         }
         assert!(has_open_issuer("own=id:secret@http://id.example.org"));
         for closed in ["own=id:secret@https://id.example.org", "google=id:se@http", "google=id:secret"] {

@@ -24,6 +24,7 @@ use crate::auth::recovery::{
     ChangePasswordRequest, EmailRequest, LinkRequest, ResetRequest, StrengthRequest, StrengthView,
 };
 use crate::auth::session::{MfaLoginRequest, SessionView};
+use crate::auth::tickets::TicketView;
 use crate::auth::views::{
     ApiKeyView, IssuedKeyView, LoggedOut, LoginRequest, LoginView, NewApiKeyRequest, RefreshRequest, RegisterRequest,
     TokensView, UserView,
@@ -132,6 +133,7 @@ async fn answers_are_whole_when_they_are_read_by_their_types() {
         async |caller: &Reply, method, path, body| app.call(method, path, Some(caller.access_token()), body).await;
     is_whole::<UserView>(&ask(&maria, Method::GET, "/api/v1/auth/me", None).await);
     is_whole::<Vec<SessionView>>(&ask(&maria, Method::GET, "/api/v1/auth/sessions", None).await);
+    is_whole::<TicketView>(&ask(&maria, Method::POST, "/api/v1/auth/ws-ticket", None).await);
     let key = Some(json!({"name": "nightly", "scopes": ["read"], "expires_in_days": 30, "events_per_second": 7}));
     is_whole::<IssuedKeyView>(&ask(&maria, Method::POST, "/api/v1/api-keys", key).await);
     is_whole::<Vec<ApiKeyView>>(&ask(&maria, Method::GET, "/api/v1/api-keys", None).await);

@@ -21,6 +21,7 @@ use karat_http::{ServeSettings, serve};
 use karat_lake::{Lake, TableSpec, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::epoch::Epoch;
 use serde_json::json;
+use tokio::{sync::Notify, task::JoinHandle};
 
 pub use client::Reply;
 pub use rows::Run;
@@ -40,6 +41,8 @@ pub struct TestApp {
     poke: Poke,
     log_ends: Arc<LogEnds>,
     epoch: Mutex<u64>,
+    stop: Arc<Notify>,
+    served: Mutex<Option<JoinHandle<std::io::Result<()>>>>,
     _folder: tempfile::TempDir,
 }
 
@@ -58,10 +61,18 @@ impl TestApp {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut ApiSettings)) -> Self {
+        Self::start_on(|accounts| accounts, change).await
+    }
+
+    /// With other settings of the accounts.
+    pub async fn start_on(
+        accounts: impl FnOnce(AccessSettings) -> AccessSettings,
+        change: impl FnOnce(&mut ApiSettings),
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
         let access = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
-        let access = Access::open(access).await.unwrap();
+        let access = Access::open(accounts(access)).await.unwrap();
         for (name, role) in [("the_admin", Role::Admin), ("maria_77", Role::User)] {
             let new = NewUser { username: name.into(), email: None, password: PASSWORD.to_owned().into(), role };
             access.create_user(new, Actor::Shell, &Origin::default()).await.unwrap();
@@ -84,7 +95,11 @@ impl TestApp {
         let endpoint = app(settings, parts, ()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(serve(listener, endpoint, ServeSettings::default(), std::future::pending()));
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
+        let served = tokio::spawn(serve(listener, endpoint, ServeSettings::default(), async move {
+            stopped.notified().await;
+        }));
         let mut app = Self {
             address,
             admin: String::new(),
@@ -95,6 +110,8 @@ impl TestApp {
             poke,
             log_ends,
             epoch: Mutex::new(0),
+            stop,
+            served: Mutex::new(Some(served)),
             _folder: folder,
         };
         app.admin = app.log_in("the_admin").await.0;
@@ -140,6 +157,12 @@ impl TestApp {
         let token = format!("Bearer {token}");
         let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
         client::send(self.address, "POST", "/api/v1/query", &headers, &body.to_string()).await
+    }
+
+    /// Tells the server to stop; the task ends when it has.
+    pub fn stop(&self) -> JoinHandle<std::io::Result<()>> {
+        self.stop.notify_one();
+        self.served.lock().unwrap().take().unwrap()
     }
 
     /// Where the log ends, in records of its one partition.
