@@ -16,16 +16,18 @@ use karat_api::{
     ApiSettings, Parts, app,
     auth::{AuthSettings, AvatarSettings},
     replays::ReplaysApi,
+    routes::PROFITS_PIPELINE,
     serving::{ServingCounters, freshness::Objective},
-    snapshot::{Snapshots, follow},
+    snapshot::{Poke, Snapshots, follow},
 };
 use karat_eventlog::EventLog;
 use karat_http::{EventRates, ServeSettings, SharedCounts, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
-use karat_lake::objects;
+use karat_lake::{Lake, objects};
+use karat_schemas::pipelines::Pipeline;
 use karat_transform::worker;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use self::{
     metrics::{Counted, MetricsServer},
@@ -171,7 +173,8 @@ struct Server {
     serving: ServeSettings,
     metrics: Option<MetricsServer>,
     doors: (Option<IngestApi>, ReplaysApi),
-    poke: Arc<Notify>,
+    /// Epochs that this server answers from, each with what wakes its follower.
+    followed: Vec<(Arc<Snapshots>, Poke)>,
     watcher: Arc<notices::Watcher>,
 }
 
@@ -195,8 +198,11 @@ impl Server {
         let host = arguments.access.allowed_hosts.first().cloned();
         let note = Note { url, host, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
-        let poke = Arc::new(Notify::new());
-        let watcher = notices::Watcher::new(Arc::clone(log), &lake, &instance.pipelines, Arc::clone(&poke))?;
+        let others = others(instance, &lake)?;
+        let followed: Vec<(Arc<Snapshots>, Poke)> =
+            [&snapshots].into_iter().chain(&others).map(|of| (Arc::clone(of), Poke::default())).collect();
+        let pokes = followed.iter().map(|(_, poke)| Arc::clone(poke)).collect();
+        let watcher = notices::Watcher::new(Arc::clone(log), &lake, &instance.pipelines, pokes)?;
         let receipts = ReceiptKey::new(&secret);
         let publisher = Publisher::new(Arc::clone(log), Arc::new(instance.contracts()?), receipts);
         let redis = arguments.access.redis.address()?;
@@ -227,6 +233,7 @@ impl Server {
             snapshots,
             lag: watcher.clone(),
             checks: vec![watcher.ready_check()],
+            others,
             counters,
         };
         Ok(Self {
@@ -239,13 +246,14 @@ impl Server {
             serving,
             metrics,
             doors: (ingest, replays),
-            poke,
+            followed,
             watcher,
         })
     }
 
     async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
-        let following = tokio::spawn(follow(Arc::clone(&self.parts.snapshots), self.poke));
+        let follow_each = |(snapshots, poke)| tokio::spawn(follow(snapshots, poke));
+        let following: Vec<_> = self.followed.into_iter().map(follow_each).collect();
         let watching = tokio::spawn(self.watcher.run(self.log));
         let counting = self.metrics.map(|metrics| tokio::spawn(metrics.run(stop.clone())));
         let stopped = async move {
@@ -261,7 +269,7 @@ impl Server {
                 serve(self.listener, app, self.serving, stopped).await
             }
         };
-        following.abort();
+        following.iter().for_each(tokio::task::JoinHandle::abort);
         watching.abort();
         if let Some(counting) = counting {
             counting.abort();
@@ -269,6 +277,13 @@ impl Server {
         self.access.flush().await?;
         Ok(served?)
     }
+}
+
+/// The epochs of the pipelines beside that of the runs whose tables are asked.
+fn others(instance: &Instance, lake: &Lake) -> Result<Vec<Arc<Snapshots>>> {
+    let is_asked = |pipeline: &&Pipeline| pipeline.name == PROFITS_PIPELINE;
+    let asked = instance.pipelines.pipelines.iter().filter(is_asked);
+    asked.map(|pipeline| Ok(Snapshots::of_epochs(lake.clone(), &pipeline.name)?)).collect()
 }
 
 /// The place of the pictures of accounts, and who looks at them first.

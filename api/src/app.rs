@@ -60,6 +60,8 @@ pub struct Parts {
     pub lag: Arc<dyn Lag>,
     /// Dependencies beside the lake that `/ready` asks.
     pub checks: Vec<ReadyCheck>,
+    /// Epochs of further pipelines that are asked, such as that of the profits. Kept current in the same way.
+    pub others: Vec<Arc<Snapshots>>,
     /// What the data routes count about themselves.
     pub counters: Arc<ServingCounters>,
 }
@@ -130,6 +132,7 @@ fn service<E: OpenApi + 'static>(
     let experience = Experience::of_gold(Arc::clone(&parts.snapshots), settings.auth.experience);
     let counters = Arc::clone(&parts.counters);
     let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key, counters)?;
+    let serving = serving.with_others(&parts.others);
     let data = data_apis(&Arc::new(serving), settings.auth.experience);
     let apis = (data, auth_apis(&parts.access, &settings.auth, &experience), extra);
     let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");

@@ -141,7 +141,9 @@ mod tests {
         for good in [json!(0.1), json!(-12), json!("0.10"), json!("-7"), json!(longest)] {
             assert_eq!(profit(good.clone(), 12), Vec::<String>::new(), "{good}");
         }
-        for bad in [json!("1e3"), json!("0.001"), json!("1,5"), json!(""), json!("NaN"), json!("9".repeat(37)), json!(null)] {
+        for bad in
+            [json!("1e3"), json!("0.001"), json!("1,5"), json!(""), json!("NaN"), json!("9".repeat(37)), json!(null)]
+        {
             assert_eq!(profit(bad.clone(), 1), ["/profit"], "{bad}");
         }
         assert_eq!(profit(json!(1), 13), ["/month"]);

@@ -29,6 +29,7 @@ pub async fn run() -> Result<ExitCode> {
         lake,
         lag: Arc::new(NoLag),
         checks: Vec::new(),
+        others: Vec::new(),
         counters: Arc::default(),
     };
     let document = openapi_json(&ApiSettings::default(), &parts, (ingest, replays))?;

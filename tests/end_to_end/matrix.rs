@@ -50,7 +50,8 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "list_job_runs"
         | "read_run"
         | "list_jobs"
-        | "read_user_vitals" => (Read, none),
+        | "read_user_vitals"
+        | "list_profits" => (Read, none),
         "register" => (Anybody, json!({"username": "x", "password": "x"})),
         "login" => (Anybody, json!({"username": "nobody_1", "password": "wrong"})),
         "login_with_factor" => (Anybody, json!({"mfa_token": "x", "code": "000000"})),

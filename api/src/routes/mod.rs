@@ -2,6 +2,8 @@
 
 mod cover;
 mod jobs;
+mod profit_views;
+mod profits;
 mod run_views;
 mod runs;
 mod seen;
@@ -18,6 +20,7 @@ use std::sync::Arc;
 use poem_openapi::Tags;
 
 pub use jobs::JobsApi;
+pub use profits::{PROFITS_PIPELINE, ProfitsApi};
 pub use runs::RunsApi;
 pub use summary::SummaryApi;
 pub use sync_status::SyncStatusApi;
@@ -26,7 +29,7 @@ pub use vitals::VitalsApi;
 use crate::{auth::ExperienceRules, serving::Serving};
 
 /// The data operations.
-pub type DataApis = (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi);
+pub type DataApis = (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi, ProfitsApi);
 
 /// The data operations, to be mounted under the API's prefix beside the others. `rules` say what gives experience.
 pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules) -> DataApis {
@@ -36,6 +39,7 @@ pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules) -> DataApis {
         RunsApi::new(Arc::clone(serving)),
         JobsApi::new(Arc::clone(serving)),
         VitalsApi::new(Arc::clone(serving), rules),
+        ProfitsApi::new(Arc::clone(serving)),
     )
 }
 
@@ -49,4 +53,6 @@ pub(crate) enum DataTag {
     Runs,
     /// Figures of one user.
     Vitals,
+    /// What companies made.
+    Profits,
 }

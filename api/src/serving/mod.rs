@@ -12,9 +12,11 @@ pub mod freshness;
 mod key;
 mod load;
 pub mod params;
+pub(crate) mod profits;
 pub mod raw;
 pub mod runs;
 pub mod sync_state;
+pub(crate) mod tables;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -37,6 +39,7 @@ pub(crate) use key::{Key, KeyParts};
 use load::count;
 pub use load::{ServingCounters, ServingLoad};
 use runs::RunsReader;
+use tables::TablesReader;
 use turns::{MAX_WAITING, Turns, too_slow};
 
 use crate::{
@@ -90,6 +93,9 @@ pub struct DeclaredJob {
 /// Shared by the data routes.
 pub struct Serving {
     pub(crate) snapshots: Arc<Snapshots>,
+    /// Of pipelines beside that of the runs, by name.
+    others: HashMap<String, Arc<Snapshots>>,
+    pub(crate) tables: Arc<TablesReader>,
     pub(crate) runs: RunsReader,
     pub(crate) settings: ServingSettings,
     lag: Arc<dyn Lag>,
@@ -139,10 +145,24 @@ impl Serving {
             None => Cursors::with_random_key()?,
         };
         let cache = AnswerCache::new(settings.cache_bytes, &counters)?;
-        let runs = RunsReader::new(lake, settings.query_memory_bytes, &counters)?;
+        let tables = Arc::new(TablesReader::new(lake, settings.query_memory_bytes, &counters)?);
+        let runs = RunsReader::new(&tables);
         let folds = Turns::new(std::thread::available_parallelism().map_or(1, usize::from), MAX_WAITING, &counters);
         let fold_memory = WorkMemory::of_bytes(settings.query_memory_bytes);
-        Ok(Self { snapshots, runs, settings, lag, cursors, cache, folds, fold_memory, counters })
+        let others = HashMap::new();
+        Ok(Self { snapshots, others, tables, runs, settings, lag, cursors, cache, folds, fold_memory, counters })
+    }
+
+    /// With the epochs of further pipelines.
+    #[must_use]
+    pub fn with_others(mut self, others: &[Arc<Snapshots>]) -> Self {
+        self.others = others.iter().map(|other| (other.pipeline().to_owned(), Arc::clone(other))).collect();
+        self
+    }
+
+    /// The epochs of `pipeline`; none when it is not served here.
+    pub(crate) fn snapshots_of(&self, pipeline: &str) -> Option<&Arc<Snapshots>> {
+        if self.snapshots.pipeline() == pipeline { Some(&self.snapshots) } else { self.others.get(pipeline) }
     }
 
     /// Whose rows the caller sees.
@@ -165,7 +185,10 @@ impl Serving {
     pub(crate) fn freshness(&self, snapshot: &Snapshot, now_us: i64) -> Freshness {
         let epoch = &snapshot.epoch;
         let mut freshness = Freshness::of(epoch, &*self.lag, self.settings.freshness_objective, now_us);
-        if self.settings.objectives.iter().any(|promise| promise.is_met(epoch.as_of_us, now_us) == Some(false)) {
+        // The objectives are those of the pipeline of the runs.
+        let is_promised = epoch.pipeline == self.snapshots.pipeline();
+        let is_missed = |promise: &Objective| promise.is_met(epoch.as_of_us, now_us) == Some(false);
+        if is_promised && self.settings.objectives.iter().any(is_missed) {
             freshness.data_state = DataState::Late;
         }
         freshness
@@ -232,8 +255,20 @@ impl Serving {
     /// # Errors
     /// 410 when the cursor's epoch is gone; 504 at the deadline.
     pub(crate) async fn snapshot_of<P>(&self, cursor: Option<&Cursor<P>>) -> Result<Arc<Snapshot>, ApiError> {
-        let Some(cursor) = cursor else { return Ok(self.snapshots.current()) };
-        let found = tokio::time::timeout(self.settings.query_deadline, self.snapshots.at(cursor.epoch)).await;
+        self.snapshot_in(&self.snapshots, cursor).await
+    }
+
+    /// The same among the epochs of any pipeline.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot_of`].
+    pub(crate) async fn snapshot_in<P>(
+        &self,
+        snapshots: &Snapshots,
+        cursor: Option<&Cursor<P>>,
+    ) -> Result<Arc<Snapshot>, ApiError> {
+        let Some(cursor) = cursor else { return Ok(snapshots.current()) };
+        let found = tokio::time::timeout(self.settings.query_deadline, snapshots.at(cursor.epoch)).await;
         let found = found.map_err(|_| too_slow(self.settings.query_deadline))?.map_err(ApiError::internal)?;
         found.ok_or_else(cursor::expired)
     }
@@ -245,7 +280,9 @@ impl Serving {
         question: Key,
         position: P,
     ) -> Result<String, ApiError> {
-        self.snapshots.pin(snapshot);
+        if let Some(snapshots) = self.snapshots_of(&snapshot.epoch.pipeline) {
+            snapshots.pin(snapshot);
+        }
         self.cursors.write(&Cursor { epoch: snapshot.epoch.epoch, question: question.short(), position })
     }
 }

@@ -2,6 +2,8 @@
 //! and what was found; a parameter that the operation does not know is refused, since ignoring it would answer another
 //! question than the one asked.
 
+use std::ops::RangeInclusive;
+
 use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use karat_http::ApiError;
@@ -12,6 +14,12 @@ use url::form_urlencoded;
 pub const DEFAULT_LIMIT: u32 = 1_000;
 /// The most rows of a page.
 pub const MAX_LIMIT: u32 = 10_000;
+/// Rows of a numbered page when the request does not say.
+pub const DEFAULT_SIZE: u32 = 50;
+/// The most rows of a numbered page.
+pub const MAX_SIZE: u32 = 1_000;
+/// The last page that may be asked for: who wants more narrows the question.
+pub const MAX_PAGE: u32 = 1_000_000;
 /// Longer values are no names, and would be echoed.
 pub const MAX_VALUE_CHARS: usize = 500;
 /// Holds names, so it is longer than they are; whoever reads cursors has its own bound.
@@ -79,12 +87,17 @@ impl Params {
 
     /// Rows of a page.
     pub fn limit(&mut self, text: Option<&str>) -> usize {
-        let Some(text) = text else { return DEFAULT_LIMIT as usize };
-        let parsed = text.parse::<u32>().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-        parsed.unwrap_or_else(|| {
-            self.add("limit", &format!("a whole number from 1 to {MAX_LIMIT}"), &found(text));
-            DEFAULT_LIMIT
-        }) as usize
+        self.number("limit", text, 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT) as usize
+    }
+
+    /// A whole number of a range.
+    pub fn number(&mut self, name: &str, text: Option<&str>, range: RangeInclusive<u32>) -> Option<u32> {
+        let text = text?;
+        let parsed = text.parse::<u32>().ok().filter(|number| range.contains(number));
+        if parsed.is_none() {
+            self.add(name, &format!("a whole number from {} to {}", range.start(), range.end()), &found(text));
+        }
+        parsed
     }
 
     /// `true` or `false`; false when absent.

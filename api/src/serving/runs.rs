@@ -1,41 +1,29 @@
 //! Reads `silver.runs` at the version that an epoch names.
 //!
-//! Filters are built as expressions over known columns and never as text, so a value is always a value. Scans share one
-//! bounded memory pool, run a few at a time, and end when nobody waits for them.
+//! Filters are built as expressions over known columns and never as text, so a value is always a value.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use karat_http::ApiError;
 use karat_lake::{
-    Lake,
     arrow::array::RecordBatch,
     datafusion::{
         catalog::TableProvider,
         common::ScalarValue,
         error::DataFusionError,
-        execution::{SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
         logical_expr::{Expr, SortExpr, ident, lit},
-        prelude::{SessionConfig, SessionContext},
     },
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
 use super::{
-    cursor,
     key::KeyParts,
-    load::ServingCounters,
-    turns::{MAX_WAITING, Turns, out_of_memory},
+    tables::{TablesReader, query_error},
 };
 use crate::{
     snapshot::{Columns, RUNS},
     summary::Visible,
 };
-
-/// Scans at a time; further ones wait, within the deadline of their answer.
-const PARALLEL_SCANS: usize = 4;
-/// Versions of the table that are kept open.
-const OPEN_VERSIONS: usize = 4;
 
 /// Which runs are wanted. Times are microseconds since 1970 UTC.
 #[derive(Debug, Clone, Default)]
@@ -115,29 +103,14 @@ impl RunRow {
     }
 }
 
-/// The way to the runs. Shared by every request.
+/// The way to the runs.
 pub struct RunsReader {
-    lake: Lake,
-    session: SessionContext,
-    open: Mutex<VecDeque<(u64, Arc<dyn TableProvider>)>>,
-    scans: Turns,
+    tables: Arc<TablesReader>,
 }
 
 impl RunsReader {
-    pub(super) fn new(lake: Lake, memory_bytes: usize, counters: &Arc<ServingCounters>) -> Result<Self, ApiError> {
-        let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc();
-        let config = SessionConfig::new().with_target_partitions(2).with_information_schema(false);
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime.map_err(ApiError::internal)?)
-            .with_default_features()
-            .build();
-        Ok(Self {
-            lake,
-            session: SessionContext::new_with_state(state),
-            open: Mutex::default(),
-            scans: Turns::new(PARALLEL_SCANS, MAX_WAITING, counters),
-        })
+    pub(super) fn new(tables: &Arc<TablesReader>) -> Self {
+        Self { tables: Arc::clone(tables) }
     }
 
     /// The runs of version `version` that `filter` wants and the caller may see, newest first.
@@ -146,8 +119,8 @@ impl RunsReader {
     /// 503 when too many wait, or too much memory is used; 410 when the version is no longer kept; 500 when the lake
     /// fails.
     pub async fn find(&self, version: u64, visible: &Visible, filter: &RunFilter) -> Result<Vec<RunRow>, ApiError> {
-        let _turn = self.scans.next().await?;
-        let table = self.table(version).await?;
+        let _turn = self.tables.turn().await?;
+        let table = self.tables.table(RUNS, version).await?;
         self.scan(table, visible, filter).await.map_err(query_error)
     }
 
@@ -157,7 +130,7 @@ impl RunsReader {
         visible: &Visible,
         filter: &RunFilter,
     ) -> Result<Vec<RunRow>, DataFusionError> {
-        let mut frame = self.session.read_table(table)?;
+        let mut frame = self.tables.rows(table)?;
         for condition in conditions(visible, filter) {
             frame = frame.filter(condition)?;
         }
@@ -168,27 +141,6 @@ impl RunsReader {
         }
         Ok(rows)
     }
-
-    async fn table(&self, version: u64) -> Result<Arc<dyn TableProvider>, ApiError> {
-        let mut open = self.open.lock().await;
-        if let Some((_, table)) = open.iter().find(|(held, _)| *held == version) {
-            return Ok(Arc::clone(table));
-        }
-        let opened = self.lake.open_at(RUNS, version).await.map_err(|error| cursor::expired().caused_by(error))?;
-        let table = opened.provider().await.map_err(ApiError::internal)?;
-        if open.len() == OPEN_VERSIONS {
-            open.pop_front();
-        }
-        open.push_back((version, Arc::clone(&table)));
-        Ok(table)
-    }
-}
-
-fn query_error(error: DataFusionError) -> ApiError {
-    if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
-        return out_of_memory().caused_by(error);
-    }
-    ApiError::internal(error)
 }
 
 fn newest_first() -> Vec<SortExpr> {
@@ -221,7 +173,8 @@ fn behind(key: &RunKey) -> Expr {
     ident("started_at").lt(at()).or(same_time)
 }
 
-fn only_visible(visible: &Visible) -> Option<Expr> {
+/// Of a table with the columns `user_id` and `source`.
+pub(crate) fn only_visible(visible: &Visible) -> Option<Expr> {
     let Visible::Own { user, granted } = visible else { return None };
     let own = ident("user_id").eq(lit(user.as_str()));
     if granted.is_empty() {
@@ -231,7 +184,8 @@ fn only_visible(visible: &Visible) -> Option<Expr> {
     Some(own.or(ident("source").in_list(granted, false)))
 }
 
-fn instant(us: i64) -> Expr {
+/// A moment as the tables have it.
+pub(crate) fn instant(us: i64) -> Expr {
     Expr::Literal(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())), None)
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Turns {
 }
 
 /// The right to work, for as long as it is held.
-pub(super) struct Turn {
+pub(crate) struct Turn {
     _permit: OwnedSemaphorePermit,
     _running: Counted,
 }

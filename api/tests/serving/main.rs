@@ -7,6 +7,7 @@ mod cached;
 mod door;
 mod epochs;
 mod experience;
+mod profits;
 mod runs;
 mod scope;
 mod summary;
