@@ -9,12 +9,13 @@ mod notices;
 mod process;
 mod secret;
 
-use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
 use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
     auth::{AuthSettings, AvatarSettings},
+    endpoints::PlannedEndpoint,
     replays::ReplaysApi,
     routes::PROFITS_PIPELINE,
     serving::{ServingCounters, freshness::Objective},
@@ -36,6 +37,7 @@ use self::{
 use crate::{
     cli::{AccessArgs, Environment, InstanceArgs, ServeArgs, UpArgs},
     config::{Settings, production},
+    endpoints,
     failure::{Failure, Result},
     instance::{Instance, Note},
 };
@@ -198,6 +200,7 @@ impl Server {
         let host = arguments.access.allowed_hosts.first().cloned();
         let note = Note { url, host, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
+        let endpoints = endpoints(instance).await?;
         let others = others(instance, &lake)?;
         let followed: Vec<(Arc<Snapshots>, Poke)> =
             [&snapshots].into_iter().chain(&others).map(|of| (Arc::clone(of), Poke::default())).collect();
@@ -234,6 +237,7 @@ impl Server {
             lag: watcher.clone(),
             checks: vec![watcher.ready_check()],
             others,
+            endpoints,
             counters,
         };
         Ok(Self {
@@ -279,10 +283,18 @@ impl Server {
     }
 }
 
+/// The declared endpoints; all of them work, or the start ends.
+async fn endpoints(instance: &Instance) -> Result<Vec<Arc<PlannedEndpoint>>> {
+    let (planned, problems) = endpoints::planned(&instance.pipelines, &HashSet::new()).await;
+    if problems.is_empty() { Ok(planned) } else { Err(instance.invalid(&problems)) }
+}
+
 /// The epochs of the pipelines beside that of the runs whose tables are asked.
 fn others(instance: &Instance, lake: &Lake) -> Result<Vec<Arc<Snapshots>>> {
-    let is_asked = |pipeline: &&Pipeline| pipeline.name == PROFITS_PIPELINE;
-    let asked = instance.pipelines.pipelines.iter().filter(is_asked);
+    let declared = &instance.pipelines;
+    let has_endpoint = |name: &str| declared.endpoints.iter().any(|endpoint| endpoint.pipeline == name);
+    let is_asked = |pipeline: &&Pipeline| pipeline.name == PROFITS_PIPELINE || has_endpoint(&pipeline.name);
+    let asked = declared.pipelines.iter().filter(is_asked).filter(|pipeline| pipeline.name != SERVED_PIPELINE);
     asked.map(|pipeline| Ok(Snapshots::of_epochs(lake.clone(), &pipeline.name)?)).collect()
 }
 

@@ -4,13 +4,14 @@
 //! - [`snapshot`] holds the rows of one epoch in memory and moves to the next in one step.
 //! - [`summary`] folds them: one stored state for days, weeks and months of every zone.
 //! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.
-//! - [`routes`] are the data operations, [`auth`] those on accounts, [`replays`] orders to the pipelines,
+//! - [`routes`] are the data operations, [`endpoints`] those that pipelines declare, [`auth`] those on accounts, [`replays`] orders to the pipelines,
 //!   [`quarantine`] what was put aside, [`health`] whether the process can work.
 //!
 //! This crate never writes a table, and no text of an inner error reaches a client.
 
 pub mod app;
 pub mod auth;
+pub mod endpoints;
 pub mod health;
 pub mod lag;
 pub mod quarantine;

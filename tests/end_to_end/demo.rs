@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use crate::{
     client::Client,
     process::Folder,
-    sample::{RANGE, assert_no_difference, assert_not_modified, assert_served, total_runs, wait_for_gold},
+    sample::{RANGE, assert_no_difference, assert_not_modified, assert_served, days, total_runs, wait_for_gold},
     wait::until,
 };
 
@@ -34,6 +34,14 @@ async fn assert_profits(client: &Client) {
     assert_eq!((&all["totals"], &all["pages"]), (&totals, &3.into()), "{all}");
     let loss = client.data("/api/v1/profits?company=Ember%20Labs&year=2025").await;
     assert_eq!((&loss["totals"]["rows"], &loss["totals"]["profit"]), (&12.into(), &"-438290.51".into()), "{loss}");
+}
+
+/// The declared endpoint: every run of the demo is the caller's own.
+async fn assert_failing_jobs(client: &Client) {
+    let answer = client.data("/api/v1/data/failing_jobs?days=365").await;
+    let failed: i64 = answer["rows"].as_array().unwrap().iter().map(|row| row["failures"].as_i64().unwrap()).sum();
+    let expected: i64 = days().iter().map(|day| day["failed"].as_i64().unwrap()).sum();
+    assert!(failed == expected && failed > 0, "{expected} runs failed: {answer}");
 }
 
 /// Asks for the totals again and again; every answer must be 200 and say the same.
@@ -79,6 +87,7 @@ async fn the_demo_serves_the_recorded_figures_through_replay_and_repeats() {
     let demo = Client::log_in(&url, "demo", &password).await;
     assert_served(&demo).await;
     assert_profits(&demo).await;
+    assert_failing_jobs(&demo).await;
     assert_not_modified(&demo).await;
     assert_no_difference(&folder.run(&["table", "verify", "--format", "json"]).await.json());
 

@@ -127,7 +127,8 @@ impl Params {
     }
 }
 
-fn found(text: &str) -> String {
+/// What was found, in words.
+pub(crate) fn found(text: &str) -> String {
     if text.is_empty() { "an empty value".to_owned() } else { format!("`{}`", short(text)) }
 }
 

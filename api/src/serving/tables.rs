@@ -10,7 +10,10 @@ use karat_lake::{
     datafusion::{
         catalog::TableProvider,
         error::DataFusionError,
-        execution::{SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
+        execution::{
+            SessionStateBuilder,
+            runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+        },
         prelude::{DataFrame, SessionConfig, SessionContext},
     },
 };
@@ -45,15 +48,9 @@ struct OpenTable {
 impl TablesReader {
     pub(super) fn new(lake: Lake, memory_bytes: usize, counters: &Arc<ServingCounters>) -> Result<Self, ApiError> {
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc();
-        let config = SessionConfig::new().with_target_partitions(2).with_information_schema(false);
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime.map_err(ApiError::internal)?)
-            .with_default_features()
-            .build();
         Ok(Self {
             lake,
-            session: SessionContext::new_with_state(state),
+            session: session(runtime.map_err(ApiError::internal)?),
             open: Mutex::default(),
             scans: Turns::new(PARALLEL_SCANS, MAX_WAITING, counters),
         })
@@ -92,6 +89,39 @@ impl TablesReader {
     pub(crate) fn rows(&self, table: Arc<dyn TableProvider>) -> Result<DataFrame, DataFusionError> {
         self.session.read_table(table)
     }
+
+    /// A session that knows these tables by name and nothing else; within the same bound of memory.
+    ///
+    /// # Errors
+    /// When a name is given twice.
+    pub(crate) fn session_over(
+        &self,
+        tables: &[(String, Arc<dyn TableProvider>)],
+    ) -> Result<SessionContext, DataFusionError> {
+        session_over(self.session.runtime_env(), tables)
+    }
+}
+
+/// The same outside of requests, such as for planning.
+///
+/// # Errors
+/// When a name is given twice.
+pub(crate) fn session_over(
+    runtime: Arc<RuntimeEnv>,
+    tables: &[(String, Arc<dyn TableProvider>)],
+) -> Result<SessionContext, DataFusionError> {
+    let session = session(runtime);
+    for (name, table) in tables {
+        session.register_table(name.as_str(), Arc::clone(table))?;
+    }
+    Ok(session)
+}
+
+fn session(runtime: Arc<RuntimeEnv>) -> SessionContext {
+    let config = SessionConfig::new().with_target_partitions(2).with_information_schema(false);
+    let state =
+        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    SessionContext::new_with_state(state)
 }
 
 /// The answer to a failed scan.

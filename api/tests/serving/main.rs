@@ -5,6 +5,7 @@
 mod bounds;
 mod cached;
 mod door;
+mod endpoints;
 mod epochs;
 mod experience;
 mod profits;

@@ -14,12 +14,13 @@ use karat_access::{Access, AccessSettings, Actor, HashSettings, NewUser, Origin,
 use karat_api::{
     ApiSettings, Parts, app,
     auth::AuthSettings,
+    endpoints::PlannedEndpoint,
     lag::Lag,
     snapshot::{Poke, Snapshots, follow},
 };
 use karat_http::{ServeSettings, serve};
 use karat_lake::{Lake, TableSpec, arrow::array::RecordBatch, epochs::Epochs};
-use karat_schemas::epoch::Epoch;
+use karat_schemas::{epoch::Epoch, pipelines};
 use serde_json::json;
 
 pub use client::Reply;
@@ -80,6 +81,21 @@ impl TestApp {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut ApiSettings)) -> Self {
+        Self::start_as(change, Vec::new()).await
+    }
+
+    /// With the endpoints that a file of pipelines declares over the tables of the runs.
+    pub async fn start_with_endpoints(declaration: &str) -> Self {
+        let file = pipelines::parse(declaration).unwrap_or_else(|problems| panic!("{problems}"));
+        let gold = [("summary_state".to_owned(), rows::summary_state(&[]).schema())];
+        let mut planned = Vec::new();
+        for endpoint in file.endpoints {
+            planned.push(Arc::new(PlannedEndpoint::new(endpoint, &gold).await.unwrap_or_else(|p| panic!("{p:?}"))));
+        }
+        Self::start_as(|_| {}, planned).await
+    }
+
+    async fn start_as(change: impl FnOnce(&mut ApiSettings), endpoints: Vec<Arc<PlannedEndpoint>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
         let access = AccessSettings { hashing, ..AccessSettings::in_folder(folder.path()) };
@@ -102,6 +118,7 @@ impl TestApp {
             lag: log_ends.clone(),
             checks: vec![],
             others: vec![Arc::clone(&finance.snapshots)],
+            endpoints,
             counters: Arc::default(),
         };
         let endpoint = app(settings, parts, ()).unwrap();
