@@ -57,7 +57,8 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "read_user_vitals"
         | "list_tables"
         | "read_table"
-        | "read_table_rows" => (Read, none),
+        | "read_table_rows"
+        | "list_profits" => (Read, none),
         "query" => (Query, json!({"sql": "SELECT 1"})),
         "register" => (Anybody, json!({"username": "x", "password": "x"})),
         "login" => (Anybody, json!({"username": "nobody_1", "password": "wrong"})),

@@ -5,10 +5,12 @@
 mod bounds;
 mod cached;
 mod door;
+mod endpoints;
 mod epochs;
 mod experience;
 mod exports;
 mod hostile;
+mod profits;
 mod query;
 mod runs;
 mod scope;
