@@ -42,6 +42,8 @@ use crate::{
 pub struct Instance {
     pub data: PathBuf,
     pub pipelines: Arc<Pipelines>,
+    /// What the file of the pipelines is called in messages.
+    file: String,
     /// Folder of `pipelines.toml`, for the files it names.
     folder: PathBuf,
     arguments: InstanceArgs,
@@ -80,21 +82,24 @@ impl Instance {
             .pipelines
             .as_ref()
             .map_or_else(|| "built-in pipelines".to_owned(), |path| path.display().to_string());
-        let lines = |problems: &[Problem]| {
-            let lines = problems.iter().map(|problem| format!("{shown}:{}: {}", problem.line, problem.message));
-            lines.collect::<Vec<_>>().join("\n")
-        };
-        let mut pipelines = pipelines::parse(&text).map_err(|problems| Failure::configuration(lines(&problems.0)))?;
+        let invalid = |problems: &[Problem]| invalid(&shown, problems);
+        let mut pipelines = pipelines::parse(&text).map_err(|problems| invalid(&problems.0))?;
         let (problems, _) = reference::load(&mut pipelines, &folder);
         if !problems.is_empty() {
-            return Err(Failure::configuration(lines(&problems)));
+            return Err(invalid(&problems));
         }
         Ok(Self {
             data: arguments.data_dir.clone(),
             pipelines: Arc::new(pipelines),
+            file: shown,
             folder,
             arguments: arguments.clone(),
         })
+    }
+
+    /// The failure of a start with pipelines that have these problems.
+    pub fn invalid(&self, problems: &[Problem]) -> Failure {
+        invalid(&self.file, problems)
     }
 
     /// Creates the data folder, readable by its owner only.
@@ -240,6 +245,11 @@ impl Note {
     pub fn local(&self) -> SecretString {
         self.local.clone().into()
     }
+}
+
+fn invalid(file: &str, problems: &[Problem]) -> Failure {
+    let lines = problems.iter().map(|problem| format!("{file}:{}: {}", problem.line, problem.message));
+    Failure::configuration(lines.collect::<Vec<_>>().join("\n"))
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod config;
+mod endpoints;
 mod failure;
 mod instance;
 mod roles;

@@ -10,31 +10,35 @@ mod process;
 mod secret;
 mod spans;
 
-use std::{net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
+use std::{collections::HashSet, net::TcpListener, process::ExitCode, sync::Arc, time::Duration};
 
 use karat_access::Access;
 use karat_api::{
     ApiSettings, Parts, app,
     auth::{AuthSettings, AvatarSettings},
+    endpoints::PlannedEndpoint,
     export::ExportSettings,
     lakehouse::declared::DeclaredTable,
     replays::ReplaysApi,
+    routes::PROFITS_PIPELINE,
     serving::{ServingCounters, freshness::Objective},
-    snapshot::{Snapshots, follow},
+    snapshot::{Poke, Snapshots, follow},
 };
 use karat_eventlog::EventLog;
 use karat_http::{EventRates, ServeSettings, SharedCounts, serve};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
-use karat_lake::objects;
+use karat_lake::{Lake, objects};
+use karat_schemas::pipelines::Pipeline;
 use karat_transform::worker;
 use prometheus_client::collector::Collector;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use self::{metrics::MetricsServer, process::Work, spans::exporting};
 use crate::{
     cli::{AccessArgs, Environment, ServeArgs, TransformArgs, UpArgs},
     config::{Settings, production},
+    endpoints,
     failure::{Failure, Result},
     instance::{Instance, Note},
 };
@@ -178,7 +182,8 @@ struct Server {
     serving: ServeSettings,
     metrics: Option<MetricsServer>,
     doors: (Option<IngestApi>, ReplaysApi),
-    poke: Arc<Notify>,
+    /// Epochs that this server answers from, each with what wakes its follower.
+    followed: Vec<(Arc<Snapshots>, Poke)>,
     watcher: Arc<notices::Watcher>,
 }
 
@@ -198,8 +203,12 @@ impl Server {
         let host = arguments.access.allowed_hosts.first().cloned();
         let note = Note { url, host, local: hex::encode(rand::random::<[u8; 32]>()) };
         let snapshots = Snapshots::new(lake.clone(), SERVED_PIPELINE)?;
-        let poke = Arc::new(Notify::new());
-        let watcher = notices::Watcher::new(Arc::clone(log), &lake, &instance.pipelines, Arc::clone(&poke))?;
+        let endpoints = endpoints(instance).await?;
+        let others = others(instance, &lake)?;
+        let followed: Vec<(Arc<Snapshots>, Poke)> =
+            [&snapshots].into_iter().chain(&others).map(|of| (Arc::clone(of), Poke::default())).collect();
+        let pokes = followed.iter().map(|(_, poke)| Arc::clone(poke)).collect();
+        let watcher = notices::Watcher::new(Arc::clone(log), &lake, &instance.pipelines, pokes)?;
         let receipts = ReceiptKey::new(&secret);
         let publisher = Publisher::new(Arc::clone(log), Arc::new(instance.contracts()?), receipts);
         let redis = arguments.access.redis.address()?;
@@ -235,7 +244,7 @@ impl Server {
             scratch: instance.data.join("scratch"),
             ..ExportSettings::default()
         };
-        settings.serving.tables = served.map(DeclaredTable::of).unwrap_or_default();
+        settings.serving.tables = instance.pipelines.pipelines.iter().flat_map(DeclaredTable::of).collect();
         settings.serving.sql = arguments.sql.settings();
         if arguments.without_limits {
             settings.auth = AuthSettings::without_limits();
@@ -252,6 +261,8 @@ impl Server {
             snapshots,
             lag: watcher.clone(),
             checks: vec![watcher.ready_check()],
+            others,
+            endpoints,
             counters,
         };
         Ok(Self {
@@ -264,13 +275,14 @@ impl Server {
             serving,
             metrics,
             doors: (ingest, replays),
-            poke,
+            followed,
             watcher,
         })
     }
 
     async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
-        let following = tokio::spawn(follow(Arc::clone(&self.parts.snapshots), self.poke));
+        let follow_each = |(snapshots, poke)| tokio::spawn(follow(snapshots, poke));
+        let following: Vec<_> = self.followed.into_iter().map(follow_each).collect();
         let watching = tokio::spawn(self.watcher.run(self.log));
         let counting = self.metrics.map(|metrics| tokio::spawn(metrics.run(stop.clone())));
         let stopped = async move {
@@ -286,7 +298,7 @@ impl Server {
                 serve(self.listener, app, self.serving, stopped).await
             }
         };
-        following.abort();
+        following.iter().for_each(tokio::task::JoinHandle::abort);
         watching.abort();
         if let Some(counting) = counting {
             counting.abort();
@@ -294,6 +306,21 @@ impl Server {
         self.access.flush().await?;
         Ok(served?)
     }
+}
+
+/// The declared endpoints; all of them work, or the start ends.
+async fn endpoints(instance: &Instance) -> Result<Vec<Arc<PlannedEndpoint>>> {
+    let (planned, problems) = endpoints::planned(&instance.pipelines, &HashSet::new()).await;
+    if problems.is_empty() { Ok(planned) } else { Err(instance.invalid(&problems)) }
+}
+
+/// The epochs of the pipelines beside that of the runs whose tables are asked.
+fn others(instance: &Instance, lake: &Lake) -> Result<Vec<Arc<Snapshots>>> {
+    let declared = &instance.pipelines;
+    let has_endpoint = |name: &str| declared.endpoints.iter().any(|endpoint| endpoint.pipeline == name);
+    let is_asked = |pipeline: &&Pipeline| pipeline.name == PROFITS_PIPELINE || has_endpoint(&pipeline.name);
+    let asked = declared.pipelines.iter().filter(is_asked).filter(|pipeline| pipeline.name != SERVED_PIPELINE);
+    asked.map(|pipeline| Ok(Snapshots::of_epochs(lake.clone(), &pipeline.name)?)).collect()
 }
 
 /// The place of the pictures of accounts, and who looks at them first.

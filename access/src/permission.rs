@@ -9,7 +9,7 @@ pub enum Permission {
     Publish,
     /// Publish in the name of other users.
     PublishForOthers,
-    /// Read own runs, summaries and vitals, and those of sources granted to the role.
+    /// Read own runs, summaries, vitals and profits, and those of sources granted to the role.
     ReadOwnData,
     /// Read everybody's runs, summaries and vitals.
     ReadAllData,

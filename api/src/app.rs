@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     auth::{AuthApis, AuthSettings, Experience, auth_apis, jwks},
+    endpoints::{DeclaredApi, PlannedEndpoint, with_endpoints},
     health::{self, ReadyCheck},
     lag::Lag,
     live::{LiveApis, LiveSettings, live_apis},
@@ -64,11 +65,15 @@ pub struct Parts {
     pub lag: Arc<dyn Lag>,
     /// Dependencies beside the lake that `/ready` asks.
     pub checks: Vec<ReadyCheck>,
+    /// Epochs of further pipelines that are asked, such as that of the profits. Kept current in the same way.
+    pub others: Vec<Arc<Snapshots>>,
+    /// Routes that the pipelines declare.
+    pub endpoints: Vec<Arc<PlannedEndpoint>>,
     /// What the data routes count about themselves.
     pub counters: Arc<ServingCounters>,
 }
 
-type Apis<E> = Prefixed<(DataApis, LiveApis, AuthApis, E)>;
+type Apis<E> = Prefixed<(DataApis, LiveApis, AuthApis, DeclaredApi, E)>;
 
 /// Every route, hardened. `extra` are operations of other crates for the same prefix; `()` for none.
 ///
@@ -83,13 +88,17 @@ where
     E: OpenApi + 'static,
 {
     let service = service(&settings, &parts, extra)?;
-    let document = closed(&service.spec());
+    let plain = closed(&service.spec());
+    let document = with_endpoints(plain.clone(), &parts.endpoints)?;
+    // The pages have the document in them.
+    let shown = |page: String| closed(&page).replace(&plain, &document);
+    let (reference, swagger) = (shown(service.scalar_html()), shown(service.swagger_ui_html()));
     let methods = Methods::of(&document);
     let guard = |endpoint: BoxEndpoint<'static>| poem::get(Guarded { is_public: settings.docs_are_public, endpoint });
     let route = Route::new()
         .at("/openapi.json", guard(json(document)))
-        .nest("/docs", guard(page(closed(&service.scalar_html()))))
-        .nest("/swagger", guard(page(closed(&service.swagger_ui_html()))))
+        .nest("/docs", guard(page(reference)))
+        .nest("/swagger", guard(page(swagger)))
         .at("/health", health::live())
         .at("/livez", health::live())
         .at("/ready", health::ready(&parts.snapshots, parts.checks.clone()))
@@ -120,7 +129,7 @@ where
 /// # Errors
 /// As [`app`].
 pub fn openapi_json<E: OpenApi + 'static>(settings: &ApiSettings, parts: &Parts, extra: E) -> Result<String, ApiError> {
-    Ok(closed(&service(settings, parts, extra)?.spec()))
+    with_endpoints(closed(&service(settings, parts, extra)?.spec()), &parts.endpoints)
 }
 
 fn service<E: OpenApi + 'static>(
@@ -133,11 +142,13 @@ fn service<E: OpenApi + 'static>(
     let experience = Experience::of_gold(Arc::clone(&parts.snapshots), settings.auth.experience);
     let counters = Arc::clone(&parts.counters);
     let serving = Serving::new(settings.serving.clone(), snapshots, parts.lake.clone(), lag, key, counters)?;
-    let serving = Arc::new(serving);
+    let serving = Arc::new(serving.with_others(&parts.others));
     let data = data_apis(&serving, settings.auth.experience, &parts.access);
     // Pages that may use the cookie of a log-in may open these.
     let live = live_apis(&parts.access, &settings.auth.origins, &settings.live, &serving, &parts.lake)?;
-    let apis = Prefixed((data, live, auth_apis(&parts.access, &settings.auth, &experience), extra));
+    let declared = DeclaredApi::new(&serving, &parts.endpoints);
+    let auth = auth_apis(&parts.access, &settings.auth, &experience);
+    let apis = Prefixed((data, live, auth, declared, extra));
     let server = ServerObject::new("/api/v1").description("The canonical prefix; `/api` serves the same routes.");
     Ok(OpenApiService::new(apis, "Karat", env!("CARGO_PKG_VERSION"))
         .description("Runs of ETL jobs: publish events, read figures, watch jobs and pipelines.")

@@ -7,13 +7,14 @@
 //! - [`serving`] is what data routes share: who sees what, freshness, the cache, cursors.
 //! - [`export`] makes files of rows: CSV, NDJSON, Parquet, Arrow, spreadsheets.
 //! - [`live`] are connections that stay open: charts, the chat, the stream of events.
-//! - [`routes`] are the data operations, [`auth`] those on accounts, [`replays`] orders to the pipelines,
+//! - [`routes`] are the data operations, [`endpoints`] those that pipelines declare, [`auth`] those on accounts, [`replays`] orders to the pipelines,
 //!   [`quarantine`] what was put aside, [`health`] whether the process can work.
 //!
 //! This crate never writes a table, and no text of an inner error reaches a client.
 
 pub mod app;
 pub mod auth;
+pub mod endpoints;
 pub mod export;
 pub mod health;
 pub mod lag;

@@ -101,6 +101,8 @@ impl Served {
             snapshots,
             lag: Arc::new(NoLag),
             checks: Vec::new(),
+            others: Vec::new(),
+            endpoints: Vec::new(),
             counters: Arc::clone(&counters),
         };
         let settings = ApiSettings { auth: with_large_quotas(), ..ApiSettings::default() };

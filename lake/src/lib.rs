@@ -30,6 +30,7 @@ pub mod orders;
 pub mod outcomes;
 mod read;
 pub mod s3;
+pub mod sql;
 mod stores;
 mod table;
 

@@ -13,6 +13,7 @@ use crate::{
 const BUILT_IN: &[(&str, &str)] = &[
     ("etl.run.finished", include_str!("../events/etl.run.finished.json")),
     ("io.openlineage.event", include_str!("../events/io.openlineage.event.json")),
+    ("finance.profit.recorded", include_str!("../events/finance.profit.recorded.json")),
 ];
 
 /// The declared event types, ready to check payloads.
@@ -137,6 +138,27 @@ mod tests {
         let mut paths: Vec<&str> = violations.iter().map(|violation| violation.path.as_str()).collect();
         paths.sort_unstable();
         assert_eq!(paths, ["/records_read", "/status"]);
+    }
+
+    #[test]
+    fn a_profit_is_a_number_or_decimal_text_of_a_month() {
+        let contracts = contracts();
+        let profit = |profit: Value, month: i64| {
+            let data = json!({"company": "Alder Mills", "year": 2026, "month": month, "profit": profit});
+            let text = data.to_string();
+            let violations = contracts.get("finance.profit.recorded").unwrap().violations(&parse(&text).unwrap());
+            violations.into_iter().map(|violation| violation.path).collect::<Vec<_>>()
+        };
+        let longest = format!("-{}.99", "9".repeat(36));
+        for good in [json!(0.1), json!(-12), json!("0.10"), json!("-7"), json!(longest)] {
+            assert_eq!(profit(good.clone(), 12), Vec::<String>::new(), "{good}");
+        }
+        for bad in
+            [json!("1e3"), json!("0.001"), json!("1,5"), json!(""), json!("NaN"), json!("9".repeat(37)), json!(null)]
+        {
+            assert_eq!(profit(bad.clone(), 1), ["/profit"], "{bad}");
+        }
+        assert_eq!(profit(json!(1), 13), ["/month"]);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub async fn run() -> Result<ExitCode> {
         lake,
         lag: Arc::new(NoLag),
         checks: Vec::new(),
+        others: Vec::new(),
+        // Those of the code: an instance adds what its pipelines declare.
+        endpoints: Vec::new(),
         counters: Arc::default(),
     };
     let document = openapi_json(&ApiSettings::default(), &parts, (ingest, replays))?;

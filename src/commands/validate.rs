@@ -11,7 +11,10 @@ use karat_schemas::{
 };
 use karat_transform::{plan, reference};
 
-use crate::failure::{Failure, Result};
+use crate::{
+    endpoints,
+    failure::{Failure, Result},
+};
 
 pub async fn run(file: Option<PathBuf>) -> Result<ExitCode> {
     let name = file.as_ref().map_or_else(|| "built-in pipelines".to_owned(), |path| path.display().to_string());
@@ -29,6 +32,7 @@ pub async fn run(file: Option<PathBuf>) -> Result<ExitCode> {
     let (mut problems, unusable) = reference::load(&mut read.pipelines, &folder);
     read.left_out.extend(unusable);
     problems.extend(plan::problems(&read).await);
+    problems.extend(endpoints::planned(&read.pipelines, &read.left_out).await.1);
     problems.extend(contract_problems(&read, folder));
     problems.extend(read.problems);
     if problems.is_empty() {

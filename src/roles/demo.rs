@@ -1,9 +1,8 @@
 //! `up --demo`: the sample data through the real door, and a log-in to look at it with.
 
-use std::path::PathBuf;
-
 use clap::Parser;
 use karat_access::{Access, Actor, NewApiKey, NewUser, Origin, Role, Scopes};
+use karat_api::routes::PROFITS_PIPELINE;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -12,7 +11,8 @@ use crate::{
     instance::Instance,
 };
 
-const SAMPLE: &[u8] = include_bytes!("../../examples/openlineage-airline.ndjson.gz");
+const RUNS: &[u8] = include_bytes!("../../examples/openlineage-airline.ndjson.gz");
+const PROFITS: &[u8] = include_bytes!("../../examples/profits.ndjson");
 const DEMO_USER: &str = "demo";
 
 #[derive(Parser)]
@@ -27,12 +27,13 @@ pub async fn run(instance: &Instance, access: &Access, url: &str) -> Result<()> 
     let scopes = Scopes::parse(["publish:*"]).map_err(|problems| Failure::new(FAILED, problems.join("; ")))?;
     let key = NewApiKey { owner, name: "demo".to_owned(), scopes, expires_in: None, events_per_second: None };
     let key = access.create_api_key(key, Actor::Shell, &Origin::default()).await?;
-    let file = sample_file(instance)?;
-    let file_name = file.display().to_string();
-    let words = ["publish", &file_name, "--url", url, "--key", key.secret.expose_secret()];
-    let arguments = Publish::try_parse_from(words).map_err(|error| Failure::new(FAILED, error))?.arguments;
-    publish::run(arguments).await?;
-    wait_for_gold(url, key.secret.expose_secret()).await?;
+    let secret = key.secret.expose_secret();
+    publish_sample(instance, "demo.ndjson.gz", RUNS, url, secret).await?;
+    wait_for_gold(url, secret, "lineage/batch", flate2::read::GzDecoder::new(RUNS)).await?;
+    if instance.pipeline(PROFITS_PIPELINE).is_ok() {
+        publish_sample(instance, "demo-profits.ndjson", PROFITS, url, secret).await?;
+        wait_for_gold(url, secret, "events", PROFITS).await?;
+    }
     show(url, &password, key.secret.expose_secret());
     Ok(())
 }
@@ -69,20 +70,24 @@ pub fn welcome(url: &str) -> Result<()> {
     Ok(())
 }
 
-fn sample_file(instance: &Instance) -> Result<PathBuf> {
-    let path = instance.data.join("demo.ndjson.gz");
-    std::fs::write(&path, SAMPLE)?;
-    Ok(path)
+async fn publish_sample(instance: &Instance, name: &str, sample: &[u8], url: &str, key: &str) -> Result<()> {
+    let path = instance.data.join(name);
+    std::fs::write(&path, sample)?;
+    let file_name = path.display().to_string();
+    let words = ["publish", &file_name, "--url", url, "--key", key];
+    let arguments = Publish::try_parse_from(words).map_err(|error| Failure::new(FAILED, error))?.arguments;
+    publish::run(arguments).await?;
+    Ok(())
 }
 
 /// Some events of the sample again, with `wait=gold`: they count nothing, fall into every partition, and the answer
 /// comes when gold has everything before them.
-async fn wait_for_gold(url: &str, key: &str) -> Result<()> {
-    let reader = std::io::BufReader::new(flate2::read::GzDecoder::new(SAMPLE));
+async fn wait_for_gold(url: &str, key: &str, route: &str, sample: impl std::io::Read) -> Result<()> {
+    let reader = std::io::BufReader::new(sample);
     let lines: Vec<String> = std::io::BufRead::lines(reader).take(100).collect::<std::io::Result<_>>()?;
     let body = format!("[{}]", lines.join(","));
     let client = reqwest::Client::new();
-    let request = client.post(format!("{url}/api/v1/lineage/batch?wait=gold")).bearer_auth(key);
+    let request = client.post(format!("{url}/api/v1/{route}?wait=gold")).bearer_auth(key);
     let answer = request.header("content-type", "application/json").body(body).send().await;
     let answer = answer.map_err(Failure::unreachable)?;
     if answer.status() != reqwest::StatusCode::OK {
@@ -96,7 +101,7 @@ fn show(url: &str, password: &SecretString, key: &str) {
     let password = password.expose_secret();
     println!(
         "
-Karat is up, with 84 days of sample runs.
+Karat is up, with 84 days of sample runs and two years of profits of five companies.
 
   reference   {url}/docs
   log in      user `{DEMO_USER}`, password `{password}`
@@ -105,6 +110,7 @@ Karat is up, with 84 days of sample runs.
   TOKEN=$(curl -s {url}/api/v1/auth/login -H 'content-type: application/json' \\
     -d '{{\"username\":\"{DEMO_USER}\",\"password\":\"{password}\"}}' | sed 's/.*\"access_token\":\"\\([^\"]*\\)\".*/\\1/')
   curl -s -H \"authorization: Bearer $TOKEN\" '{url}/api/v1/summary?from=2026-08-24&to=2026-08-30'
+  curl -s -H \"authorization: Bearer $TOKEN\" '{url}/api/v1/profits?company=Alder%20Mills&year=2025'
 
 Press Ctrl-C to stop."
     );

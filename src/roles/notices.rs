@@ -11,6 +11,7 @@ use karat_api::{
     health::ReadyCheck,
     lag::{Lag, records_behind},
     quarantine::Quarantine,
+    snapshot::Poke,
 };
 use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
 use karat_ingest::{Layer, Progress, Receipt, ReceiptSpan};
@@ -61,7 +62,8 @@ pub struct Watcher {
     known: watch::Sender<Known>,
     ends: Mutex<HashMap<String, Positions>>,
     quarantine: Quarantine,
-    poke: Arc<Notify>,
+    /// Who follows the epochs of a pipeline, each.
+    pokes: Vec<Poke>,
     /// Rung when a notice says that there is an epoch.
     told: Notify,
 }
@@ -74,7 +76,7 @@ impl Watcher {
         log: Arc<dyn EventLog>,
         lake: &Lake,
         pipelines: &Pipelines,
-        poke: Arc<Notify>,
+        pokes: Vec<Poke>,
     ) -> karat_lake::Result<Arc<Self>> {
         let mut followed = Vec::new();
         for pipeline in &pipelines.pipelines {
@@ -88,7 +90,7 @@ impl Watcher {
             pipelines: followed,
             known: watch::channel(Known::default()).0,
             ends: Mutex::default(),
-            poke,
+            pokes,
             told: Notify::new(),
         }))
     }
@@ -166,7 +168,7 @@ impl Watcher {
                 }
             }
             if has_epoch {
-                self.poke.notify_one();
+                self.pokes.iter().for_each(|poke| poke.notify_one());
                 self.told.notify_one();
             }
         }

@@ -11,7 +11,8 @@ use tokio::task::JoinHandle;
 use crate::{
     client::Client,
     process::Folder,
-    sample::{RANGE, assert_no_difference, assert_not_modified, assert_served, total_runs, wait_for_gold},
+    sample::{RANGE, assert_no_difference, assert_not_modified, assert_served, days, total_runs, wait_for_gold},
+    wait::until,
 };
 
 /// What the demo prints: the password of `demo` and an API key.
@@ -20,6 +21,27 @@ pub fn printed(out: &str) -> (String, String) {
     let password = after("password `").split('`').next().unwrap().to_owned();
     let key = after("API key").split_whitespace().next().unwrap().to_owned();
     (password, key)
+}
+
+/// The profits of the demo: five companies, two years.
+async fn assert_profits(client: &Client) {
+    let all = until("the API has every profit", async || {
+        let answer = client.data("/api/v1/profits").await;
+        (answer["totals"]["rows"] == 120).then_some(answer)
+    })
+    .await;
+    let totals = serde_json::json!({"rows": 120, "companies": 5, "profit": "20019248.43"});
+    assert_eq!((&all["totals"], &all["pages"]), (&totals, &3.into()), "{all}");
+    let loss = client.data("/api/v1/profits?company=Ember%20Labs&year=2025").await;
+    assert_eq!((&loss["totals"]["rows"], &loss["totals"]["profit"]), (&12.into(), &"-438290.51".into()), "{loss}");
+}
+
+/// The declared endpoint: every run of the demo is the caller's own.
+async fn assert_failing_jobs(client: &Client) {
+    let answer = client.data("/api/v1/data/failing_jobs?days=365").await;
+    let failed: i64 = answer["rows"].as_array().unwrap().iter().map(|row| row["failures"].as_i64().unwrap()).sum();
+    let expected: i64 = days().iter().map(|day| day["failed"].as_i64().unwrap()).sum();
+    assert!(failed == expected && failed > 0, "{expected} runs failed: {answer}");
 }
 
 /// Asks for the totals again and again; every answer must be 200 and say the same.
@@ -64,6 +86,8 @@ async fn the_demo_serves_the_recorded_figures_through_replay_and_repeats() {
     let url = karat.url().await;
     let demo = Client::log_in(&url, "demo", &password).await;
     assert_served(&demo).await;
+    assert_profits(&demo).await;
+    assert_failing_jobs(&demo).await;
     assert_not_modified(&demo).await;
     assert_no_difference(&folder.run(&["table", "verify", "--format", "json"]).await.json());
 

@@ -60,7 +60,8 @@ fn rule(operation: &str) -> Option<(Right, Value)> {
         | "read_table_rows"
         | "watch_chart"
         | "chat"
-        | "read_event_stream" => (Read, none),
+        | "read_event_stream"
+        | "list_profits" => (Read, none),
         "query" => (Query, json!({"sql": "SELECT 1"})),
         "register" => (Anybody, json!({"username": "x", "password": "x"})),
         "login" => (Anybody, json!({"username": "nobody_1", "password": "wrong"})),

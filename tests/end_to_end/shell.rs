@@ -182,6 +182,19 @@ async fn every_problem_of_a_pipelines_file_is_named_with_file_and_line() {
     std::fs::write(folder.text("rates.csv"), "rate\n1.5\n").unwrap();
     assert_eq!(run(&["validate", &path]).await.code, 0);
 
+    // An endpoint that would answer the rows of others.
+    let endpoint = "[[pipeline.gold]]\nname = \"counts\"\nsql = \"SELECT id, count(*) AS orders FROM orders GROUP BY id\"\n\
+                    [[pipeline.endpoint]]\nname = \"all_orders\"\nsql = \"SELECT id, orders FROM counts\"\n";
+    std::fs::write(&path, format!("{}{endpoint}", text.replace("idd", "id"))).unwrap();
+    for words in [
+        &["validate", &path][..],
+        &["up", "--pipelines", &path, "--data-dir", &folder.data(), "--listen", "127.0.0.1:0"],
+    ] {
+        let said = run(words).await;
+        let problem = format!("{path}:22: endpoint `all_orders`: its SQL reads `counts` without `user_id = :caller`");
+        assert!(said.code == 78 && said.err.contains(&problem), "{said:?}");
+    }
+
     // A type that goes nowhere is allowed and said.
     let good = text
         .replace("idd", "id")

@@ -14,7 +14,7 @@ use karat_lake::{
 use karat_schemas::pipelines::{Gold, Pipeline, Silver, SilverMode};
 
 pub(crate) use self::problems::Flaws;
-pub use self::problems::problems;
+pub use self::problems::{gold_schemas, problems};
 use crate::{
     Error, Result,
     gold::{

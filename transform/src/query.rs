@@ -21,12 +21,13 @@ use karat_lake::{
         datasource::{memory::MemorySourceConfig, provider_as_source},
         error::Result as SqlResult,
         execution::{SessionStateBuilder, context::SQLOptions, session_state::SessionState},
-        logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableType, Volatility, col},
+        logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Projection, TableType, col},
         optimizer::Optimizer,
         physical_optimizer::optimizer::PhysicalOptimizer,
         physical_plan::{ExecutionPlan, collect},
         prelude::{SessionConfig, SessionContext},
     },
+    sql::changing_function,
 };
 use parking_lot::Mutex;
 
@@ -256,22 +257,6 @@ pub fn refuse_changing_functions(plan: &LogicalPlan) -> Result<()> {
             Err(Error::Declaration(format!("`{found}` gives something else each time, so a replay would not agree")))
         }
     }
-}
-
-/// A function in the node's expressions that reads a clock or a die.
-fn changing_function(node: &LogicalPlan) -> SqlResult<Option<String>> {
-    let mut found = None;
-    node.apply_expressions(|expr| {
-        expr.apply(|part| {
-            if let Expr::ScalarFunction(function) = part
-                && function.func.signature().volatility != Volatility::Immutable
-            {
-                found = Some(part.to_string());
-            }
-            Ok(TreeNodeRecursion::Continue)
-        })
-    })?;
-    Ok(found)
 }
 
 /// The type in which a table holds values of `data_type`: readable by every engine (spec M3).

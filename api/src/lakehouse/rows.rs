@@ -31,7 +31,8 @@ const MAX_PAGE_BYTES: usize = 16 << 20;
 /// The way to the rows of tables. Shared by every request.
 pub(crate) struct TableReader {
     pub(crate) tables: Arc<Tables>,
-    scans: Arc<Scans>,
+    /// To be read in turn.
+    pub(crate) scans: Arc<Scans>,
 }
 
 /// Which version of which table.
@@ -76,6 +77,14 @@ impl TableReader {
     pub(crate) async fn history(&self, table: &TableVersion, limit: u64) -> Result<Vec<VersionSummary>, ApiError> {
         let _turn = self.scans.turn().await?;
         self.tables.history(&table.name, table.version, limit).await.map_err(|error| table.failed(error))
+    }
+
+    /// A version that an epoch names, to be scanned in turn.
+    ///
+    /// # Errors
+    /// 410 when it is no longer kept.
+    pub(crate) async fn provider(&self, name: &str, version: u64) -> Result<Arc<dyn TableProvider>, ApiError> {
+        self.tables.provider(name, version).await.map_err(gone)
     }
 
     /// Rows `begin` and on of the answer to `question`, and one more than `limit`, which tells whether there is another

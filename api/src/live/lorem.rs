@@ -75,8 +75,9 @@ const MOST_IN_A_SENTENCE: usize = 14;
 pub(super) fn text() -> String {
     let num_words = random_range(FEWEST_WORDS..=MOST_WORDS);
     let (mut text, mut left_in_sentence) = (String::new(), 0);
-    for number in 0..num_words {
-        let word = if number < BEGINNING { WORDS[number] } else { WORDS[random_range(0..WORDS.len())] };
+    let beginning = WORDS.iter().copied().take(BEGINNING);
+    let others = std::iter::repeat_with(|| WORDS[random_range(0..WORDS.len())]);
+    for word in beginning.chain(others).take(num_words) {
         if left_in_sentence == 0 {
             left_in_sentence = random_range(FEWEST_IN_A_SENTENCE..=MOST_IN_A_SENTENCE);
             text.push_str(if text.is_empty() { "" } else { ". " });

@@ -3,6 +3,8 @@
 mod cover;
 mod exports;
 mod jobs;
+mod profit_views;
+mod profits;
 mod query;
 mod rows;
 mod run_views;
@@ -26,6 +28,7 @@ use poem_openapi::Tags;
 
 pub use exports::ExportsApi;
 pub use jobs::JobsApi;
+pub use profits::{PROFITS_PIPELINE, ProfitsApi};
 pub use query::QueryApi;
 pub use rows::RowsApi;
 pub use runs::RunsApi;
@@ -37,7 +40,8 @@ pub use vitals::VitalsApi;
 use crate::{auth::ExperienceRules, serving::Serving};
 
 /// The data operations.
-pub type DataApis = (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi, ExportsApi, TablesApi, RowsApi, QueryApi);
+pub type DataApis =
+    (SummaryApi, SyncStatusApi, RunsApi, JobsApi, VitalsApi, ExportsApi, TablesApi, RowsApi, QueryApi, ProfitsApi);
 
 /// The data operations, to be mounted under the API's prefix beside the others. `rules` say what gives experience;
 /// `access` has the audit log of questions in SQL.
@@ -52,6 +56,7 @@ pub fn data_apis(serving: &Arc<Serving>, rules: ExperienceRules, access: &Access
         TablesApi::new(Arc::clone(serving)),
         RowsApi::new(Arc::clone(serving)),
         QueryApi::new(Arc::clone(serving), access.clone()),
+        ProfitsApi::new(Arc::clone(serving)),
     )
 }
 
@@ -71,4 +76,6 @@ pub(crate) enum DataTag {
     Tables,
     /// Connections that stay open: charts, the chat, the stream of events.
     Live,
+    /// What companies made.
+    Profits,
 }

@@ -101,11 +101,7 @@ impl RowsApi {
         let newest = version_in(&snapshot, name).filter(|_| name.starts_with("gold.")).ok_or_else(no_such_table)?;
         let mut params = Params::default();
         let limit = params.limit(paging.limit);
-        let asked = params.number("as_of_version", paging.version);
-        if let Some(asked) = asked.filter(|asked| *asked > newest.version) {
-            params.add("as_of_version", &format!("at most {}", newest.version), &format!("`{asked}`"));
-        }
-        let version = asked.unwrap_or(newest.version).min(newest.version);
+        let version = params.number("as_of_version", paging.version, 0..=newest.version).unwrap_or(newest.version);
         let is_older = cursor.is_some() || version < newest.version;
         let table = TableVersion { version, is_older, ..newest.clone() };
         // Columns and types are those of the version.

@@ -13,6 +13,7 @@ mod key;
 mod load;
 mod once;
 pub mod params;
+pub(crate) mod profits;
 pub mod raw;
 pub(crate) mod run_columns;
 pub mod runs;
@@ -111,8 +112,10 @@ pub struct DeclaredJob {
 /// Shared by the data routes.
 pub struct Serving {
     pub(crate) snapshots: Arc<Snapshots>,
+    /// Of pipelines beside that of the runs, by name.
+    others: HashMap<String, Arc<Snapshots>>,
+    pub(crate) tables: Arc<TableReader>,
     pub(crate) runs: RunsReader,
-    pub(crate) tables: TableReader,
     pub(crate) sql: SqlReader,
     pub(crate) settings: ServingSettings,
     lag: Arc<dyn Lag>,
@@ -164,13 +167,39 @@ impl Serving {
         };
         let cache = AnswerCache::new(settings.cache_bytes, &counters)?;
         let scans = Scans::new(settings.query_memory_bytes, &counters)?;
-        let runs = RunsReader::new(lake.clone(), Arc::clone(&scans));
-        let tables = TableReader::new(lake, scans);
+        let tables = Arc::new(TableReader::new(lake, scans));
+        let runs = RunsReader::new(&tables);
         let sql = SqlReader::new(Arc::clone(&tables.tables), settings.sql.clone(), &counters)?;
         let folds = Turns::new(std::thread::available_parallelism().map_or(1, usize::from), MAX_WAITING, &counters);
         let fold_memory = WorkMemory::of_bytes(settings.query_memory_bytes);
         let exports = Exports::new(settings.exports.clone());
-        Ok(Self { snapshots, runs, tables, sql, settings, lag, cursors, cache, folds, fold_memory, counters, exports })
+        Ok(Self {
+            snapshots,
+            others: HashMap::new(),
+            tables,
+            runs,
+            sql,
+            settings,
+            lag,
+            cursors,
+            cache,
+            folds,
+            fold_memory,
+            counters,
+            exports,
+        })
+    }
+
+    /// With the epochs of further pipelines.
+    #[must_use]
+    pub fn with_others(mut self, others: &[Arc<Snapshots>]) -> Self {
+        self.others = others.iter().map(|other| (other.pipeline().to_owned(), Arc::clone(other))).collect();
+        self
+    }
+
+    /// The epochs of `pipeline`; none when it is not served here.
+    pub(crate) fn snapshots_of(&self, pipeline: &str) -> Option<&Arc<Snapshots>> {
+        if self.snapshots.pipeline() == pipeline { Some(&self.snapshots) } else { self.others.get(pipeline) }
     }
 
     /// Whose rows the caller sees.
@@ -193,7 +222,10 @@ impl Serving {
     pub(crate) fn freshness(&self, snapshot: &Snapshot, now_us: i64) -> Freshness {
         let epoch = &snapshot.epoch;
         let mut freshness = Freshness::of(epoch, &*self.lag, self.settings.freshness_objective, now_us);
-        if self.settings.objectives.iter().any(|promise| promise.is_met(epoch.as_of_us, now_us) == Some(false)) {
+        // The objectives are those of the pipeline of the runs.
+        let is_promised = epoch.pipeline == self.snapshots.pipeline();
+        let is_missed = |promise: &Objective| promise.is_met(epoch.as_of_us, now_us) == Some(false);
+        if is_promised && self.settings.objectives.iter().any(is_missed) {
             freshness.data_state = DataState::Late;
         }
         freshness
@@ -324,8 +356,20 @@ impl Serving {
     /// # Errors
     /// 410 when the cursor's epoch is gone; 504 at the deadline.
     pub(crate) async fn snapshot_of<P>(&self, cursor: Option<&Cursor<P>>) -> Result<Arc<Snapshot>, ApiError> {
-        let Some(cursor) = cursor else { return Ok(self.snapshots.current()) };
-        let find = async { self.snapshots.at(cursor.epoch).await.map_err(ApiError::internal) };
+        self.snapshot_in(&self.snapshots, cursor).await
+    }
+
+    /// The same among the epochs of any pipeline.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot_of`].
+    pub(crate) async fn snapshot_in<P>(
+        &self,
+        snapshots: &Snapshots,
+        cursor: Option<&Cursor<P>>,
+    ) -> Result<Arc<Snapshot>, ApiError> {
+        let Some(cursor) = cursor else { return Ok(snapshots.current()) };
+        let find = async { snapshots.at(cursor.epoch).await.map_err(ApiError::internal) };
         in_time(self.settings.query_deadline, find).await?.ok_or_else(cursor::expired)
     }
 
@@ -336,7 +380,9 @@ impl Serving {
         question: Key,
         position: P,
     ) -> Result<String, ApiError> {
-        self.snapshots.pin(snapshot);
+        if let Some(snapshots) = self.snapshots_of(&snapshot.epoch.pipeline) {
+            snapshots.pin(snapshot);
+        }
         self.cursors.write(&Cursor { epoch: snapshot.epoch.epoch, question: question.short(), position })
     }
 }

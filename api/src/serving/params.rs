@@ -2,6 +2,8 @@
 //! and what was found; a parameter that the operation does not know is refused, since ignoring it would answer another
 //! question than the one asked.
 
+use std::{fmt::Display, ops::RangeInclusive, str::FromStr};
+
 use chrono::{Datelike, NaiveDate};
 use chrono_tz::Tz;
 use karat_http::ApiError;
@@ -12,6 +14,12 @@ use url::form_urlencoded;
 pub const DEFAULT_LIMIT: u32 = 1_000;
 /// The most rows of a page.
 pub const MAX_LIMIT: u32 = 10_000;
+/// Rows of a numbered page when the request does not say.
+pub const DEFAULT_SIZE: u32 = 50;
+/// The most rows of a numbered page.
+pub const MAX_SIZE: u32 = 1_000;
+/// The last page that may be asked for: who wants more narrows the question.
+pub const MAX_PAGE: u32 = 1_000_000;
 /// Longer values are no names, and would be echoed.
 pub const MAX_VALUE_CHARS: usize = 500;
 /// Holds names, so it is longer than they are; whoever reads cursors has its own bound.
@@ -79,20 +87,19 @@ impl Params {
 
     /// Rows of a page.
     pub fn limit(&mut self, text: Option<&str>) -> usize {
-        let Some(text) = text else { return DEFAULT_LIMIT as usize };
-        let parsed = text.parse::<u32>().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit));
-        parsed.unwrap_or_else(|| {
-            self.add("limit", &format!("a whole number from 1 to {MAX_LIMIT}"), &found(text));
-            DEFAULT_LIMIT
-        }) as usize
+        self.number("limit", text, 1..=MAX_LIMIT).unwrap_or(DEFAULT_LIMIT) as usize
     }
 
-    /// A whole number from 0 on.
-    pub fn number(&mut self, name: &str, text: Option<&str>) -> Option<u64> {
+    /// A whole number of a range, in digits alone.
+    pub fn number<N>(&mut self, name: &str, text: Option<&str>, range: RangeInclusive<N>) -> Option<N>
+    where
+        N: FromStr + PartialOrd + Display,
+    {
         let text = text?;
-        let parsed = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        let parsed = text.parse::<N>().ok().filter(|number| is_digits && range.contains(number));
         if parsed.is_none() {
-            self.add(name, "a whole number from 0 on", &found(text));
+            self.add(name, &format!("a whole number from {} to {}", range.start(), range.end()), &found(text));
         }
         parsed
     }
@@ -124,6 +131,7 @@ impl Params {
     }
 }
 
+/// What was found, in words.
 pub(crate) fn found(text: &str) -> String {
     if text.is_empty() { "an empty value".to_owned() } else { format!("`{}`", short(text)) }
 }
@@ -155,7 +163,7 @@ mod tests {
             params.date("from", Some("31/01/2026"));
             params.zone("tz", Some("Mars/Olympus"));
             params.limit(Some("0"));
-            params.number("as_of_version", Some("+1"));
+            params.number("as_of_version", Some("+1"), 0..=41_u64);
             params.choice("group_by", Some("user"), &[("source", 1), ("job", 2)]);
             params.flag("fill", Some("yes"));
             params.in_order("2026-02-01".parse().ok(), "2026-01-01".parse().ok());
@@ -168,7 +176,7 @@ mod tests {
                 "`from`: expected a date like `2026-01-31` from 1970 to 2199, found `31/01/2026`",
                 "`tz`: expected an IANA time zone like `Europe/Berlin`, found `Mars/Olympus`",
                 "`limit`: expected a whole number from 1 to 10000, found `0`",
-                "`as_of_version`: expected a whole number from 0 on, found `+1`",
+                "`as_of_version`: expected a whole number from 0 to 41, found `+1`",
                 "`group_by`: expected one of `source`, `job`, found `user`",
                 "`fill`: expected one of `true`, `false`, found `yes`",
                 "`to`: expected a date not before `from` (`2026-02-01`), found `2026-01-01`",

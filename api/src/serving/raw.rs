@@ -138,6 +138,22 @@ kinds! {
         |schema| schema.max_length = Some(super::params::MAX_VALUE_CHARS);
     /// The id of an event.
     EventIdText: "string", "412".into(), |schema| schema.pattern = Some("^[0-9]+([.][0-9]+)?$".into());
+    /// A year.
+    YearText: "integer", 2026.into(), |schema| {
+        schema.minimum = Some(1.0);
+        schema.maximum = Some(9_999.0);
+    };
+    /// The number of a page.
+    PageText: "integer", 1.into(), |schema| {
+        schema.minimum = Some(1.0);
+        schema.maximum = Some(f64::from(super::params::MAX_PAGE));
+        schema.default = Some(1.into());
+    };
+    /// Rows of a numbered page.
+    SizeText: "integer", 50.into(), |schema| {
+        schema.minimum = Some(1.0);
+        schema.maximum = Some(f64::from(super::params::MAX_SIZE));
+    };
     /// Where the next page begins.
     CursorText: "string", "from `next_cursor` of the page before".into(),
         |schema| schema.max_length = Some(super::cursor::MAX_CURSOR_CHARS);

@@ -1,14 +1,13 @@
 //! Reads `silver.runs` at the version that an epoch names.
 //!
-//! Filters are built as expressions over known columns and never as text, so a value is always a value. Scans share one
-//! bounded memory pool with those of other tables, run a few at a time, and end when nobody waits for them.
+//! Filters are built as expressions over known columns and never as text, so a value is always a value. Scans share their
+//! bounds with those of other tables, and end when nobody waits for them.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use karat_http::ApiError;
 use karat_lake::{
-    Lake,
     arrow::array::RecordBatch,
     datafusion::{
         catalog::TableProvider,
@@ -19,22 +18,13 @@ use karat_lake::{
     },
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 
-use super::{
-    cursor,
-    key::KeyParts,
-    run_columns,
-    scans::{Scans, query_error},
-};
+use super::{key::KeyParts, run_columns, scans::query_error};
 use crate::{
-    lakehouse::scope::only_visible,
+    lakehouse::{rows::TableReader, scope::only_visible},
     snapshot::{Columns, RUNS},
     summary::Visible,
 };
-
-/// Versions of the table that are kept open.
-const OPEN_VERSIONS: usize = 4;
 
 /// Which runs are wanted. Times are microseconds since 1970 UTC.
 #[derive(Debug, Clone, Default)]
@@ -114,16 +104,14 @@ impl RunRow {
     }
 }
 
-/// The way to the runs. Shared by every request.
+/// The way to the runs.
 pub struct RunsReader {
-    lake: Lake,
-    scans: Arc<Scans>,
-    open: Mutex<VecDeque<(u64, Arc<dyn TableProvider>)>>,
+    tables: Arc<TableReader>,
 }
 
 impl RunsReader {
-    pub(super) fn new(lake: Lake, scans: Arc<Scans>) -> Self {
-        Self { lake, scans, open: Mutex::default() }
+    pub(super) fn new(tables: &Arc<TableReader>) -> Self {
+        Self { tables: Arc::clone(tables) }
     }
 
     /// The runs of version `version` that `filter` wants and the caller may see, newest first.
@@ -132,8 +120,8 @@ impl RunsReader {
     /// 503 when too many wait, or too much memory is used; 410 when the version is no longer kept; 500 when the lake
     /// fails.
     pub async fn find(&self, version: u64, visible: &Visible, filter: &RunFilter) -> Result<Vec<RunRow>, ApiError> {
-        let _turn = self.scans.turn().await?;
-        let table = self.table(version).await?;
+        let _turn = self.tables.scans.turn().await?;
+        let table = self.tables.provider(RUNS, version).await?;
         self.scan(table, visible, filter).await.map_err(query_error)
     }
 
@@ -164,7 +152,7 @@ impl RunsReader {
         visible: &Visible,
         filter: &RunFilter,
     ) -> Result<BoxStream<'static, Result<RecordBatch, ApiError>>, ApiError> {
-        let table = self.table(version).await?;
+        let table = self.tables.provider(RUNS, version).await?;
         let frame = self.wanted(table, visible, filter).and_then(|frame| frame.select(run_columns::expressions()));
         let batches = frame.map_err(query_error)?.execute_stream().await.map_err(query_error)?;
         Ok(batches.map_err(query_error).boxed())
@@ -176,25 +164,11 @@ impl RunsReader {
         visible: &Visible,
         filter: &RunFilter,
     ) -> Result<DataFrame, DataFusionError> {
-        let mut frame = self.scans.session.read_table(table)?;
+        let mut frame = self.tables.scans.session.read_table(table)?;
         for condition in conditions(visible, filter) {
             frame = frame.filter(condition)?;
         }
         Ok(frame)
-    }
-
-    async fn table(&self, version: u64) -> Result<Arc<dyn TableProvider>, ApiError> {
-        let mut open = self.open.lock().await;
-        if let Some((_, table)) = open.iter().find(|(held, _)| *held == version) {
-            return Ok(Arc::clone(table));
-        }
-        let opened = self.lake.open_at(RUNS, version).await.map_err(|error| cursor::expired().caused_by(error))?;
-        let table = opened.provider().await.map_err(ApiError::internal)?;
-        if open.len() == OPEN_VERSIONS {
-            open.pop_front();
-        }
-        open.push_back((version, Arc::clone(&table)));
-        Ok(table)
     }
 }
 

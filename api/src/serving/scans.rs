@@ -1,4 +1,5 @@
-//! [`Scans`]: how tables are read for questions that the code builds, those of runs and those of rows.
+//! [`Scans`]: how tables are read for questions that the code builds, those of runs, of profits, of rows and of
+//! declared endpoints.
 //!
 //! All scans share one bounded pool of memory, and a few run at a time; the deadline is that of the answer they are for.
 
@@ -6,8 +7,12 @@ use std::sync::Arc;
 
 use karat_http::ApiError;
 use karat_lake::datafusion::{
+    catalog::TableProvider,
     error::DataFusionError,
-    execution::{SessionStateBuilder, runtime_env::RuntimeEnvBuilder},
+    execution::{
+        SessionStateBuilder,
+        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+    },
     prelude::{SessionConfig, SessionContext},
 };
 
@@ -18,6 +23,9 @@ use super::{
 
 /// Scans at a time; further ones wait, within the deadline of their answer.
 const PARALLEL: usize = 4;
+
+/// A table under the name that SQL has for it.
+pub(crate) type NamedTable = (String, Arc<dyn TableProvider>);
 
 /// The session of scans and their turns. Shared by all readers.
 pub(crate) struct Scans {
@@ -32,13 +40,7 @@ impl Scans {
     /// When the engine cannot be set up.
     pub(super) fn new(memory_bytes: usize, counters: &Arc<ServingCounters>) -> Result<Arc<Self>, ApiError> {
         let runtime = RuntimeEnvBuilder::new().with_memory_limit(memory_bytes, 1.0).build_arc();
-        let config = SessionConfig::new().with_target_partitions(2).with_information_schema(false);
-        let state = SessionStateBuilder::new()
-            .with_config(config)
-            .with_runtime_env(runtime.map_err(ApiError::internal)?)
-            .with_default_features()
-            .build();
-        let session = SessionContext::new_with_state(state);
+        let session = session(runtime.map_err(ApiError::internal)?);
         Ok(Arc::new(Self { session, turns: Turns::new(PARALLEL, MAX_WAITING, counters) }))
     }
 
@@ -49,6 +51,33 @@ impl Scans {
     pub(crate) async fn turn(&self) -> Result<Turn, ApiError> {
         self.turns.next().await
     }
+
+    /// A session that knows these tables by name and nothing else; within the same bound of memory.
+    ///
+    /// # Errors
+    /// When a name is given twice.
+    pub(crate) fn session_over(&self, tables: &[NamedTable]) -> Result<SessionContext, DataFusionError> {
+        session_over(self.session.runtime_env(), tables)
+    }
+}
+
+/// The same outside of requests, such as for planning.
+///
+/// # Errors
+/// When a name is given twice.
+pub(crate) fn session_over(runtime: Arc<RuntimeEnv>, tables: &[NamedTable]) -> Result<SessionContext, DataFusionError> {
+    let session = session(runtime);
+    for (name, table) in tables {
+        session.register_table(name.as_str(), Arc::clone(table))?;
+    }
+    Ok(session)
+}
+
+fn session(runtime: Arc<RuntimeEnv>) -> SessionContext {
+    let config = SessionConfig::new().with_target_partitions(2).with_information_schema(false);
+    let state =
+        SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features().build();
+    SessionContext::new_with_state(state)
 }
 
 /// What it means that a scan failed.

@@ -1,11 +1,17 @@
 //! Typed views of a batch's columns, whichever of Arrow's forms of text and time a file has.
 
 use karat_lake::arrow::{
-    array::{Array, BinaryArray, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
+    array::{
+        Array, BinaryArray, BooleanArray, Decimal256Array, Int64Array, RecordBatch, StringArray,
+        TimestampMicrosecondArray,
+    },
     compute::cast,
     datatypes::{DataType, TimeUnit},
     error::ArrowError,
 };
+
+/// Amounts of money, and sums of as many of them as there may be.
+pub(crate) const EXACT: DataType = DataType::Decimal256(76, 2);
 
 /// The columns of one batch, by name.
 pub(crate) struct Columns<'a>(&'a RecordBatch);
@@ -32,6 +38,10 @@ impl<'a> Columns<'a> {
 
     pub(crate) fn bytes(&self, name: &str) -> Result<Column<BinaryArray>, ArrowError> {
         self.column(name, &DataType::Binary)
+    }
+
+    pub(crate) fn decimals(&self, name: &str) -> Result<Column<Decimal256Array>, ArrowError> {
+        self.column(name, &EXACT)
     }
 
     /// Microseconds since 1970 UTC.
@@ -76,6 +86,13 @@ impl Column<Int64Array> {
 
     pub(crate) fn get_or_0(&self, row: usize) -> i64 {
         self.get(row).unwrap_or_default()
+    }
+}
+
+impl Column<Decimal256Array> {
+    /// With every digit.
+    pub(crate) fn text(&self, row: usize) -> Option<String> {
+        self.0.is_valid(row).then(|| self.0.value_as_string(row))
     }
 }
 

@@ -18,6 +18,8 @@ const PARALLEL_READS: usize = 4;
 pub(super) struct Loader {
     lake: Lake,
     epochs: Epochs,
+    /// Whether the rows of tables are held.
+    holds_rows: bool,
     /// Grows only; a snapshot has a copy as of its loading.
     names: Arc<Mutex<Names>>,
     published: Arc<Names>,
@@ -49,6 +51,7 @@ impl Loader {
         Ok(Self {
             epochs: Epochs::of(&lake, pipeline)?,
             lake,
+            holds_rows: true,
             names: Arc::default(),
             published: Arc::default(),
             state: Files::default(),
@@ -56,6 +59,11 @@ impl Loader {
             sync: Files::default(),
             user_days: Files::default(),
         })
+    }
+
+    /// Of a pipeline whose rows are not held.
+    pub(super) fn of_epochs(lake: Lake, pipeline: &str) -> Result<Self> {
+        Ok(Self { holds_rows: false, ..Self::new(lake, pipeline)? })
     }
 
     pub(super) fn epochs(&self) -> &Epochs {
@@ -81,6 +89,9 @@ impl Loader {
     }
 
     pub(super) async fn load(&mut self, epoch: Epoch) -> Result<Snapshot> {
+        if !self.holds_rows {
+            return Ok(Snapshot { epoch, ..Snapshot::default() });
+        }
         let names = Arc::clone(&self.names);
         let parse_state = move |batches: &[RecordBatch]| Ok(StateFile::from_batches(batches, &mut names.lock())?);
         let version = epoch.tables.get(SUMMARY_STATE).copied();
@@ -104,7 +115,7 @@ impl Loader {
 
     /// Forgets files that `newest` does not have.
     pub(super) fn keep_only(&mut self, newest: &Snapshot) {
-        debug_assert_eq!(self.state.version, newest.epoch.tables.get(SUMMARY_STATE).copied());
+        debug_assert!(!self.holds_rows || self.state.version == newest.epoch.tables.get(SUMMARY_STATE).copied());
         self.state.keep_only_current();
         self.sync.keep_only_current();
         self.user_days.keep_only_current();

@@ -23,7 +23,7 @@ use karat_schemas::epoch::Epoch;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-pub(crate) use columns::Columns;
+pub(crate) use columns::{Columns, EXACT};
 pub use follower::{Poke, follow};
 use loader::Loader;
 pub use names::Names;
@@ -90,6 +90,7 @@ impl SummaryState {
 
 /// The current snapshot and those that cursors hold. Shared by every request.
 pub struct Snapshots {
+    pipeline: String,
     current: RwLock<Arc<Snapshot>>,
     pinned: Mutex<VecDeque<Arc<Snapshot>>>,
     loader: tokio::sync::Mutex<Loader>,
@@ -110,15 +111,32 @@ impl Snapshots {
     /// # Errors
     /// When the lake's location cannot be used.
     pub fn new(lake: Lake, pipeline: &str) -> karat_lake::Result<Arc<Self>> {
-        let empty =
-            Snapshot { epoch: Epoch { pipeline: pipeline.to_owned(), ..Epoch::default() }, ..Snapshot::default() };
-        Ok(Arc::new(Self {
-            current: RwLock::new(Arc::new(empty)),
+        Ok(Self::with(Loader::new(lake, pipeline)?, pipeline))
+    }
+
+    /// The same for a pipeline whose tables are scanned and never held in memory, whatever their names.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of_epochs(lake: Lake, pipeline: &str) -> karat_lake::Result<Arc<Self>> {
+        Ok(Self::with(Loader::of_epochs(lake, pipeline)?, pipeline))
+    }
+
+    fn with(loader: Loader, pipeline: &str) -> Arc<Self> {
+        let epoch = Epoch { pipeline: pipeline.to_owned(), ..Epoch::default() };
+        Arc::new(Self {
+            pipeline: pipeline.to_owned(),
+            current: RwLock::new(Arc::new(Snapshot { epoch, ..Snapshot::default() })),
             pinned: Mutex::default(),
-            loader: tokio::sync::Mutex::new(Loader::new(lake, pipeline)?),
+            loader: tokio::sync::Mutex::new(loader),
             health: Mutex::default(),
             moved: watch::Sender::new(0),
-        }))
+        })
+    }
+
+    /// Whose epochs they are.
+    pub fn pipeline(&self) -> &str {
+        &self.pipeline
     }
 
     /// The snapshot of the newest epoch that was loaded.

@@ -2,7 +2,7 @@
 
 use crate::support::{Reply, TestApp};
 
-const ROUTES: [&str; 9] = [
+const ROUTES: [&str; 10] = [
     "/summary",
     "/summary/weekly",
     "/summary/monthly",
@@ -12,6 +12,7 @@ const ROUTES: [&str; 9] = [
     "/jobs/a/b/runs",
     "/user-vitals",
     "/tables",
+    "/profits",
 ];
 
 fn assert_error(reply: &Reply, status: u16, code: &str) {
@@ -76,6 +77,13 @@ async fn wrong_parameters_are_named_with_what_was_expected_and_found() {
         ("/jobs?limit=-1", "`limit`"),
         ("/sync-status?tz=UTC", "`tz`: expected one of `source`, `job`, found an unknown parameter"),
         ("/user-vitals?tz=UTC", "`tz`: expected one of `user_id`, found an unknown parameter"),
+        (
+            "/profits?source=x",
+            "`source`: expected one of `company`, `year`, `page`, `size`, found an unknown parameter",
+        ),
+        ("/profits?size=1001", "`size`: expected a whole number from 1 to 1000, found `1001`"),
+        ("/profits?page=0", "`page`: expected a whole number from 1 to 1000000, found `0`"),
+        ("/profits?year=2026.5", "`year`: expected a whole number from 1 to 9999, found `2026.5`"),
         ("/user-vitals?user_id=", "`user_id`: expected the id of a user, found an empty value"),
     ];
     for (query, words) in cases {
@@ -154,6 +162,7 @@ async fn the_reference_is_complete_and_closed_where_it_should_be() {
         "/jobs",
         "/jobs/{source}/{job}/runs",
         "/user-vitals",
+        "/profits",
         "/summary/export",
         "/runs/export",
         "/tables",

@@ -5,12 +5,14 @@
 mod bounds;
 mod cached;
 mod door;
+mod endpoints;
 mod epochs;
 mod events;
 mod experience;
 mod exports;
 mod hostile;
 mod live;
+mod profits;
 mod query;
 mod runs;
 mod scope;

@@ -68,6 +68,17 @@ pub(super) fn check(pipelines: &Pipelines, text: &str, left_out: &HashSet<String
         }
         checker.pipeline(pipelines, pipeline);
     }
+    checker.unique("endpoint", pipelines.endpoints.iter().map(|endpoint| endpoint.name.as_str()));
+    for endpoint in &pipelines.endpoints {
+        checker.name("endpoint", &endpoint.name, endpoint.line);
+        checker.unique("parameter", endpoint.parameters.iter().map(|parameter| parameter.name.as_str()));
+        for parameter in &endpoint.parameters {
+            checker.name("parameter", &parameter.name, endpoint.line);
+        }
+        for problem in endpoint.problems() {
+            checker.add(endpoint.line, format!("endpoint `{}`: {problem}", endpoint.name));
+        }
+    }
 }
 
 struct Checker<'a> {

@@ -5,10 +5,14 @@
 //! be read of a file with problems.
 
 mod check;
+mod endpoint;
 mod model;
 mod parse;
 
 pub use check::warnings;
+pub use endpoint::{
+    DECIMAL_SCALE, Endpoint, MAX_TEXT_CHARS, Order, Parameter, ParameterType, ParameterValue, Rows, Written,
+};
 pub use model::*;
 pub use parse::{Problem, Problems, Read, parse, read};
 

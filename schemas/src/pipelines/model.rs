@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
+use super::Endpoint;
 use crate::units::deserialize_duration;
 
 /// A whole file.
@@ -13,6 +14,8 @@ pub struct Pipelines {
     pub events: Vec<EventType>,
     pub references: Vec<Reference>,
     pub pipelines: Vec<Pipeline>,
+    /// Routes of all pipelines: they are no part of what a pipeline computes.
+    pub endpoints: Vec<Endpoint>,
 }
 
 /// `[[topic]]`: where events wait in the log.

@@ -11,7 +11,7 @@ use toml::{
     de::{DeTable, DeValue, ValueDeserializer},
 };
 
-use super::{EventType, Gold, Input, Pipeline, Pipelines, Reference, Silver, check, model::default_topic};
+use super::{Endpoint, EventType, Gold, Input, Pipeline, Pipelines, Reference, Silver, check, model::default_topic};
 
 /// One problem in the file: where, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +88,9 @@ impl<'t> Reader<'t> {
                     pipelines.references = self.each_at(value, |reference: &mut Reference, line| reference.line = line);
                 }
                 "pipeline" => {
-                    pipelines.pipelines = self.entries(value).into_iter().map(|entry| self.pipeline(entry)).collect();
+                    let entries = self.entries(value);
+                    let endpoints = &mut pipelines.endpoints;
+                    pipelines.pipelines = entries.into_iter().map(|entry| self.pipeline(entry, endpoints)).collect();
                 }
                 other => self.problem(
                     Some(key.span()),
@@ -105,7 +107,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn pipeline(&mut self, entry: Entry<'t>) -> Pipeline {
+    fn pipeline(&mut self, entry: Entry<'t>, endpoints: &mut Vec<Endpoint>) -> Pipeline {
         let line = self.line(entry.span().start);
         let mut pipeline = Pipeline {
             name: String::new(),
@@ -118,6 +120,7 @@ impl<'t> Reader<'t> {
             line,
         };
         let DeValue::Table(table) = entry.into_inner() else { return pipeline };
+        let mut declared = Vec::new();
         for (key, value) in table {
             match key.get_ref().as_ref() {
                 "name" => pipeline.name = self.one(value).unwrap_or_default(),
@@ -126,15 +129,19 @@ impl<'t> Reader<'t> {
                 "input" => pipeline.inputs = self.each_at(value, |input: &mut Input, line| input.line = line),
                 "silver" => pipeline.silver = self.each_at(value, |silver: &mut Silver, line| silver.line = line),
                 "gold" => pipeline.gold = self.each_at(value, |gold: &mut Gold, line| gold.line = line),
+                "endpoint" => {
+                    declared = self.each_at(value, |endpoint: &mut Endpoint, line| endpoint.line = line);
+                }
                 other => self.problem(
                     Some(key.span()),
                     format!(
                         "unknown key `{other}` in a pipeline: expected `name`, `topic`, `description`, `input`, \
-                         `silver` or `gold`"
+                         `silver`, `gold` or `endpoint`"
                     ),
                 ),
             }
         }
+        endpoints.extend(declared.into_iter().map(|one| Endpoint { pipeline: pipeline.name.clone(), ..one }));
         pipeline
     }
 
@@ -212,6 +219,30 @@ mod tests {
         let pipelines = parse(super::super::BUILT_IN).map_err(|problems| problems.to_string()).unwrap();
         assert_eq!(pipelines.pipelines[0].name, "etl_runs");
         assert_eq!(pipelines.pipelines[0].gold.len(), 6);
+        let endpoints: Vec<_> = pipelines.endpoints.iter().map(|one| (&*one.name, &*one.pipeline)).collect();
+        assert_eq!(endpoints, [("failing_jobs", "etl_runs")]);
+    }
+
+    #[test]
+    fn every_problem_of_an_endpoint_is_named_at_its_line() {
+        let text = "version = 1\n[[topic]]\nname = \"t\"\n[[pipeline]]\nname = \"p\"\ntopic = \"t\"\n\
+                    [[pipeline.endpoint]]\nname = \"Bad\"\nrows = \"all\"\nsql = \"SELECT 1\"\n\
+                    parameters = [{ name = \"limit\", type = \"int\" }, { name = \"a\", type = \"int\", default = \"x\" }]\n\
+                    [[pipeline.endpoint]]\nname = \"twice\"\nsql = \"SELECT 1\"\nroles = [\"admin\"]\n\
+                    parameters = [{ name = \"a\", type = \"int\" }, { name = \"a\", type = \"int\" }]\n\
+                    [[pipeline.endpoint]]\nname = \"twice\"\nsql = \"SELECT 1\"\nrows = \"mine\"\n";
+        let found: Vec<String> = read(text).problems.iter().map(|p| format!("{} {}", p.line, p.message)).collect();
+        for words in [
+            "7 endpoint name `Bad`",
+            "7 endpoint `Bad`: has `rows = \"all\"`",
+            "7 endpoint `Bad`: parameter `limit` has a name with another meaning",
+            "7 endpoint `Bad`: parameter `a` has the default `x`",
+            "12 endpoint `twice`: has `roles`",
+            "parameter `a` is declared twice",
+            "20 ",
+        ] {
+            assert!(found.iter().any(|problem| problem.contains(words)), "{words}: {found:?}");
+        }
     }
 
     #[test]

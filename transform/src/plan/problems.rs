@@ -1,6 +1,9 @@
 //! What is wrong with declarations: everything at once, each with the line of its entry.
 
-use karat_schemas::pipelines::{Problem, Read};
+use std::collections::HashSet;
+
+use karat_lake::arrow::datatypes::SchemaRef;
+use karat_schemas::pipelines::{Pipeline, Problem, Read};
 
 use super::PipelinePlan;
 use crate::{Error, Result};
@@ -15,6 +18,13 @@ pub async fn problems(read: &Read) -> Vec<Problem> {
         problems.extend(own.map(|flaw| Problem { line: flaw.line, message: flaw.error.to_string() }));
     }
     problems
+}
+
+/// The columns of the gold tables of a pipeline by the name that SQL has for them; those that cannot be planned are left
+/// out.
+pub async fn gold_schemas(pipeline: &Pipeline) -> Vec<(String, SchemaRef)> {
+    let (plan, _) = PipelinePlan::attempt(pipeline, &HashSet::new()).await;
+    plan.golds.iter().map(|gold| (gold.name.clone(), gold.plan.schema().clone())).collect()
 }
 
 /// What is wrong with one pipeline, in the order in which its parts need each other.

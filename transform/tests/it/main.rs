@@ -21,6 +21,7 @@ mod maintenance;
 #[cfg(debug_assertions)]
 mod owners;
 mod pauses;
+mod profits;
 mod random_gold;
 mod references;
 mod second_pipeline;

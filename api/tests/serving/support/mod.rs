@@ -14,17 +14,18 @@ use karat_access::{Access, AccessSettings, Actor, HashSettings, NewUser, Origin,
 use karat_api::{
     ApiSettings, Parts, app,
     auth::AuthSettings,
+    endpoints::PlannedEndpoint,
     lag::{Lag, records_behind},
     snapshot::{Poke, Snapshots, follow},
 };
 use karat_http::{ServeSettings, serve};
 use karat_lake::{Lake, TableSpec, arrow::array::RecordBatch, epochs::Epochs};
-use karat_schemas::epoch::Epoch;
+use karat_schemas::{epoch::Epoch, pipelines};
 use serde_json::json;
 use tokio::{sync::Notify, task::JoinHandle};
 
 pub use client::Reply;
-pub use rows::Run;
+pub use rows::{Profit, Run};
 
 const PASSWORD: &str = "nine-Blue-7-boats";
 
@@ -37,13 +38,35 @@ pub struct TestApp {
     pub user: String,
     pub user_id: String,
     pub lake: Lake,
-    snapshots: Arc<Snapshots>,
-    poke: Poke,
+    /// Of the runs and of the profits.
+    followed: [Followed; 2],
     log_ends: Arc<LogEnds>,
-    epoch: Mutex<u64>,
+    /// The last epoch of each pipeline.
+    epochs: Mutex<BTreeMap<String, u64>>,
     stop: Arc<Notify>,
     served: Mutex<Option<JoinHandle<std::io::Result<()>>>>,
     _folder: tempfile::TempDir,
+}
+
+/// The epochs of a pipeline, and what wakes their follower.
+struct Followed {
+    snapshots: Arc<Snapshots>,
+    poke: Poke,
+}
+
+impl Followed {
+    fn new(snapshots: Arc<Snapshots>) -> Self {
+        let poke = Poke::default();
+        tokio::spawn(follow(Arc::clone(&snapshots), Arc::clone(&poke)));
+        Self { snapshots, poke }
+    }
+
+    async fn wait_for(&self, epoch: u64) {
+        let mut moved = self.snapshots.moved();
+        self.poke.notify_one();
+        let arrived = tokio::time::timeout(Duration::from_secs(30), moved.wait_for(|number| *number >= epoch)).await;
+        arrived.expect("the epoch was not followed in time").unwrap();
+    }
 }
 
 #[derive(Default)]
@@ -61,13 +84,32 @@ impl TestApp {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut ApiSettings)) -> Self {
-        Self::start_on(|accounts| accounts, change).await
+        Self::start_as(|accounts| accounts, change, Vec::new()).await
     }
 
     /// With other settings of the accounts.
     pub async fn start_on(
         accounts: impl FnOnce(AccessSettings) -> AccessSettings,
         change: impl FnOnce(&mut ApiSettings),
+    ) -> Self {
+        Self::start_as(accounts, change, Vec::new()).await
+    }
+
+    /// With the endpoints that a file of pipelines declares over the tables of the runs.
+    pub async fn start_with_endpoints(declaration: &str) -> Self {
+        let file = pipelines::parse(declaration).unwrap_or_else(|problems| panic!("{problems}"));
+        let gold = [("summary_state".to_owned(), rows::summary_state(&[]).schema())];
+        let mut planned = Vec::new();
+        for endpoint in file.endpoints {
+            planned.push(Arc::new(PlannedEndpoint::new(endpoint, &gold).await.unwrap_or_else(|p| panic!("{p:?}"))));
+        }
+        Self::start_as(|accounts| accounts, |_| {}, planned).await
+    }
+
+    async fn start_as(
+        accounts: impl FnOnce(AccessSettings) -> AccessSettings,
+        change: impl FnOnce(&mut ApiSettings),
+        endpoints: Vec<Arc<PlannedEndpoint>>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
@@ -78,18 +120,20 @@ impl TestApp {
             access.create_user(new, Actor::Shell, &Origin::default()).await.unwrap();
         }
         let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
-        let snapshots = Snapshots::new(lake.clone(), "etl_runs").unwrap();
-        let (poke, log_ends) = (Poke::default(), Arc::<LogEnds>::default());
-        tokio::spawn(follow(Arc::clone(&snapshots), Arc::clone(&poke)));
+        let runs = Followed::new(Snapshots::new(lake.clone(), "etl_runs").unwrap());
+        let finance = Followed::new(Snapshots::of_epochs(lake.clone(), "finance").unwrap());
+        let log_ends = Arc::<LogEnds>::default();
         let auth = AuthSettings::without_limits();
         let mut settings = ApiSettings { auth, ..ApiSettings::default() };
         change(&mut settings);
         let parts = Parts {
             access,
             lake: lake.clone(),
-            snapshots: Arc::clone(&snapshots),
+            snapshots: Arc::clone(&runs.snapshots),
             lag: log_ends.clone(),
             checks: vec![],
+            others: vec![Arc::clone(&finance.snapshots)],
+            endpoints,
             counters: Arc::default(),
         };
         let endpoint = app(settings, parts, ()).unwrap();
@@ -106,10 +150,9 @@ impl TestApp {
             user: String::new(),
             user_id: String::new(),
             lake,
-            snapshots,
-            poke,
+            followed: [runs, finance],
             log_ends,
-            epoch: Mutex::new(0),
+            epochs: Mutex::default(),
             stop,
             served: Mutex::new(Some(served)),
             _folder: folder,
@@ -173,39 +216,54 @@ impl TestApp {
     /// Makes `runs` everything that the tables hold, in a new epoch that covers `position` records, and waits until it is
     /// answered from.
     pub async fn publish(&self, runs: &[Run], position: i64) -> u64 {
-        let epoch = self.write_epoch(runs, position).await;
-        let mut moved = self.snapshots.moved();
-        self.poke.notify_one();
-        let arrived = tokio::time::timeout(Duration::from_secs(30), moved.wait_for(|number| *number >= epoch)).await;
-        arrived.expect("the epoch was not followed in time").unwrap();
-        epoch
-    }
-
-    async fn write_epoch(&self, runs: &[Run], position: i64) -> u64 {
-        let mut tables = BTreeMap::new();
-        for (name, batch) in [
+        let tables = vec![
             ("gold.summary_state", rows::summary_state(runs)),
             ("gold.sync_status", rows::sync_status(runs)),
             ("gold.user_days", rows::user_days(runs)),
             ("silver.runs", rows::silver_runs(runs)),
-        ] {
+        ];
+        let as_of_us = runs.iter().map(|run| run.started_at_us).max();
+        let epoch = self.write_epoch("etl_runs", tables, as_of_us, position).await;
+        self.followed[0].wait_for(epoch).await;
+        epoch
+    }
+
+    /// The same of the profits.
+    pub async fn publish_profits(&self, profits: &[Profit], position: i64) -> u64 {
+        let tables = vec![("gold.profits", rows::profits(profits))];
+        let as_of_us = profits.iter().map(|profit| profit.recorded_at_us).max();
+        let epoch = self.write_epoch("finance", tables, as_of_us, position).await;
+        self.followed[1].wait_for(epoch).await;
+        epoch
+    }
+
+    async fn write_epoch(
+        &self,
+        pipeline: &str,
+        batches: Vec<(&str, RecordBatch)>,
+        as_of_us: Option<i64>,
+        position: i64,
+    ) -> u64 {
+        let mut tables = BTreeMap::new();
+        for (name, batch) in batches {
             tables.insert(name.to_owned(), self.replace(name, batch).await);
         }
         let number = {
-            let mut epoch = self.epoch.lock().unwrap();
+            let mut epochs = self.epochs.lock().unwrap();
+            let epoch = epochs.entry(pipeline.to_owned()).or_default();
             *epoch += 1;
             *epoch
         };
         let epoch = Epoch {
-            pipeline: "etl_runs".to_owned(),
+            pipeline: pipeline.to_owned(),
             epoch: number,
             tables,
-            as_of_us: runs.iter().map(|run| run.started_at_us).max(),
+            as_of_us,
             positions: BTreeMap::from([(0, position)]),
             written_at_us: chrono::Utc::now().timestamp_micros(),
             ..Epoch::default()
         };
-        assert!(Epochs::of(&self.lake, "etl_runs").unwrap().put(&epoch).await.unwrap());
+        assert!(Epochs::of(&self.lake, pipeline).unwrap().put(&epoch).await.unwrap());
         number
     }
 

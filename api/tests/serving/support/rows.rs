@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use karat_lake::arrow::{
     array::{
-        ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
+        ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, RecordBatch, StringArray,
         TimestampMicrosecondArray,
     },
     datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
@@ -31,6 +31,19 @@ impl Run {
     fn finished_at_us(&self) -> Option<i64> {
         self.duration_us.map(|duration| self.started_at_us + duration)
     }
+}
+
+/// What a company made in a month.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Profit {
+    pub company: String,
+    pub year: i64,
+    pub month: i64,
+    /// In the smallest unit.
+    pub cents: i128,
+    pub source: String,
+    pub user: Option<String>,
+    pub recorded_at_us: i64,
 }
 
 type Column<T> = (&'static str, DataType, T);
@@ -176,5 +189,20 @@ pub fn silver_runs(runs: &[Run]) -> RecordBatch {
         texts("parent_run_id", runs.iter().map(|run| run.parent.clone())),
         instants("last_event_at", runs.iter().map(|run| Some(run.finished_at_us().unwrap_or(run.started_at_us)))),
         numbers("events", runs.iter().map(|_| Some(1))),
+    ])
+}
+
+/// The rows of `gold.profits` for `profits`.
+pub fn profits(profits: &[Profit]) -> RecordBatch {
+    let cents = profits.iter().map(|profit| Some(profit.cents)).collect::<Decimal128Array>();
+    let cents = cents.with_precision_and_scale(38, 2).unwrap();
+    batch(vec![
+        texts("company", profits.iter().map(|profit| Some(profit.company.clone()))),
+        numbers("year", profits.iter().map(|profit| Some(profit.year))),
+        numbers("month", profits.iter().map(|profit| Some(profit.month))),
+        ("profit", DataType::Decimal128(38, 2), Arc::new(cents)),
+        texts("source", profits.iter().map(|profit| Some(profit.source.clone()))),
+        texts("user_id", profits.iter().map(|profit| profit.user.clone())),
+        instants("recorded_at", profits.iter().map(|profit| Some(profit.recorded_at_us))),
     ])
 }
