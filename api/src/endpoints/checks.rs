@@ -151,7 +151,6 @@ mod tests {
     use karat_schemas::pipelines;
 
     use super::super::PlannedEndpoint;
-    use super::*;
 
     fn tables() -> Vec<(String, SchemaRef)> {
         let field = |name: &str, data_type| Field::new(name, data_type, true);
