@@ -1,7 +1,7 @@
 # Sourced by the scripts in dev/ that need a server: `karat up --demo` in a folder of its own, on a free port, without limits.
 # Who sources it has set `karat` to the binary and `name` to what its messages begin with, and is in the root of the repository.
 #
-#   start_demo    returns once the sample data is in gold; sets `url`, `data` (its folder) and `work` (for other files)
+#   start_demo [OPTION...]  with more options of `karat up`; returns once the sample data is in gold; sets `url`, `data` (its folder) and `work` (for other files)
 #   is_running    whether it still does
 #   stop_demo     stops it as an operator would, and fails when it does not end well
 #   die MESSAGE   ends the script with 1, after the last lines of the server's log
@@ -30,7 +30,7 @@ is_ready() { grep -q 'Ctrl-C' "$work/out" 2>/dev/null; }
 
 start_demo() {
   data=$work/data
-  "$karat" up --demo --without-limits --data-dir "$data" --listen 127.0.0.1:0 >"$work/out" 2>"$work/log" </dev/null &
+  "$karat" up --demo --without-limits --data-dir "$data" --listen 127.0.0.1:0 "$@" >"$work/out" 2>"$work/log" </dev/null &
   pid=$!
   local end=$((SECONDS + deadline_s))
   until is_ready; do

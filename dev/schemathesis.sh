@@ -37,7 +37,8 @@ fi
 
 . dev/demo-server.sh
 
-start_demo
+# Passkeys are for a host with a name.
+start_demo --public-url http://localhost
 KARAT_URL=$url
 
 # Pairs of digits, so that chance makes no sequence and no repetition, which passwords must not have.

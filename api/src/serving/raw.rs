@@ -155,6 +155,8 @@ kinds! {
         schema.maximum = Some(f64::from(super::params::MAX_SIZE));
     };
     /// Where the next page begins.
-    CursorText: "string", "from `next_cursor` of the page before".into(),
-        |schema| schema.max_length = Some(super::cursor::MAX_CURSOR_CHARS);
+    CursorText: "string", "eyJlcG9jaCI6NDEyfQ".into(), |schema| {
+        schema.max_length = Some(super::cursor::MAX_CURSOR_CHARS);
+        schema.pattern = Some("^[A-Za-z0-9_-]+$".into());
+    };
 }
