@@ -12,8 +12,8 @@ LAKE ?= data/lake
 URL ?= http://127.0.0.1:8080
 MINUTES ?= 2
 # Parts of the end-to-end suite that need no service: they are left to `make test`.
-WITHOUT_SERVICES := accounts bad_input canary chaos clock crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
-  power replay settings shell stop
+WITHOUT_SERVICES := accounts bad_input canary chaos clock consent crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
+  observed power replay settings shell stop vitals
 
 .PHONY: help check test chaos soak test-services check-demo check-slow check-sockets schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
