@@ -158,6 +158,23 @@ async fn security_75_an_http2_client_that_gives_no_room_for_the_answer_is_discon
 }
 
 #[tokio::test]
+async fn an_answer_that_is_not_taken_leaves_the_others_of_its_http2_connection_time_to_end() {
+    // Long enough for what happens between the two ends of it.
+    let server = start(ServeSettings { answer_timeout: Duration::from_secs(3), ..patient() });
+    // The connection has room for more than the first stream takes.
+    let begin = [frames::connection(&[]), frames::room(0, 1 << 20), frames::get(1, "/large"), frames::get(3, "/slow")];
+    let stream = connect_and_send(server.address, begin.concat()).await;
+    server.entered.notified().await;
+    server.counted("connections_overdue_total{reason=\"answer\"} 1").await;
+    server.release.notify_one();
+    let seen = read_to_end(stream).await;
+    // The end of a frame's head, which is the number of its stream, and what it holds.
+    assert!(seen.contains("\0\0\0\u{3}ok"), "{} bytes, without the other answer", seen.len());
+    server.counted("connections_open 0").await;
+    server.counted("connections_overdue_total{reason=\"answer\"} 1").await;
+}
+
+#[tokio::test]
 async fn a_large_answer_reaches_who_takes_it() {
     let server = start(ServeSettings::default());
     let request = "GET /large HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
