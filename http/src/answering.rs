@@ -16,7 +16,8 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use crate::arrival::Running;
 
-/// What is handed out at a time, so that who takes two kilobytes a second gets everything. It costs no copy.
+/// What is handed out at a time, so that who takes some more than two kilobytes a second gets everything within the usual
+/// deadline. It costs no copy.
 const PART_BYTES: usize = 32 * 1024;
 
 /// The body of an answer, and that its request runs until it is sent.

@@ -7,12 +7,16 @@
 //! * The first head must be whole within the deadline of heads, the handshake of TLS included.
 //! * Between requests a connection may be silent for the idle limit. On HTTP/1 a further head that has begun has the deadline
 //!   of heads; on HTTP/2 bytes tell nothing, since pings and settings are answered between requests too.
-//! * While requests run, each part of an answer must be taken within the deadline of answers.
+//! * While requests run, each part of an answer must be taken within the deadline of answers. On HTTP/2 the others that run on
+//!   the connection may be those of other people, behind a proxy: it takes no further ones, and they have that time once more.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+/// What a client that is told to go has to say that it heard.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Deadlines of one connection.
 #[derive(Debug, Clone, Copy)]
@@ -125,6 +129,18 @@ impl Arrival {
         }
     }
 
+    /// How long a connection goes on of which this is overdue, once its client is told to go; none when it ends at once.
+    pub(crate) fn grace(&self, overdue: Overdue) -> Option<Duration> {
+        let (state, deadlines, now) = (self.state.lock(), self.deadlines, Instant::now());
+        let stuck = state.untaken.iter().filter(|(_, since)| *since + deadlines.answer <= now).count();
+        let has_others = state.is_multiplexed && state.running > stuck;
+        match overdue {
+            Overdue::Head => None,
+            Overdue::Idle => Some(FAREWELL),
+            Overdue::Answer => has_others.then_some(deadlines.answer),
+        }
+    }
+
     /// The next deadline, as things are.
     fn next(&self) -> Option<(Instant, Overdue)> {
         let (state, deadlines) = (self.state.lock(), self.deadlines);
@@ -231,5 +247,24 @@ mod tests {
         assert_eq!(next(&arrival), None);
         drop(one);
         assert_eq!(next(&arrival), Some((60, Overdue::Idle)));
+    }
+
+    #[test]
+    fn other_requests_of_a_connection_have_time_to_end_when_an_answer_is_not_taken() {
+        let arrival = Arrival::new(DEADLINES);
+        let (stuck, other) = (arrival.begin(true), arrival.begin(true));
+        stuck.hand_out();
+        arrival.state.lock().untaken[0].1 -= DEADLINES.answer;
+        assert_eq!(arrival.grace(Overdue::Answer), Some(DEADLINES.answer), "the other one is at work");
+        other.hand_out();
+        assert_eq!(arrival.grace(Overdue::Answer), Some(DEADLINES.answer), "or its answer is being taken");
+        assert_eq!((arrival.grace(Overdue::Head), arrival.grace(Overdue::Idle)), (None, Some(FAREWELL)));
+        drop(other);
+        assert_eq!(arrival.grace(Overdue::Answer), None, "nobody else is there");
+        drop(stuck);
+        let only = arrival.begin(false);
+        only.hand_out();
+        arrival.state.lock().untaken[0].1 -= DEADLINES.answer;
+        assert_eq!(arrival.grace(Overdue::Answer), None, "on HTTP/1 there are no others");
     }
 }

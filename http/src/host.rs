@@ -1,8 +1,8 @@
 //! Whose request this is: one name, by the rules of RFC 9112 (3.2) and RFC 9113 (8.3.1).
 //!
 //! hyper passes requests on without a look at `Host`. A proxy and this server that read two names differently could be played
-//! against each other, so a request with none where one is due, with two, with an empty or malformed one, or with another one
-//! than its target has, is answered 400 and its connection is closed.
+//! against each other, so a request with none where one is due, with two, with an empty or malformed one, with another one
+//! than its target has, or with a user beside it, is answered 400 and its connection is closed.
 
 use poem::http::{HeaderMap, Uri, Version, header, uri::Authority};
 
@@ -15,6 +15,9 @@ pub(crate) struct WrongHost(&'static str);
 impl WrongHost {
     /// Looks at the host of a request.
     pub(crate) fn of(version: Version, target: &Uri, headers: &HeaderMap) -> Option<Self> {
+        if target.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Some(Self("the request's target names a user beside the host"));
+        }
         let mut hosts = headers.get_all(header::HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
             (Some(_), Some(_)) => return Some(Self("the request has more than one `Host`")),
@@ -72,5 +75,7 @@ mod tests {
         assert!(is_wrong(Version::HTTP_2, "https://example.org/x", &["other.example.org"]));
         assert!(is_wrong(Version::HTTP_11, "http://example.org/x", &["other.example.org"]));
         assert!(is_wrong(Version::HTTP_2, "/x", &[]), "neither names one");
+        assert!(is_wrong(Version::HTTP_2, "https://user@example.org/x", &[]), "a user is part of no host");
+        assert!(is_wrong(Version::HTTP_11, "https://user@example.org/x", &["example.org"]));
     }
 }

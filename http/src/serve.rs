@@ -37,8 +37,6 @@ use crate::{ConnectionCounts, Stopping, Tls, TrustedProxies};
 
 /// Streams that an HTTP/2 client may open and reset before they were looked at; then its connection ends.
 const MAX_UNSEEN_RESETS: usize = 20;
-/// What a client that is told to go has to say that it heard.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Deadlines and bounds of [`serve`].
 #[derive(Debug, Clone)]
@@ -211,13 +209,11 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
                         return;
                     }
                     self.note(late, peer);
-                    if late != Overdue::Idle {
-                        return;
-                    }
+                    let Some(grace) = arrival.grace(late) else { return };
                     // A request that is on its way at this moment is still answered.
                     is_leaving = true;
                     connection.as_mut().graceful_shutdown();
-                    overdue.set(arrival.overdue(FAREWELL));
+                    overdue.set(arrival.overdue(grace));
                 }
                 () = stopped.as_mut(), if !is_stopping => {
                     is_stopping = true;

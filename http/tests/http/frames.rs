@@ -7,6 +7,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
@@ -45,6 +46,11 @@ pub fn data(stream: u32, bytes: &[u8]) -> Vec<u8> {
 pub fn reset(stream: u32) -> Vec<u8> {
     // CANCEL
     frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
+}
+
+/// So much more may be sent, on a stream or on the whole connection (0).
+pub fn room(stream: u32, bytes: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
 }
 
 /// A head that goes on.
