@@ -202,7 +202,7 @@ async fn a_ticket_opens_one_socket_and_ends_with_the_session_that_asked_for_it()
 
 #[tokio::test]
 async fn security_26_a_socket_ends_with_its_session_and_when_its_token_expires() {
-    let short = |accounts| AccessSettings { access_token_ttl: Duration::from_secs(8), ..accounts };
+    let short = |accounts| AccessSettings { access_token_ttl: Duration::from_secs(20), ..accounts };
     let app = TestApp::start_on(short, quick).await;
     let mut ended = open(&app, PIE, &app.user).await;
     let mut expired = open(&app, PIE, &app.admin).await;
