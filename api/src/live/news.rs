@@ -121,6 +121,12 @@ impl News {
         self.kept.lock().next(after)
     }
 
+    /// One more, as if it had just been found out.
+    #[cfg(test)]
+    pub(super) fn keep(&self, entry: Entry) {
+        self.kept.lock().add(entry);
+    }
+
     async fn follow(self: Arc<Self>, mut at: Epoch) {
         let mut follower = RunsFollower::new(self.lake.clone());
         let mut moved = self.snapshots.moved();
