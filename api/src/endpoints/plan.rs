@@ -12,7 +12,6 @@ use karat_lake::{
     arrow::{
         array::RecordBatch,
         datatypes::{Schema, SchemaRef},
-        error::ArrowError,
     },
     datafusion::{
         catalog::TableProvider,
@@ -32,7 +31,7 @@ use poem::http::StatusCode;
 
 use super::{checks, kinds::kind_of};
 use crate::{
-    lakehouse::rows::TableReader,
+    lakehouse::{rows::TableReader, sql::is_of_values},
     serving::scans::{NamedTable, query_error, session_over},
 };
 
@@ -230,10 +229,8 @@ fn column_problems(declared: &Endpoint, columns: &Schema) -> Vec<String> {
 
 /// The answer to a failed query. What the values of a request lead to is said to be theirs.
 fn answer_error(error: DataFusionError) -> ApiError {
-    if let DataFusionError::ArrowError(inner, _) = error.find_root()
-        && matches!(**inner, ArrowError::ArithmeticOverflow(_) | ArrowError::DivideByZero | ArrowError::ComputeError(_))
-    {
-        let message = "a figure cannot be computed from these values: it is too large, or divided by zero";
+    if is_of_values(error.find_root()) {
+        let message = "a figure cannot be computed from these values: it is too large, divided by zero, or no number";
         return ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "not_computable", message).caused_by(error);
     }
     query_error(error)

@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use self::error::{not_answered, not_planned};
-pub(crate) use self::guard::MAX_CHARS;
+pub(crate) use self::{error::is_of_values, guard::MAX_CHARS};
 use super::{
     json::{JsonRows, Shape},
     tables::Tables,
