@@ -12,6 +12,7 @@
 mod error;
 mod guard;
 mod statement;
+mod written_out;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
