@@ -67,7 +67,7 @@ impl Feed {
         heartbeat_every: Duration,
     ) -> Self {
         let listener = news.listen();
-        let newest = news.newest();
+        let (newest, as_of_us) = news.newest();
         let mut feed = Self {
             serving,
             news,
@@ -83,7 +83,6 @@ impl Feed {
         };
         let mut beginning = COME_BACK.to_owned();
         if after.is_none() {
-            let as_of_us = feed.serving.snapshots.current().epoch.as_of_us;
             feed.add_epoch(&mut beginning, newest, as_of_us);
         }
         feed.beginning = Some(beginning.into());
