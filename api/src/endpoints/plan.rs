@@ -31,7 +31,10 @@ use poem::http::StatusCode;
 
 use super::{checks, kinds::kind_of};
 use crate::{
-    lakehouse::{rows::TableReader, sql::is_of_values},
+    lakehouse::{
+        rows::{TableReader, TableVersion},
+        sql::is_of_values,
+    },
     serving::scans::{NamedTable, query_error, session_over},
 };
 
@@ -112,8 +115,8 @@ impl PlannedEndpoint {
     /// Rows `skip` to `skip + fetch` of the answer at one epoch.
     ///
     /// # Errors
-    /// 410 when a table's version is no longer kept; 422 when a figure cannot be computed from these values; 503 when too
-    /// many wait, or too much memory is used; 500 when the lake fails.
+    /// 410 when a table's version is that of a cursor and no longer kept; 422 when a figure cannot be computed from these
+    /// values; 503 when too many wait, or too much memory is used; 500 when the lake fails.
     pub(super) async fn rows(
         &self,
         reader: &TableReader,
@@ -127,7 +130,8 @@ impl PlannedEndpoint {
         for (name, schema) in &self.tables {
             let full_name = format!("gold.{name}");
             let table = match epoch.tables.get(&full_name) {
-                Some(version) => reader.provider(&full_name, *version).await?,
+                // A page behind the first is that of a cursor.
+                Some(version) => reader.provider(&TableVersion::of(&full_name, *version, skip > 0)).await?,
                 None => empty_table(schema),
             };
             tables.push((name.clone(), table));
