@@ -12,7 +12,6 @@ use karat_lake::{
     arrow::{
         array::RecordBatch,
         datatypes::{Schema, SchemaRef},
-        error::ArrowError,
     },
     datafusion::{
         catalog::TableProvider,
@@ -32,7 +31,10 @@ use poem::http::StatusCode;
 
 use super::{checks, kinds::kind_of};
 use crate::{
-    lakehouse::rows::TableReader,
+    lakehouse::{
+        rows::{TableReader, TableVersion},
+        sql::is_of_values,
+    },
     serving::scans::{NamedTable, query_error, session_over},
 };
 
@@ -113,8 +115,8 @@ impl PlannedEndpoint {
     /// Rows `skip` to `skip + fetch` of the answer at one epoch.
     ///
     /// # Errors
-    /// 410 when a table's version is no longer kept; 422 when a figure cannot be computed from these values; 503 when too
-    /// many wait, or too much memory is used; 500 when the lake fails.
+    /// 410 when a table's version is that of a cursor and no longer kept; 422 when a figure cannot be computed from these
+    /// values; 503 when too many wait, or too much memory is used; 500 when the lake fails.
     pub(super) async fn rows(
         &self,
         reader: &TableReader,
@@ -128,7 +130,8 @@ impl PlannedEndpoint {
         for (name, schema) in &self.tables {
             let full_name = format!("gold.{name}");
             let table = match epoch.tables.get(&full_name) {
-                Some(version) => reader.provider(&full_name, *version).await?,
+                // A page behind the first is that of a cursor.
+                Some(version) => reader.provider(&TableVersion::of(&full_name, *version, skip > 0)).await?,
                 None => empty_table(schema),
             };
             tables.push((name.clone(), table));
@@ -230,10 +233,8 @@ fn column_problems(declared: &Endpoint, columns: &Schema) -> Vec<String> {
 
 /// The answer to a failed query. What the values of a request lead to is said to be theirs.
 fn answer_error(error: DataFusionError) -> ApiError {
-    if let DataFusionError::ArrowError(inner, _) = error.find_root()
-        && matches!(**inner, ArrowError::ArithmeticOverflow(_) | ArrowError::DivideByZero | ArrowError::ComputeError(_))
-    {
-        let message = "a figure cannot be computed from these values: it is too large, or divided by zero";
+    if is_of_values(error.find_root()) {
+        let message = "a figure cannot be computed from these values: it is too large, divided by zero, or no number";
         return ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "not_computable", message).caused_by(error);
     }
     query_error(error)

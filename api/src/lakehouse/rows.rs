@@ -82,9 +82,10 @@ impl TableReader {
     /// A version that an epoch names, to be scanned in turn.
     ///
     /// # Errors
-    /// 410 when it is no longer kept.
-    pub(crate) async fn provider(&self, name: &str, version: u64) -> Result<Arc<dyn TableProvider>, ApiError> {
-        self.tables.provider(name, version).await.map_err(gone)
+    /// 410 when it is an older one and no longer kept; 500 when the lake fails.
+    pub(crate) async fn provider(&self, table: &TableVersion) -> Result<Arc<dyn TableProvider>, ApiError> {
+        let provider = self.tables.provider(&table.name, table.version).await;
+        provider.map_err(|error| table.failed(error))
     }
 
     /// Rows `begin` and on of the answer to `question`, and one more than `limit`, which tells whether there is another
@@ -102,8 +103,7 @@ impl TableReader {
     ) -> Result<Vec<RecordBatch>, ApiError> {
         let facts = self.facts(table).await?;
         let _turn = self.scans.turn().await?;
-        let provider = self.tables.provider(&table.name, table.version).await;
-        let provider = provider.map_err(|error| table.failed(error))?;
+        let provider = self.provider(table).await?;
         let range = (begin, limit.saturating_add(1));
         let batches = self.scan(provider, question, scope, &facts.schema, range).await;
         batches.map_err(|error| if is_gone(&error) { gone(error) } else { query_error(error) })
@@ -131,6 +131,11 @@ impl TableReader {
 }
 
 impl TableVersion {
+    /// The version of the table `name` that an epoch has; `is_older` when that is the epoch of a cursor.
+    pub(crate) fn of(name: &str, version: u64, is_older: bool) -> Self {
+        Self { name: name.to_owned(), version, is_older }
+    }
+
     /// What it means that the version cannot be opened.
     fn failed(&self, error: karat_lake::Error) -> ApiError {
         // Old versions are cleaned up by age, so this is how "no longer kept" looks.

@@ -20,6 +20,8 @@ pub(super) enum Ending {
     ServerStops,
     TooLarge,
     NotText,
+    /// A text that is no UTF-8.
+    NotUtf8,
     /// What it sent is no WebSocket.
     Malformed,
     Failed,
@@ -33,6 +35,7 @@ impl Ending {
             Self::ServerStops => (1001, "server_stops"),
             Self::Malformed => (1002, "protocol_error"),
             Self::NotText => (1003, "text_only"),
+            Self::NotUtf8 => (1007, "not_utf8"),
             Self::TooLarge => (1009, "message_too_large"),
             Self::Failed => (1011, "internal_error"),
             Self::Expired => (4401, "token_expired"),
@@ -58,8 +61,20 @@ impl From<&Error> for Ending {
         match error {
             Error::Capacity(CapacityError::MessageTooLong { .. }) => Self::TooLarge,
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Gone,
-            Error::Protocol(_) | Error::Utf8(_) | Error::Capacity(_) | Error::AttackAttempt => Self::Malformed,
+            Error::Utf8(_) => Self::NotUtf8,
+            Error::Protocol(_) | Error::Capacity(_) | Error::AttackAttempt => Self::Malformed,
             _ => Self::Gone,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_utf_8_ends_with_the_code_that_the_standard_has_for_it() {
+        let ending = Ending::from(&Error::Utf8("incomplete string".to_owned()));
+        assert_eq!(ending.close(), Some((1007, "not_utf8")));
     }
 }

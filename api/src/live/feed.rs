@@ -7,7 +7,7 @@
 use std::{collections::HashMap, fmt::Write, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{FutureExt, Stream, stream};
 use serde::Serialize;
 use serde_json::json;
 use tokio::{sync::watch, time::Interval};
@@ -67,7 +67,7 @@ impl Feed {
         heartbeat_every: Duration,
     ) -> Self {
         let listener = news.listen();
-        let newest = news.newest();
+        let (newest, as_of_us) = news.newest();
         let mut feed = Self {
             serving,
             news,
@@ -83,7 +83,6 @@ impl Feed {
         };
         let mut beginning = COME_BACK.to_owned();
         if after.is_none() {
-            let as_of_us = feed.serving.snapshots.current().epoch.as_of_us;
             feed.add_epoch(&mut beginning, newest, as_of_us);
         }
         feed.beginning = Some(beginning.into());
@@ -106,6 +105,10 @@ impl Feed {
             return Some(beginning);
         }
         loop {
+            // Who is far behind finds something each time and never waits below: it is judged all the same.
+            if let Some(ending) = self.guard.ended().now_or_never() {
+                return Some(self.end(ending));
+            }
             match self.news.next(self.after) {
                 Some(Next::Entry(entry)) => return Some(self.tell(&entry)),
                 Some(Next::Missed(newest)) => return Some(self.tell_missed(newest)),
@@ -199,7 +202,66 @@ fn add_event(text: &mut String, id: &str, kind: &str, data: &impl Serialize) {
 
 #[cfg(test)]
 mod tests {
+    use std::{path::Path, time::Instant};
+
+    use karat_access::{
+        Access, AccessSettings, Actor, Credential, HashSettings, Lease, LoginOutcome, NewUser, Origin, Role,
+    };
+    use karat_http::Stopping;
+    use karat_lake::Lake;
+    use secrecy::ExposeSecret;
+
     use super::*;
+    use crate::{
+        lag::NoLag,
+        live::{LiveSettings, places::Places},
+        serving::ServingSettings,
+        snapshot::Snapshots,
+    };
+
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    async fn logged_in(folder: &Path) -> (Access, Lease) {
+        let (name, password, origin) = ("maria_77", "nine-Blue-7-boats".to_owned(), Origin::default());
+        let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
+        let access = Access::open(AccessSettings { hashing, ..AccessSettings::in_folder(folder) }).await.unwrap();
+        let user = NewUser { username: name.into(), email: None, password: password.clone().into(), role: Role::User };
+        access.create_user(user, Actor::Shell, &origin).await.unwrap();
+        let LoginOutcome::Tokens(tokens) = access.login(name, password.into(), &origin).await.unwrap() else {
+            panic!("there is no second factor")
+        };
+        let lease = access.lease(Credential::Token(tokens.access_token.expose_secret())).await.unwrap();
+        (access, lease)
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_is_always_behind_is_judged_like_the_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
+        let snapshots = Snapshots::new(lake.clone(), "etl_runs").unwrap();
+        let news = News::new(lake.clone(), Arc::clone(&snapshots));
+        let settings = ServingSettings::default();
+        let serving = Serving::new(settings, snapshots, lake, Arc::new(NoLag), None, Arc::default()).unwrap();
+        let (access, lease) = logged_in(folder.path()).await;
+        let live = LiveSettings::default();
+        let place = Places::new(&live).take(lease.caller().id).unwrap();
+        let guard = Guard::new(access.clone(), lease.clone(), Stopping::default(), Duration::from_millis(1));
+        let mut feed = Feed::new(Arc::new(serving), Arc::clone(&news), guard, place, None, live.heartbeat_every);
+        access.logout(lease.caller(), &Origin::default()).await.unwrap();
+        let began = Instant::now();
+        for number in 0.. {
+            // There is something to tell each time.
+            news.keep(Entry { from: number, to: number + 1, as_of_us: None, runs: Some(Vec::new()) });
+            let told = feed.next().await.unwrap();
+            if told.windows(13).any(|part| part == b"token_revoked") {
+                break;
+            }
+            assert!(began.elapsed() < DEADLINE, "it still hears of epoch {number}");
+            // Clocks go on while others have their turn.
+            tokio::task::yield_now().await;
+        }
+        assert!(feed.next().await.is_none(), "that was the last event");
+    }
 
     #[test]
     fn an_event_is_its_id_its_kind_and_one_line() {

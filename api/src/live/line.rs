@@ -127,7 +127,7 @@ pub(super) async fn end(mut stream: Socket, ending: Ending) {
         }
         while let Some(Ok(_)) = stream.next().await {}
         let socket = stream.get_mut();
-        if matches!(ending, Ending::TooLarge | Ending::Malformed) {
+        if matches!(ending, Ending::TooLarge | Ending::NotUtf8 | Ending::Malformed) {
             // What the client still sends is taken: a connection that is closed while something is unread is reset, and its
             // client would never read why.
             let mut rest = [0; 4096];

@@ -53,17 +53,20 @@ struct Kept {
     is_followed: bool,
     /// Where the first entry begins.
     from: u64,
+    /// The newest event time of the newest epoch.
+    as_of_us: Option<i64>,
     entries: VecDeque<Arc<Entry>>,
     num_runs: usize,
 }
 
 impl Kept {
-    fn begin(&mut self, from: u64) {
-        *self = Self { is_followed: true, from, ..Self::default() };
+    fn begin(&mut self, from: u64, as_of_us: Option<i64>) {
+        *self = Self { is_followed: true, from, as_of_us, ..Self::default() };
     }
 
     fn add(&mut self, entry: Entry) {
         self.num_runs += num_runs(&entry);
+        self.as_of_us = entry.as_of_us;
         self.entries.push_back(Arc::new(entry));
         while self.entries.len() > MOST_ENTRIES || (self.num_runs > MOST_RUNS && self.entries.len() > 1) {
             let Some(oldest) = self.entries.pop_front() else { return };
@@ -105,20 +108,27 @@ impl News {
         let listener = self.newest.subscribe();
         if !kept.is_followed {
             let epoch = self.snapshots.current().epoch.clone();
-            kept.begin(epoch.epoch);
+            kept.begin(epoch.epoch, epoch.as_of_us);
             tokio::spawn(Arc::clone(self).follow(epoch));
         }
         listener
     }
 
-    /// The newest epoch that listeners are told of.
-    pub(super) fn newest(&self) -> u64 {
-        self.kept.lock().newest()
+    /// The newest epoch that listeners are told of, and its newest event time. Another one may be served already.
+    pub(super) fn newest(&self) -> (u64, Option<i64>) {
+        let kept = self.kept.lock();
+        (kept.newest(), kept.as_of_us)
     }
 
     /// What a listener who has everything up to epoch `after` is told next; none while it has everything.
     pub(super) fn next(&self, after: u64) -> Option<Next> {
         self.kept.lock().next(after)
+    }
+
+    /// One more, as if it had just been found out.
+    #[cfg(test)]
+    pub(super) fn keep(&self, entry: Entry) {
+        self.kept.lock().add(entry);
     }
 
     async fn follow(self: Arc<Self>, mut at: Epoch) {
@@ -194,7 +204,7 @@ mod tests {
     #[test]
     fn a_listener_goes_on_where_it_was_or_is_told_that_it_missed_some() {
         let mut kept = Kept::default();
-        kept.begin(5);
+        kept.begin(5, None);
         assert_eq!((next(&kept, 5), next(&kept, 4), next(&kept, 6)), (None, Some((5, true)), Some((5, true))));
         for (from, to) in [(5, 6), (6, 9), (9, 10)] {
             kept.add(entry(from, to, 1));
@@ -206,9 +216,18 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_epoch_has_its_own_time() {
+        let mut kept = Kept::default();
+        kept.begin(5, Some(50));
+        assert_eq!((kept.newest(), kept.as_of_us), (5, Some(50)));
+        kept.add(Entry { as_of_us: Some(60), ..entry(5, 6, 1) });
+        assert_eq!((kept.newest(), kept.as_of_us), (6, Some(60)));
+    }
+
+    #[test]
     fn what_is_kept_is_bounded_in_epochs_and_in_changes() {
         let mut kept = Kept::default();
-        kept.begin(0);
+        kept.begin(0, None);
         for number in 0..1_000 {
             kept.add(entry(number, number + 1, 1));
         }

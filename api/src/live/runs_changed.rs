@@ -21,8 +21,9 @@ use crate::{
     summary::Visible,
 };
 
-/// Files that are read for one step.
+/// Files that are read for one step, and what they may take on disk: their rows are in memory while they are compared.
 const MOST_FILES: usize = 32;
+const MOST_BYTES: i64 = 128 << 20;
 /// Changes that listeners are told of one step.
 const MOST_CHANGES: usize = 1_000;
 const COLUMNS: [&str; 5] = ["source", "run_id", "job", "user_id", "status"];
@@ -104,7 +105,7 @@ impl RunsFollower {
 }
 
 async fn compare(table: &Table, went: &[DataFile], came: &[DataFile]) -> Result<Option<Vec<RunChange>>> {
-    if went.len() + came.len() > MOST_FILES {
+    if !may_be_read(went.iter().chain(came).map(DataFile::size_bytes)) {
         return Ok(None);
     }
     let schema = columns_of(table.schema())?;
@@ -115,6 +116,13 @@ async fn compare(table: &Table, went: &[DataFile], came: &[DataFile]) -> Result<
         }
     }
     Ok(tokio::task::spawn_blocking(move || changes(&old, &new)).await??)
+}
+
+/// Whether files of these sizes are few and small enough.
+fn may_be_read(sizes_bytes: impl Iterator<Item = i64>) -> bool {
+    let add = |(files, bytes): (usize, i64), size| (files + 1, bytes.saturating_add(size));
+    let (files, bytes) = sizes_bytes.fold((0, 0), add);
+    files <= MOST_FILES && bytes <= MOST_BYTES
 }
 
 fn columns_of(schema: &SchemaRef) -> Result<SchemaRef> {
@@ -182,6 +190,13 @@ mod tests {
         let granted = Visible::Own { user: "x".to_owned(), granted: vec!["crm".to_owned()] };
         assert_eq!(found.iter().map(|change| change.is_seen_by(&own)).collect::<Vec<_>>(), [true, false]);
         assert!(found.iter().all(|change| change.is_seen_by(&granted) && change.is_seen_by(&Visible::All)));
+    }
+
+    #[test]
+    fn many_files_and_large_ones_are_not_read() {
+        let may = |files: usize, bytes: i64| may_be_read(std::iter::repeat_n(bytes, files));
+        assert!(may(MOST_FILES, 1) && may(2, MOST_BYTES / 2) && may(0, 0));
+        assert!(!may(MOST_FILES + 1, 1) && !may(3, MOST_BYTES / 2) && !may(2, i64::MAX));
     }
 
     #[test]

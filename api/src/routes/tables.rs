@@ -142,7 +142,7 @@ impl TablesApi {
 /// The version of a gold or silver table in an epoch.
 pub(super) fn version_in(snapshot: &Snapshot, name: &str) -> Option<TableVersion> {
     let version = *snapshot.epoch.tables.get(name).filter(|_| LAYERS.iter().any(|layer| name.starts_with(layer)))?;
-    Some(TableVersion { name: name.to_owned(), version, is_older: false })
+    Some(TableVersion::of(name, version, false))
 }
 
 pub(super) fn no_such_table() -> ApiError {

@@ -18,7 +18,10 @@ use karat_lake::{
 
 use super::{key::KeyParts, scans::query_error};
 use crate::{
-    lakehouse::{rows::TableReader, scope::only_visible},
+    lakehouse::{
+        rows::{TableReader, TableVersion},
+        scope::only_visible,
+    },
     snapshot::{Columns, EXACT},
     summary::Visible,
 };
@@ -73,10 +76,10 @@ impl ProfitFilter {
     }
 }
 
-/// The profits of version `version` that `filter` wants and the caller may see.
+/// The profits of the served version that `filter` wants and the caller may see.
 ///
 /// # Errors
-/// 503 when too many wait, or too much memory is used; 410 when the version is no longer kept; 500 when the lake fails.
+/// 503 when too many wait, or too much memory is used; 500 when the lake fails.
 pub(crate) async fn find(
     tables: &TableReader,
     version: u64,
@@ -84,7 +87,7 @@ pub(crate) async fn find(
     filter: &ProfitFilter,
 ) -> Result<Profits, ApiError> {
     let _turn = tables.scans.turn().await?;
-    let table = tables.provider(PROFITS, version).await?;
+    let table = tables.provider(&TableVersion::of(PROFITS, version, false)).await?;
     scan(tables, table, visible, filter).await.map_err(query_error)
 }
 

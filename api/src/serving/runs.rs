@@ -21,7 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{key::KeyParts, run_columns, scans::query_error};
 use crate::{
-    lakehouse::{rows::TableReader, scope::only_visible},
+    lakehouse::{
+        rows::{TableReader, TableVersion},
+        scope::only_visible,
+    },
     snapshot::{Columns, RUNS},
     summary::Visible,
 };
@@ -117,11 +120,13 @@ impl RunsReader {
     /// The runs of version `version` that `filter` wants and the caller may see, newest first.
     ///
     /// # Errors
-    /// 503 when too many wait, or too much memory is used; 410 when the version is no longer kept; 500 when the lake
-    /// fails.
+    /// 503 when too many wait, or too much memory is used; 410 when the version of a cursor is no longer kept; 500 when the
+    /// lake fails.
     pub async fn find(&self, version: u64, visible: &Visible, filter: &RunFilter) -> Result<Vec<RunRow>, ApiError> {
         let _turn = self.tables.scans.turn().await?;
-        let table = self.tables.provider(RUNS, version).await?;
+        // Only a cursor names a run to go on behind, and it is of its epoch.
+        let table = TableVersion::of(RUNS, version, filter.after.is_some());
+        let table = self.tables.provider(&table).await?;
         self.scan(table, visible, filter).await.map_err(query_error)
     }
 
@@ -145,14 +150,14 @@ impl RunsReader {
     /// limit of the filter do not count.
     ///
     /// # Errors
-    /// 410 when the version is no longer kept; 500 when the lake fails.
+    /// 500 when the lake fails.
     pub(crate) async fn all(
         &self,
         version: u64,
         visible: &Visible,
         filter: &RunFilter,
     ) -> Result<BoxStream<'static, Result<RecordBatch, ApiError>>, ApiError> {
-        let table = self.tables.provider(RUNS, version).await?;
+        let table = self.tables.provider(&TableVersion::of(RUNS, version, false)).await?;
         let frame = self.wanted(table, visible, filter).and_then(|frame| frame.select(run_columns::expressions()));
         let batches = frame.map_err(query_error)?.execute_stream().await.map_err(query_error)?;
         Ok(batches.map_err(query_error).boxed())

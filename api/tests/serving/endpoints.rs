@@ -37,6 +37,13 @@ rows = "all"
 roles = ["moderator", "admin"]
 parameters = [{ name = "by", type = "int", default = 1 }]
 sql = "SELECT user_id, sum(runs) / :by AS runs FROM summary_state GROUP BY user_id"
+
+[[pipeline.endpoint]]
+name = "numbers"
+rows = "all"
+roles = ["admin"]
+parameters = [{ name = "written", type = "text", required = true }]
+sql = "SELECT job, CAST(:written AS BIGINT) AS number FROM summary_state"
 "#;
     let mark = "[[pipeline]]\nname = \"finance\"";
     assert!(BUILT_IN.contains(mark));
@@ -227,6 +234,10 @@ async fn everybodys_rows_are_for_the_declared_roles_and_a_figure_that_cannot_be_
     assert_eq!((refused.status, refused.text_at("/code")), (403, "forbidden"), "{}", refused.text);
     let by_zero = app.get("/api/v1/data/users?by=0").await;
     assert_eq!((by_zero.status, by_zero.text_at("/code")), (422, "not_computable"), "{}", by_zero.text);
+    let number = app.get("/api/v1/data/numbers?written=7&limit=1").await;
+    assert_eq!((number.status, number.column("/data/rows", "number")), (200, vec![json!(7)]), "{}", number.text);
+    let none = app.get("/api/v1/data/numbers?written=seven").await;
+    assert_eq!((none.status, none.text_at("/code")), (422, "not_computable"), "{}", none.text);
 }
 
 #[tokio::test]

@@ -160,7 +160,19 @@ async fn security_63_deep_questions_are_refused_or_answered_and_the_process_live
             (1..=count).map(|n| format!("t{n} AS (SELECT a.x FROM t{} a, t{} b)", n - 1, n - 1)).collect();
         format!("WITH t0 AS (SELECT 1 AS x), {} SELECT count(*) FROM t{count}", parts.join(", "))
     };
+    // What the planner would write out as a million columns.
+    let sums = |count: usize| {
+        let sum = vec!["x"; 100].join("+");
+        let parts: Vec<_> = (1..=count).map(|n| format!("t{n} AS (SELECT {sum} AS x FROM t{})", n - 1)).collect();
+        format!(
+            "WITH t0 AS (SELECT events AS x FROM silver.runs), {} SELECT x FROM t{count} WHERE x > 0",
+            parts.join(", ")
+        )
+    };
+    let below = format!("SELECT 1 AS one WHERE EXISTS ({})", sums(3));
     for (name, sql) in [
+        ("sums of sums", sums(3)),
+        ("sums of sums in a condition", below),
         ("a sum of 2,000", format!("SELECT 1{}", "+1".repeat(2_000))),
         ("a sum of 2,000 columns", format!("SELECT events{} FROM silver.runs", "+events".repeat(2_000))),
         ("2,000 alternatives", format!("SELECT 1 FROM silver.runs WHERE false{}", " OR job='x'".repeat(1_700))),
@@ -175,6 +187,7 @@ async fn security_63_deep_questions_are_refused_or_answered_and_the_process_live
         assert_eq!(code(&reply), (400, "sql_too_large"), "{name}: {}", reply.text);
     }
     for (name, sql) in [
+        ("a sum of sums", sums(1)),
         ("as deep as may be", format!("SELECT max(events{}) FROM silver.runs", "+events".repeat(240))),
         ("alternatives", format!("SELECT count(*) FROM silver.runs WHERE job='x'{}", " OR events=1".repeat(120))),
         ("a long list", format!("SELECT count(*) FROM silver.runs WHERE events IN ({})", vec!["1"; 4_000].join(","))),

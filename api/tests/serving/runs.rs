@@ -84,3 +84,15 @@ async fn one_run_comes_with_its_parent_and_children() {
     assert_eq!(app.get("/api/v1/runs/r0?source=crm").await.text_at("/data/run/source"), "crm");
     assert_eq!(app.get("/api/v1/runs/nobody").await.status, 404);
 }
+
+#[tokio::test]
+async fn a_table_that_cannot_be_read_is_a_fault_and_no_cursor_that_expired() {
+    let app = TestApp::start().await;
+    app.publish(&runs(), 1).await;
+    let folder = app.lake.table_url("silver.runs").unwrap().to_file_path().unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    for path in ["/runs", "/runs/old", "/runs/export"] {
+        let reply = app.get(&format!("/api/v1{path}")).await;
+        assert_eq!(reply.status, 500, "{path}: {}", reply.text);
+    }
+}

@@ -73,7 +73,7 @@ fn failed() -> ApiError {
 }
 
 /// Whether it is the values and not the engine that an expression failed on.
-fn is_of_values(error: &DataFusionError) -> bool {
+pub(crate) fn is_of_values(error: &DataFusionError) -> bool {
     match error {
         DataFusionError::ArrowError(error, _) => matches!(
             **error,

@@ -57,6 +57,11 @@ fn depth(tokens: &[Token]) -> Result<(), ApiError> {
                 if outer.len() == MAX_NESTING {
                     return Err(too_large(&format!("at most {MAX_NESTING} brackets inside of each other")));
                 }
+                if *token != Token::LParen {
+                    // Each of `a[1][2]` is around the ones before it.
+                    level.now += 1;
+                }
+                level.most = level.most.max(level.now);
                 outer.push(std::mem::take(&mut level));
             }
             Token::RParen | Token::RBracket | Token::RBrace => {
@@ -84,6 +89,9 @@ fn deepens(token: &Token) -> bool {
             K::AND
                 | K::OR
                 | K::XOR
+                | K::OVERLAPS
+                | K::OPERATOR
+                | K::MEMBER
                 | K::NOT
                 | K::IS
                 | K::IN
@@ -156,6 +164,10 @@ mod tests {
             ("2,000 signs", format!("SELECT {}1", "- ".repeat(2_000))),
             ("500 brackets", nested(500)),
             ("500 lists", format!("SELECT {}1{}", "[".repeat(500), "]".repeat(500))),
+            ("2,000 subscripts", format!("SELECT a{}", "[1]".repeat(2_000))),
+            ("1,000 overlaps", format!("SELECT a{}", " OVERLAPS a".repeat(1_000))),
+            ("900 named operators", format!("SELECT a{}", " OPERATOR(x) a".repeat(900))),
+            ("900 members", format!("SELECT a{}", " MEMBER OF (a)".repeat(900))),
             ("2,000 unions", format!("SELECT 1{}", " UNION SELECT 1".repeat(1_000))),
             ("many sums in brackets", format!("SELECT {}", vec!["(1+1+1)"; 300].join("*"))),
             ("1,000 cases", format!("SELECT {} 1", "CASE WHEN true THEN ".repeat(900))),

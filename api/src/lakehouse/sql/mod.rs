@@ -12,6 +12,7 @@
 mod error;
 mod guard;
 mod statement;
+mod written_out;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -35,7 +36,7 @@ use tokio::{
 };
 
 use self::error::{not_answered, not_planned};
-pub(crate) use self::guard::MAX_CHARS;
+pub(crate) use self::{error::is_of_values, guard::MAX_CHARS};
 use super::{
     json::{JsonRows, Shape},
     tables::Tables,

@@ -16,12 +16,17 @@ use karat_lake::datafusion::{
     },
 };
 
-use super::guard::{refused, too_large};
+use super::{
+    guard::{refused, too_large},
+    written_out,
+};
 
 /// Tables, subqueries and common table expressions that a question reads, each as often as it is named.
 const MAX_TABLES: usize = 32;
 /// Parts of a plan. Expressions that read each other twice would double it each time.
 const MAX_NODES: usize = 2_000;
+/// Parts of an expression in which the columns of the queries below are written out.
+const MAX_PARTS: usize = 50_000;
 
 /// Refuses everything but one `SELECT` over tables, and gives the function that it names and that is not there, if any.
 ///
@@ -85,6 +90,21 @@ pub(super) fn check_plan(plan: &LogicalPlan) -> Result<(), ApiError> {
     }
     if nodes > MAX_NODES {
         return Err(too_large(&format!("at most {MAX_NODES} steps")));
+    }
+    check_sizes(plan)
+}
+
+fn check_sizes(plan: &LogicalPlan) -> Result<(), ApiError> {
+    let mut most = written_out::largest(plan).map_err(ApiError::internal)?;
+    let walked = plan.apply_with_subqueries(|node| {
+        if matches!(node, LogicalPlan::Subquery(_)) {
+            most = most.max(written_out::largest(node)?);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.map_err(ApiError::internal)?;
+    if most > MAX_PARTS {
+        return Err(too_large(&format!("at most {MAX_PARTS} parts in an expression with its subqueries written out")));
     }
     Ok(())
 }
