@@ -144,11 +144,13 @@ impl Fleet {
         karat.stop().await;
     }
 
-    /// The processes that believe to own the pipeline.
+    /// The processes that believe to own the pipeline of the runs; another one may own the other pipelines.
     pub fn owners(&self) -> Vec<usize> {
         let owns = |karat: &Karat| {
             let err = karat.err();
-            let last = err.lines().rfind(|line| line.contains("the owner of a pipeline changed"));
+            let is_of_runs =
+                |line: &&str| line.contains("the owner of a pipeline changed") && line.contains("etl_runs");
+            let last = err.lines().rfind(is_of_runs);
             last.is_some_and(|line| line.contains("owned=true"))
         };
         self.transforms.iter().filter(|(_, karat)| owns(karat)).map(|(number, _)| *number).collect()

@@ -83,7 +83,9 @@ const UNIT_ROWS: u64 = 200_000;
 
 /// Recomputes every table of the pipeline in `scratch`, an empty folder, and compares. Only reads the lake.
 pub async fn verify(pipeline: &Pipeline, settings: &RunnerSettings, scratch: &Path) -> Result<Vec<TableReport>> {
-    let Some(epoch) = Epochs::of(&settings.lake, &pipeline.name)?.latest().await? else { return Ok(Vec::new()) };
+    // A pipeline that paused before it had tables says so in an epoch that names none.
+    let latest = Epochs::of(&settings.lake, &pipeline.name)?.latest().await?;
+    let Some(epoch) = latest.filter(|epoch| !epoch.tables.is_empty()) else { return Ok(Vec::new()) };
     let tables = Lake::at(&scratch.join("tables").display().to_string())?;
     let again = RunnerSettings {
         tables: tables.clone(),
