@@ -2,7 +2,7 @@
 
 /// Declares the type of such a body with what the OpenAPI document says of it: a description and the media types.
 ///
-/// ```ignore
+/// ```text
 /// karat_http::unread_body! {
 ///     /// The body of a picture.
 ///     PictureBody: "The picture itself.", vec![...];

@@ -1,4 +1,4 @@
-//! What a process tells about itself: figures ([`metrics`]) and spans of traces ([`spans`]).
+//! What a process tells about itself: figures ([`mod@metrics`]) and spans of traces ([`spans`]).
 //!
 //! Guarantees:
 //! - Nothing here delays or fails the work that it tells of: counting takes a short lock, a span is put into a bounded queue or

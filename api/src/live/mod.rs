@@ -1,13 +1,13 @@
 //! Connections that stay open: WebSockets with charts and a chat, and a stream of events.
 //!
-//! - What opens one is a *lease* ([`opened`]): an access token, an API key, or a ticket of a browser. It is judged again each second
-//!   ([`guard`]), so a log-out, a new role or the end of a token holds here as soon as for requests.
-//! - [`places`] bounds how many there are, of each user and in all, and what a user may send.
+//! - What opens one is a *lease* (`opened`): an access token, an API key, or a ticket of a browser. It is judged again each second
+//!   (`guard`), so a log-out, a new role or the end of a token holds here as soon as for requests.
+//! - `places` bounds how many there are, of each user and in all, and what a user may send.
 //! - Nothing waits in memory for a client that does not read: one message is on its way at a time, what comes meanwhile replaces
 //!   it, and who does not take it in time is disconnected ([`line`]).
-//! - [`charts`] and [`events`] answer from the epoch that is served, [`chat`] from a generator or another server ([`provider`]).
+//! - `charts` and `events` answer from the epoch that is served, `chat` from a generator or another server (`provider`).
 //!
-//! How each close code comes about is in [`ending`].
+//! How each close code comes about is in `ending`.
 
 mod chart_data;
 mod charts;
