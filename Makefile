@@ -49,14 +49,14 @@ test-services: ## Starts real services, runs on them what can run on them, stops
 	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}, with a lake on disk and on S3" >&2; \
 	$(CARGO) test --workspace --locked --test contract --test end_to_end --test on_s3 -- \
 	  $(foreach part,$(WITHOUT_SERVICES),--skip $(part)::); \
-	echo "testing limits on Redis, mail and providers" >&2; \
-	$(CARGO) test --workspace --locked --test http --test access; \
+	echo "testing limits on Redis" >&2; \
+	$(CARGO) test --workspace --locked --test http; \
 	echo "asking a server on SQLite what its API document allows" >&2; \
 	dev/schemathesis.sh; \
-	echo "testing the accounts on PostgreSQL" >&2; \
+	echo "testing the accounts on PostgreSQL, with mail and providers" >&2; \
 	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --test access; \
 	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --lib -- auth::tests::; \
-	echo "testing the accounts on MariaDB" >&2; \
+	echo "testing the accounts on MariaDB, with mail and providers" >&2; \
 	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --test access; \
 	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --lib -- auth::tests::
 
