@@ -6,7 +6,7 @@
 #
 # KARAT is the binary; without it, KARAT_BIN, or the one in CARGO_TARGET_DIR (default target). The server runs in a folder
 # of its own on a free port, with the sample data, without limits, on SQLite; the questions come from an admin. The same
-# KARAT_SEED (default 5) asks the same questions; they take at most KARAT_SCHEMATHESIS_SECONDS (default 100).
+# KARAT_SEED (default 5) asks the same questions; they take at most KARAT_SCHEMATHESIS_SECONDS (default 80).
 #
 # Left out is what would end the run itself, which every other question would then answer with 401, or never end:
 #   logout, logout_all      they end the session of the run
@@ -21,7 +21,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 here=$PWD/dev
 name=schemathesis
 karat=${1:-${KARAT_BIN:-${CARGO_TARGET_DIR:-target}/debug/karat}}
-seed=${KARAT_SEED:-5} seconds=${KARAT_SCHEMATHESIS_SECONDS:-100}
+seed=${KARAT_SEED:-5} seconds=${KARAT_SCHEMATHESIS_SECONDS:-80}
 version=4.32.5
 
 home=${KARAT_DEV_DIR:-target/dev}/schemathesis
