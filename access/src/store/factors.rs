@@ -220,8 +220,8 @@ pub(super) async fn put_recovery_codes(tx: &mut Tx, user: Uuid, hashes: &[String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::{PASSKEY, USER, change, store};
-    use crate::store::{NewPassword, NewSessionRow, Proof};
+    use crate::store::testing::{PASSKEY, USER, change, new_session, store};
+    use crate::store::{NewPassword, Proof};
     use crate::{Action, Actor, Origin};
 
     fn event() -> AuditEvent {
@@ -233,18 +233,9 @@ mod tests {
         let factor = "INSERT INTO mfa_factors (id, user_id, kind, secret, created_at, confirmed_at) VALUES \
                       ('01900000-0000-7000-8000-000000000004', '01900000-0000-7000-8000-000000000001', 'totp', 'x', 1, 1)";
         change(store, factor).await;
-        let (id, at) = (Uuid::now_v7(), now_us());
-        let row = NewSessionRow {
-            id,
-            user: USER.parse().unwrap(),
-            token_hash: id.to_string(),
-            at,
-            expires_at: at + 1_000_000_000,
-            origin: Origin::default(),
-            proof: Proof::New,
-        };
+        let row = new_session(Proof::New);
         store.create_session(&row, &event()).await.unwrap();
-        id
+        row.id
     }
 
     #[tokio::test]

@@ -88,8 +88,8 @@ pub(super) async fn require_session(tx: &mut Tx, user: Uuid, session: Uuid) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::{IDENTITY, PASSKEY, USER, change, store};
-    use crate::store::{NewCodeRow, NewSessionRow, Store};
+    use crate::store::testing::{IDENTITY, PASSKEY, USER, change, new_session, store};
+    use crate::store::{NewCodeRow, Store};
     use crate::{Action, Actor, AuditEvent, Origin};
 
     fn event() -> AuditEvent {
@@ -97,17 +97,7 @@ mod tests {
     }
 
     async fn enter(store: &Store, proof: Proof) -> Result<User, AccessError> {
-        let (id, at) = (Uuid::now_v7(), now_us());
-        let row = NewSessionRow {
-            id,
-            user: USER.parse().unwrap(),
-            token_hash: id.to_string(),
-            at,
-            expires_at: at + 1_000_000_000,
-            origin: Origin::default(),
-            proof,
-        };
-        store.create_session(&row, &event()).await
+        store.create_session(&new_session(proof), &event()).await
     }
 
     async fn ticket(store: &Store, proof: Proof) -> Result<String, AccessError> {

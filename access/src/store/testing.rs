@@ -1,8 +1,11 @@
 //! A store for the tests of this folder, past the accounts.
 
-use super::Store;
+use uuid::Uuid;
+
 use super::engine::args;
-use crate::{AccessSettings, DatabaseSettings};
+use super::{NewSessionRow, Proof, Store};
+use crate::time::now_us;
+use crate::{AccessSettings, DatabaseSettings, Origin};
 
 /// The account.
 pub(super) const USER: &str = "01900000-0000-7000-8000-000000000001";
@@ -39,4 +42,18 @@ pub(super) async fn change(store: &Store, sql: &'static str) {
     let mut tx = store.database.write().await.unwrap();
     tx.execute(sql, args![]).await.unwrap();
     tx.commit().await.unwrap();
+}
+
+/// A session of the account that is to begin by `proof`.
+pub(super) fn new_session(proof: Proof) -> NewSessionRow {
+    let (id, at) = (Uuid::now_v7(), now_us());
+    NewSessionRow {
+        id,
+        user: USER.parse().unwrap(),
+        token_hash: id.to_string(),
+        at,
+        expires_at: at + 1_000_000_000,
+        origin: Origin::default(),
+        proof,
+    }
 }
