@@ -29,6 +29,36 @@ pub struct Epoch {
     /// Set when the pipeline paused itself, with the reason.
     #[serde(default)]
     pub paused: Option<String>,
+    /// Set from when positions were moved in bronze until the pipeline has taken that commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Moved>,
+}
+
+/// Positions that somebody moved because the log gives offsets again to other records: what an epoch of before covers lies below
+/// them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The commit of bronze that moves them. An epoch that covers it has the moved positions itself.
+    pub bronze_version: u64,
+    /// Next offset of each partition that was moved.
+    pub positions: BTreeMap<u32, i64>,
+}
+
+impl Epoch {
+    /// Next offset of each partition up to which this epoch covers the records that the topic has now. Below
+    /// [`Epoch::positions`] where those were moved.
+    pub fn covers(&self) -> BTreeMap<u32, i64> {
+        let mut covered = self.positions.clone();
+        for (partition, next) in self.moved.iter().flat_map(|moved| &moved.positions) {
+            covered.entry(*partition).and_modify(|at| *at = (*at).min(*next));
+        }
+        covered
+    }
+
+    /// Positions that are still to be moved when bronze is covered up to `bronze_version`.
+    pub fn moved_after(&self, bronze_version: u64) -> Option<Moved> {
+        self.moved.clone().filter(|moved| moved.bronze_version > bronze_version)
+    }
 }
 
 /// An announcement on `karat.commits`; the key of the record is `pipeline`, or `table` for bronze.
@@ -65,6 +95,15 @@ mod by_text {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_epoch_covers_nothing_behind_positions_that_were_moved_since() {
+        let mut epoch = Epoch { positions: BTreeMap::from([(0, 50), (1, 40)]), ..Epoch::default() };
+        assert_eq!(epoch.covers(), epoch.positions);
+        epoch.moved = Some(Moved { bronze_version: 7, positions: BTreeMap::from([(0, 20), (1, 60), (2, 5)]) });
+        assert_eq!(epoch.covers(), BTreeMap::from([(0, 20), (1, 40)]));
+        assert_eq!((epoch.moved_after(6), epoch.moved_after(7)), (epoch.moved.clone(), None));
+    }
 
     #[test]
     fn notices_are_read_as_they_were_written() {

@@ -60,7 +60,7 @@ pub async fn run(arguments: &InstanceArgs, format: Format) -> Result<ExitCode> {
             epoch: epoch.epoch,
             as_of: as_of.map(|time| time.to_rfc3339()),
             bronze_version: epoch.bronze_version,
-            records: epoch.positions.values().sum(),
+            records: epoch.covers().values().sum(),
             state: epoch.paused.map_or(moving, |reason| format!("paused: {reason}")),
             objectives,
         });

@@ -24,7 +24,7 @@ async fn accept_topic(topic: &str, arguments: &InstanceArgs, format: Format) -> 
     // Nobody else works on this folder meanwhile.
     let _lock = instance.lock()?;
     let (log, lake) = (instance.log().await?, instance.lake()?);
-    let accepted = accept(log.as_ref(), &lake, topic).await?;
+    let accepted = accept(log.as_ref(), &lake, &instance.pipelines, topic).await?;
     if format == Format::Json {
         print_json(&accepted)?;
         return Ok(ExitCode::SUCCESS);

@@ -193,8 +193,9 @@ impl Watcher {
                         is_paused: epoch.paused.is_some(),
                     };
                     known.epochs.insert(name.clone(), newest);
-                    advance(known.gold.entry(name.clone()).or_default(), &epoch.positions);
-                    advance(known.bronze.entry(topic.clone()).or_default(), &epoch.positions);
+                    let covered = epoch.covers();
+                    advance(known.bronze.entry(topic.clone()).or_default(), &covered);
+                    known.gold.insert(name.clone(), covered);
                 });
             }
         }

@@ -92,7 +92,7 @@ pub async fn targets(lake: &Lake, pipelines: &Pipelines) -> Result<Vec<Target>> 
         let of_topic = targets.iter_mut().find(|target| target.origin == Origin::Topic(pipeline.topic.clone()));
         if let Some(bronze) = of_topic {
             bronze.needs.from = bronze.needs.from.max(Some(epoch.bronze_version).filter(|version| *version > 0));
-            for (partition, offset) in epoch.positions {
+            for (partition, offset) in epoch.covers() {
                 let reached = bronze.reached.entry(partition).or_insert(offset);
                 *reached = (*reached).max(offset);
             }

@@ -144,6 +144,7 @@ async fn finish(pipeline: &Pipeline, live: &RunnerSettings, ready: &Ready) -> Re
         epoch.generation = ready.generation;
         epoch.bronze_version = ready.position;
         epoch.positions.extend(&ready.positions);
+        epoch.moved = epoch.moved_after(ready.position);
         epoch.as_of_us = ready.as_of_us;
         epoch.written_at_us = crate::bronze::writer::now_us();
         epoch.paused = None;

@@ -74,8 +74,9 @@ pub struct Freshness {
 impl Freshness {
     /// Looks at the log now.
     pub fn of(epoch: &Epoch, lag: &dyn Lag, objective: Option<Duration>, now_us: i64) -> Self {
-        let lag_records = lag.records_after(&epoch.pipeline, &epoch.positions);
-        let lag_bytes = lag.bytes_after(&epoch.pipeline, &epoch.positions);
+        let covered = epoch.covers();
+        let lag_records = lag.records_after(&epoch.pipeline, &covered);
+        let lag_bytes = lag.bytes_after(&epoch.pipeline, &covered);
         let is_behind = lag_records.is_some_and(|records| records > 0);
         let age_us = u64::try_from(now_us - epoch.written_at_us).unwrap_or(0);
         let lag = if is_behind && epoch.epoch > 0 { Duration::from_micros(age_us) } else { Duration::ZERO };

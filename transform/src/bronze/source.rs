@@ -7,11 +7,18 @@
 //! A log can also lose its end and go on: a broker that was killed before its disk had it, a copy that was put back. So each
 //! commit remembers the last record of a partition beside its position, and another one in its place is refused by name
 //! ([`karat_eventlog::Error::LogReplaced`]). Accepting that goes on with the first record that the table does not have.
+//!
+//! Epochs name offsets too: what they cover is compared with receipts. So the newest of each pipeline learns first which positions
+//! move, or a receipt of the offsets that are given again would be called gold before its records are read.
 
 use std::collections::BTreeMap;
 
 use karat_eventlog::{EventLog, TopicInfo};
-use karat_lake::{Lake, Table, TransactionId};
+use karat_lake::{Lake, Table, TransactionId, epochs::Epochs};
+use karat_schemas::{
+    epoch::{Epoch, Moved},
+    pipelines::Pipelines,
+};
 use serde::Serialize;
 
 use super::{agreed::end_of_agreement, position_name, table_name};
@@ -50,12 +57,12 @@ pub struct Accepted {
 }
 
 /// Moves the positions of a topic's bronze table to what the topic holds: to its begin when it is another topic; to where it
-/// has other records than the table, when its end was lost; else to the nearest offset that is there. Says how each partition that was moved goes on. Nothing of the table is removed; doing it twice is
-/// as once. No worker may run.
+/// has other records than the table, when its end was lost; else to the nearest offset that is there. Says how each partition
+/// that was moved goes on. Nothing of the table is removed; doing it twice, or again after a crash, is as once. No worker may run.
 ///
 /// # Errors
-/// A topic or a table that is not there, and a commit that another process was faster with.
-pub async fn accept(log: &dyn EventLog, lake: &Lake, topic: &str) -> Result<Vec<Accepted>> {
+/// A topic or a table that is not there, and a commit or an epoch that another process was faster with.
+pub async fn accept(log: &dyn EventLog, lake: &Lake, pipelines: &Pipelines, topic: &str) -> Result<Vec<Accepted>> {
     let info = log.topic(topic).await?;
     let mut table = lake.open(&table_name(topic)).await?;
     let is_other = matches!(check(&mut table, &info).await, Err(Error::ForeignTopic { .. }));
@@ -76,8 +83,24 @@ pub async fn accept(log: &dyn EventLog, lake: &Lake, topic: &str) -> Result<Vec<
         }
     }
     if is_other || !accepted.is_empty() {
+        let positions = accepted.iter().map(|moved| (moved.partition, moved.next)).collect();
+        let moved = Moved { bronze_version: table.version() + 1, positions };
+        for pipeline in pipelines.pipelines.iter().filter(|pipeline| pipeline.topic == topic) {
+            tell(lake, &pipeline.name, &moved).await?;
+        }
         let transactions: Vec<_> = transactions.into_iter().map(|(name, at)| TransactionId::new(name, at)).collect();
         table.commit(Vec::new(), Vec::new(), &transactions).await?;
     }
     Ok(accepted)
+}
+
+/// Writes an epoch that is as the newest of the pipeline and knows which positions move.
+async fn tell(lake: &Lake, pipeline: &str, moved: &Moved) -> Result<()> {
+    let epochs = Epochs::of(lake, pipeline)?;
+    let Some(last) = epochs.latest().await? else { return Ok(()) };
+    let epoch = Epoch { epoch: last.epoch + 1, moved: Some(moved.clone()), ..last };
+    match epochs.put(&epoch).await? {
+        true => Ok(()),
+        false => Err(Error::EpochTaken { pipeline: pipeline.to_owned(), epoch: epoch.epoch }),
+    }
 }

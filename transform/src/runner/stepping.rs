@@ -113,6 +113,7 @@ impl Runner {
             written_at_us: now_us(),
             generation: self.settings.generation,
             paused: paused.map(|rule| format!("rule `{rule}` was broken")),
+            moved: self.last.moved_after(version),
         };
         self.put_epoch(epoch).await.map(|()| true)
     }

@@ -105,8 +105,9 @@ impl World {
                 panic!("the worker ended: {:?}", self.text("_karat.event_log", &["at", "kind", "message"]).await);
             }
             if let Some(epoch) = epochs.latest().await.unwrap() {
+                let covers = epoch.covers();
                 let is_covered = |(partition, range): (usize, &karat_eventlog::PartitionRange)| {
-                    let position = epoch.positions.get(&u32::try_from(partition).unwrap()).copied().unwrap_or(0);
+                    let position = covers.get(&u32::try_from(partition).unwrap()).copied().unwrap_or(0);
                     position >= range.end
                 };
                 if info.partitions.iter().enumerate().all(is_covered) {

@@ -25,7 +25,8 @@ async fn refusal(world: &World) -> String {
 }
 
 async fn accepted(world: &World) -> Vec<Accepted> {
-    accept(world.settings.log.as_ref(), &world.settings.lake, &world.pipeline().topic).await.unwrap()
+    let settings = &world.settings;
+    accept(settings.log.as_ref(), &settings.lake, &settings.pipelines, &world.pipeline().topic).await.unwrap()
 }
 
 async fn silver(world: &World) -> usize {
@@ -152,9 +153,12 @@ async fn a_log_that_lost_its_end_and_went_on_is_refused_and_what_came_since_is_n
         !moved.is_empty() && moved.iter().all(|moved| moved.next < moved.wanted && moved.missing == 0),
         "{moved:?}"
     );
+    // The epoch is of before: it covers none of what came since.
+    let covers = world.epochs().latest().await.unwrap().unwrap().covers();
+    assert!(moved.iter().all(|moved| covers[&moved.partition] == moved.next), "{covers:?} {moved:?}");
     assert_eq!(accepted(&world).await, [], "twice is as once");
     let running = world.start();
-    world.settled(&running).await;
+    assert_eq!(world.settled(&running).await.moved, None);
     running.stop().await;
     assert_eq!(silver(&world).await, 160 + 400, "what the log lost is in the tables, and what came since too");
     world.assert_verified().await;
