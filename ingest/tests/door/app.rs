@@ -167,7 +167,7 @@ impl App {
         let settings =
             ConsumerSettings { group: "test".into(), topic: topic.into(), start: Arc::new(FromTheBeginning) };
         let mut consumer = self.log.consumer(settings).await.unwrap();
-        let limits = PollLimits { max_records: 20_000, max_bytes: 64 << 20, max_wait: Duration::from_secs(5) };
+        let limits = PollLimits { max_records: 20_000, max_bytes: 64 << 20, max_wait: Duration::from_secs(60) };
         let mut records = Vec::new();
         while (records.len() as i64) < wanted {
             let polled = consumer.poll(limits).await.unwrap().records;

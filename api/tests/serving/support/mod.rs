@@ -64,7 +64,7 @@ impl Followed {
     async fn wait_for(&self, epoch: u64) {
         let mut moved = self.snapshots.moved();
         self.poke.notify_one();
-        let arrived = tokio::time::timeout(Duration::from_secs(30), moved.wait_for(|number| *number >= epoch)).await;
+        let arrived = tokio::time::timeout(Duration::from_secs(120), moved.wait_for(|number| *number >= epoch)).await;
         arrived.expect("the epoch was not followed in time").unwrap();
     }
 }
@@ -141,7 +141,15 @@ impl TestApp {
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        let served = tokio::spawn(serve(listener, endpoint, ServeSettings::default(), async move {
+        // A machine that is busy with other tests is not a client that takes its time.
+        let long = Duration::from_secs(600);
+        let settings = ServeSettings {
+            header_timeout: long,
+            body_timeout: long,
+            answer_timeout: long,
+            ..ServeSettings::default()
+        };
+        let served = tokio::spawn(serve(listener, endpoint, settings, async move {
             stopped.notified().await;
         }));
         let mut app = Self {
