@@ -44,6 +44,7 @@ mod profile;
 mod queries;
 mod reauthenticate;
 mod recovery;
+mod refusal_budget;
 mod refusals;
 mod scope;
 mod seal;

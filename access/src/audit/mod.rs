@@ -26,7 +26,7 @@ pub enum Actor {
 }
 
 /// What was done or tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Action {
     Register,
