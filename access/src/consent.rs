@@ -11,6 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::cache::GenerationCache;
+use crate::export::shorten;
 use crate::store::{Consent, User};
 use crate::{Access, AccessError, AccessSettings, Action, AuditEvent, Caller, Origin};
 
@@ -160,12 +161,20 @@ impl Access {
         self.add_consent(caller, (REVOKED, Action::ConsentRevoke), &version, source, origin).await
     }
 
-    /// Every consent that was given or taken back, newest first.
+    /// What was agreed to and taken back before a time (in microseconds since 1970), or up to now, newest first:
+    /// [`Access::LIST_ROWS`] steps at most, and where there are more, the time to ask with for them.
     ///
     /// # Errors
     /// [`AccessError::Store`].
-    pub async fn list_consents(&self, user: Uuid) -> Result<Vec<Consent>, AccessError> {
-        self.inner.store.list_consents(user).await
+    pub async fn list_consents(
+        &self,
+        user: Uuid,
+        before: Option<i64>,
+    ) -> Result<(Vec<Consent>, Option<i64>), AccessError> {
+        let most = Self::LIST_ROWS + 1;
+        let mut steps = self.inner.store.list_consents(user, before.unwrap_or(i64::MAX), most).await?;
+        let next = if shorten(&mut steps) { steps.last().map(|step| step.at_us) } else { None };
+        Ok((steps, next))
     }
 
     /// Whether events of this user are taken: always, where consent is not required.
