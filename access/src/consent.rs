@@ -2,8 +2,8 @@
 //!
 //! Each step is a row of its own, with version, time, source and address, that nothing changes while the account lives.
 //! Where consent is required, the newest step of whoever publishes (a person, or a program with a key of theirs) must
-//! have granted the version in force, and so must everybody with an account whom a program names. A step holds at once in the process that records it and within five seconds in
-//! every other.
+//! have granted the version in force, and so must that of everybody with an account whom a program names. A step holds at
+//! once in the process that records it and within five seconds in every other.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
