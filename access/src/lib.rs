@@ -34,6 +34,7 @@ mod fields;
 mod lease;
 mod mfa;
 mod oidc;
+mod orders;
 mod origin;
 mod passkeys;
 mod password;
