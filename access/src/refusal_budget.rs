@@ -1,6 +1,6 @@
 //! How many refusals of callers whom nobody knows get rows of their own. Each network is bounded by itself, but whoever
-//! has a /48 of IPv6 has 65,536 of them: over all networks, a process writes so many a minute of each kind, and then one
-//! row with how many more there were.
+//! has a /48 of IPv6 has 65,536 of them: over all networks, a process writes so many a minute of each action, and then
+//! one row with how many more there were.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,19 +10,16 @@ use serde_json::json;
 
 use crate::{Action, Actor, AuditEvent, Origin, Outcome};
 
-/// Rows of one kind in one window.
+/// Rows of one action in one window.
 const MOST_ROWS: u32 = 120;
 /// How long a window is, and how long what is left out waits for its row.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
-/// What shares a bound: the action, and whether it is known whom it concerned. So guesses at accounts that there are keep
-/// their rows in a flood of names that nobody has.
-type Kind = (Action, bool);
-
-/// The windows of each kind, of which there are two for each action at most.
+/// The windows of each action. Whether there is an account that was guessed at makes no difference to them: writing a row
+/// takes time, and would tell.
 #[derive(Default)]
 pub(crate) struct RefusalBudget {
-    windows: Mutex<HashMap<Kind, Window>>,
+    windows: Mutex<HashMap<Action, Window>>,
 }
 
 struct Window {
@@ -35,12 +32,14 @@ struct Window {
 struct Count {
     since: Instant,
     rows: u64,
+    /// Those of them that concerned an account, a session or a key that there is.
+    of_known: u64,
 }
 
-/// Refusals of one kind that got no row.
+/// Refusals of one action that got no row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LeftOut {
-    kind: Kind,
+    action: Action,
     count: Count,
 }
 
@@ -56,7 +55,7 @@ impl RefusalBudget {
             return true;
         }
         let mut windows = self.windows.lock();
-        let window = windows.entry((event.action, event.target.is_some())).or_insert_with(|| Window::at(now));
+        let window = windows.entry(event.action).or_insert_with(|| Window::at(now));
         if now.saturating_duration_since(window.began) >= WINDOW {
             (window.began, window.written) = (now, 0);
         }
@@ -64,7 +63,7 @@ impl RefusalBudget {
         if has_row {
             window.written += 1;
         } else {
-            window.leave_out(Count { since: now, rows: 1 });
+            window.leave_out(Count { since: now, rows: 1, of_known: u64::from(event.target.is_some()) });
         }
         has_row
     }
@@ -76,9 +75,9 @@ impl RefusalBudget {
 
     fn take_left_out_at(&self, age: Duration, now: Instant) -> Vec<LeftOut> {
         let mut windows = self.windows.lock();
-        let due = windows.iter_mut().filter_map(|(kind, window)| {
+        let due = windows.iter_mut().filter_map(|(action, window)| {
             let count = window.left_out.take_if(|count| now.saturating_duration_since(count.since) >= age)?;
-            Some(LeftOut { kind: *kind, count })
+            Some(LeftOut { action: *action, count })
         });
         due.collect()
     }
@@ -86,8 +85,8 @@ impl RefusalBudget {
     /// Counts again what was taken and could not be written.
     pub(crate) fn put_back(&self, left_out: impl IntoIterator<Item = LeftOut>) {
         let mut windows = self.windows.lock();
-        for LeftOut { kind, count } in left_out {
-            windows.entry(kind).or_insert_with(|| Window::at(count.since)).leave_out(count);
+        for LeftOut { action, count } in left_out {
+            windows.entry(action).or_insert_with(|| Window::at(count.since)).leave_out(count);
         }
     }
 }
@@ -101,6 +100,7 @@ impl Window {
         let sum = self.left_out.map_or(more, |held| Count {
             since: held.since.min(more.since),
             rows: held.rows.saturating_add(more.rows),
+            of_known: held.of_known.saturating_add(more.of_known),
         });
         self.left_out = Some(sum);
     }
@@ -109,9 +109,9 @@ impl Window {
 impl LeftOut {
     /// The row that stands for them.
     pub(crate) fn event(&self) -> AuditEvent {
-        let ((action, is_known), rows) = (self.kind, self.count.rows);
-        AuditEvent::denied(action, None, &Origin::default())
-            .with_details(json!({"left_out": rows, "of_known_accounts": is_known}))
+        let Count { rows, of_known, .. } = self.count;
+        AuditEvent::denied(self.action, None, &Origin::default())
+            .with_details(json!({"left_out": rows, "left_out_of_known": of_known}))
     }
 }
 
@@ -141,21 +141,21 @@ mod tests {
         let left_out = budget.take_left_out_at(WINDOW, now + WINDOW);
         let row = left_out[0].event();
         assert_eq!((left_out.len(), row.action, row.outcome), (1, Action::Login, Outcome::Denied));
-        assert_eq!(row.details, Some(json!({"left_out": 9, "of_known_accounts": false})));
+        assert_eq!(row.details, Some(json!({"left_out": 9, "left_out_of_known": 0})));
         assert!(budget.take_left_out_at(Duration::ZERO, now + WINDOW).is_empty(), "it was taken");
 
         // What could not be written is added to what came since.
-        assert_eq!(written(&budget, &nobody, 1, now + WINDOW), 0);
+        let maria = refusal(Some(Uuid::nil()));
+        assert_eq!(written(&budget, &maria, 1, now + WINDOW), 0, "who is known and who is not take as long");
         budget.put_back(left_out);
         let again = budget.take_left_out_at(WINDOW, now + WINDOW);
-        assert_eq!(again[0].event().details, Some(json!({"left_out": 10, "of_known_accounts": false})));
+        assert_eq!(again[0].event().details, Some(json!({"left_out": 10, "left_out_of_known": 1})));
     }
 
     #[test]
-    fn one_kind_takes_no_rows_from_another_and_who_is_known_is_not_bounded() {
+    fn one_action_takes_no_rows_from_another_and_callers_who_are_known_are_not_bounded() {
         let (budget, now) = (RefusalBudget::default(), Instant::now());
         assert_eq!(written(&budget, &refusal(None), MOST_ROWS * 2, now), MOST_ROWS);
-        assert_eq!(written(&budget, &refusal(Some(Uuid::nil())), 3, now), 3);
         let other = AuditEvent::denied(Action::Refresh, None, &Origin::default());
         assert_eq!(written(&budget, &other, 3, now), 3);
         let user = Actor::User(Uuid::nil());

@@ -207,9 +207,9 @@ impl Inner {
     /// Writes how many refusals got no row of their own since so long ago.
     async fn write_left_out(&self, age: Duration) -> Result<(), AccessError> {
         let mut left_out = self.refusal_budget.take_left_out(age).into_iter();
-        while let Some(kind) = left_out.next() {
-            if let Err(error) = self.store.append_audit(&kind.event()).await {
-                self.refusal_budget.put_back(std::iter::once(kind).chain(left_out));
+        while let Some(next) = left_out.next() {
+            if let Err(error) = self.store.append_audit(&next.event()).await {
+                self.refusal_budget.put_back(std::iter::once(next).chain(left_out));
                 return Err(error);
             }
         }

@@ -387,7 +387,7 @@ async fn security_81_a_flood_from_many_networks_leaves_few_rows_and_how_many_mor
             let from = format!("2001:db8:1:{n:x}::1").parse().unwrap();
             access.note_bad_credential(TokenFault::Invalid, &Origin::new(Some(from), None, None)).await;
         }
-        // What concerns somebody, and other actions, have rows of their own all the same.
+        // Other actions have rows of their own all the same.
         assert!(access.login("maria_77", secret("wrong"), &origin()).await.is_err());
         assert!(access.refresh(&secret("0123456789"), &origin()).await.is_err());
         access.flush().await.unwrap();
