@@ -109,9 +109,9 @@ impl Access {
             let data = AuthenticatorData::read_attestation(&attestation?)?;
             data.check(&party, false)?;
             let credential = data.credential.ok_or(Fault::Malformed)?;
-            Ok((credential, data.count, data.is_verified))
+            Ok((credential, data.said, data.is_verified))
         });
-        let (credential, count, is_verifying) = match checked {
+        let (credential, said, is_verifying) = match checked {
             Ok(checked) => checked,
             Err(fault) => {
                 self.audit_refusal(refusal.with_details(json!({"reason": fault.name()}))).await;
@@ -125,7 +125,7 @@ impl Access {
             credential_hash: hex::encode(sha256_of(&credential.id)),
             credential_id: URL_SAFE_NO_PAD.encode(&credential.id),
             public_key: hex::encode(&credential.public_key),
-            count,
+            said,
             is_verifying,
             at: now_us(),
         };

@@ -339,6 +339,40 @@ async fn a_count_that_goes_back_is_refused_and_its_owner_is_told() {
 }
 
 #[tokio::test]
+async fn whether_a_passkey_can_be_copied_never_changes_and_whether_it_is_follows_its_log_ins() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let caller = who(&instance.access, &pair).await.unwrap();
+    let access = &instance.access;
+    let eligible = Page { is_backup_eligible: true, ..page() };
+    let copied = Page { is_backed_up: true, ..eligible.clone() };
+    let (mut passkey, _) = add_passkey(access, &caller, &eligible).await;
+    let is_backed_up = async || access.list_passkeys(caller.id).await.unwrap()[0].is_backed_up;
+    assert_eq!(is_backed_up().await, Some(false));
+    log_in(access, &mut passkey, &copied).await.unwrap();
+    assert_eq!(is_backed_up().await, Some(true));
+
+    // The same key in an authenticator that copies nothing.
+    assert!(is_refused(&log_in(access, &mut passkey, &page()).await));
+    assert_eq!(reason(access, "passkey_login").await, "backup");
+    instance.mail_with("whether it can be copied").await;
+    let first = ticket(&instance, "maria_77").await;
+    assert!(is_refused(&second(access, &first, &mut passkey, &page()).await));
+    assert_eq!(reason(access, "login_mfa").await, "backup");
+    assert_eq!(is_backed_up().await, Some(true), "a refusal changes nothing");
+    log_in(access, &mut passkey, &eligible).await.unwrap();
+    assert_eq!(is_backed_up().await, Some(false));
+
+    // One from before this was kept: its next log-in says it, and from then on it holds.
+    tamper(&instance.folder, "UPDATE passkeys SET is_backup_eligible = NULL, is_backed_up = NULL").await.unwrap();
+    assert_eq!(is_backed_up().await, None);
+    log_in(access, &mut passkey, &page()).await.unwrap();
+    assert_eq!(is_backed_up().await, Some(false));
+    assert!(is_refused(&log_in(access, &mut passkey, &copied).await));
+    assert_eq!(reason(access, "passkey_login").await, "backup");
+}
+
+#[tokio::test]
 async fn security_41_and_51_removing_a_passkey_needs_the_password_and_ends_the_other_sessions() {
     let instance = Instance::start().await;
     let mut maria = holder(&instance, "maria_77", &page()).await;
@@ -371,6 +405,7 @@ async fn security_51_a_passkey_that_is_the_last_way_in_stays() {
     let (_, key_without_pin) = add_passkey(access, &maria.caller, &unverified()).await;
     // As after a log-in through a provider that is no longer there.
     tamper(&instance.folder, "UPDATE users SET password_hash = NULL").await.unwrap();
+    // A key that checks nobody logs in to nothing alone, so it is no way in beside this one.
     let refused = access.remove_passkey(&maria.caller, maria.added.id, None, &origin).await;
     assert!(matches!(refused, Err(AccessError::LastWayIn)), "{refused:?}");
     log_in(access, &mut maria.passkey, &page()).await.unwrap();
@@ -382,6 +417,8 @@ async fn security_51_a_passkey_that_is_the_last_way_in_stays() {
     assert!(refused.is_ok(), "the passkey is left: {refused:?}");
     tamper(&instance.folder, "UPDATE users SET phone = '+34600123456'").await.unwrap();
     access.remove_passkey(&maria.caller, maria.added.id, None, &origin).await.unwrap();
+    let (_, without_pin) = add_passkey(access, &maria.caller, &unverified()).await;
+    assert!(!without_pin.is_way_in);
     let refused = access.unlink_phone(&maria.caller, None, &origin).await;
     assert!(matches!(refused, Err(AccessError::LastWayIn)), "{refused:?}");
 }

@@ -196,7 +196,7 @@ async fn security_60_a_deleted_account_stops_at_once_and_a_purge_leaves_nothing_
     instance.access.purge().await.unwrap();
     let second = instance.register("maria_77").await;
     assert_ne!(second.user.id, pair.user.id);
-    assert!(instance.access.list_consents(pair.user.id).await.unwrap().is_empty());
+    assert!(instance.access.list_consents(pair.user.id, None).await.unwrap().0.is_empty());
     assert!(instance.access.list_passkeys(pair.user.id).await.unwrap().is_empty());
     assert!(who(&instance.access, &pair).await.is_err());
 }
@@ -229,9 +229,28 @@ async fn security_84_consent_keeps_every_step_with_its_version() {
     access.grant_consent(&caller, "2026-02", "web", &origin).await.unwrap();
     let user = access.revoke_consent(&caller, "api", &origin).await.unwrap();
     assert_eq!((user.consent_status.as_str(), user.consent_version.as_deref()), ("revoked", Some("2026-02")));
-    let steps = access.list_consents(caller.id).await.unwrap();
+    let (steps, next) = access.list_consents(caller.id, None).await.unwrap();
+    assert_eq!(next, None);
     let steps: Vec<_> = steps.iter().map(|step| (step.status.as_str(), step.version.as_str())).collect();
     assert_eq!(steps, [("revoked", "2026-02"), ("granted", "2026-02"), ("granted", "2026-01")]);
+}
+
+#[tokio::test]
+async fn steps_of_consent_are_read_a_page_at_a_time_and_none_is_left_out() {
+    const OLD: &str = "INSERT INTO consents (id, user_id, status, version, source, at) \
+                       WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
+                       SELECT CAST(i AS CHAR(10)), (SELECT max(id) FROM users), 'granted', 'old', 'api', i FROM n";
+    let instance = Instance::start().await;
+    let caller = who(&instance.access, &instance.register("maria_77").await).await.unwrap();
+    tamper(&instance.folder, OLD).await.unwrap();
+    instance.access.grant_consent(&caller, "2026-01", "web", &Origin::default()).await.unwrap();
+    let (newest, next) = instance.access.list_consents(caller.id, None).await.unwrap();
+    assert_eq!((newest.len(), newest[0].version.as_str()), (1_000, "2026-01"));
+    assert_eq!((newest[999].at_us, next), (2, Some(2)));
+    let (oldest, next) = instance.access.list_consents(caller.id, next).await.unwrap();
+    assert_eq!((oldest.len(), oldest[0].at_us, next), (1, 1, None));
+    let data = instance.access.export_own_data(&caller, None).await.unwrap();
+    assert_eq!((data.consents.len(), data.cut), (1_000, vec!["consents"]));
 }
 
 #[tokio::test]

@@ -190,6 +190,8 @@ pub struct PasskeyView {
     pub name: String,
     /// Whether it logs in without a password: its authenticator checks who its user is.
     pub is_way_in: bool,
+    /// Whether there are copies of it on other devices of its owner, as its last log-in said; absent when that was never told.
+    pub is_backed_up: Option<bool>,
     /// RFC 3339 in UTC.
     pub created_at: String,
     /// RFC 3339 in UTC; absent when it was not used yet.
@@ -264,6 +266,7 @@ impl From<Passkey> for PasskeyView {
             id: passkey.id.to_string(),
             name: passkey.name,
             is_way_in: passkey.is_way_in,
+            is_backed_up: passkey.is_backed_up,
             created_at: rfc3339(passkey.created_at_us),
             last_used_at: passkey.last_used_at_us.map(rfc3339),
         }

@@ -4,11 +4,14 @@
 //! its kind of credential; the answer tells what is left in `RateLimit` and `RateLimit-Policy` (IETF draft
 //! "RateLimit header fields for HTTP"), a refusal also in `Retry-After`.
 //!
+//! Where a network is counted and it is one of IPv6, the /48 around it has a count too, of 16 times as much.
+//!
 //! Counts are in this process, or in Redis so that several processes share them. When Redis is away, this process
 //! counts alone and tries it again some seconds later: requests go on either way.
 
 mod count;
 mod headers;
+mod keys;
 mod rate;
 mod redis;
 
@@ -30,6 +33,7 @@ use crate::client_ip::limit_key;
 use crate::{ApiError, client_ip};
 use count::LocalCounts;
 use headers::Policies;
+use keys::{Keys, quota_around};
 
 /// Good keys that are new here wait at most so long behind made-up ones of their network.
 const MADE_UP_WINDOW: Duration = Duration::from_secs(60);
@@ -118,12 +122,12 @@ impl Limits {
         if let Some(caller) = caller {
             request.set_data(Recognised(caller));
         }
-        let (key, quota) = match rule {
+        let (keys, quota) = match rule {
             Rule::Free => return endpoint.call(request).await,
             Rule::Full(quota, taken) => return Ok(self.refusal(quota, taken)),
-            Rule::Under(key, quota) => (key, quota),
+            Rule::Under(keys, quota) => (keys, quota),
         };
-        let taken = self.take(&key, quota).await;
+        let taken = self.take_both(&keys, quota).await;
         if !taken.is_allowed {
             return Ok(self.refusal(quota, taken));
         }
@@ -135,7 +139,10 @@ impl Limits {
             }
         };
         if response.status() == StatusCode::NOT_MODIFIED {
-            self.give_back(&key).await;
+            self.give_back(&keys.client).await;
+            if let Some(around) = &keys.around {
+                self.give_back(around).await;
+            }
         }
         put(&mut response, self.policies.headers(quota, taken));
         Ok(response)
@@ -164,7 +171,8 @@ impl Limits {
         let path = path.trim_end_matches('/');
         let is_rule = |rule: &&RouteRule| rule.is_for(request.method(), path);
         if let Some(rule) = self.settings.rules.iter().find(is_rule) {
-            return (Rule::Under(format!("{}:{ip}", rule.quota.name), rule.quota), None);
+            let keys = Keys::of_network(ip, |network| format!("{}:{network}", rule.quota.name));
+            return (Rule::Under(keys, rule.quota), None);
         }
         let caller = match self.caller(request, ip).await {
             Ok(caller) => caller,
@@ -176,20 +184,19 @@ impl Limits {
                 // The first part only: what follows may be anything.
                 let route = path.split('/').nth(1).unwrap_or_default();
                 let route: String = route.chars().take(32).collect();
-                Rule::Under(
-                    format!("{}:{ip}:{} {route}", settings.anonymous.name, request.method()),
-                    settings.anonymous,
-                )
+                let name =
+                    |network: &str| format!("{}:{network}:{} {route}", settings.anonymous.name, request.method());
+                Rule::Under(Keys::of_network(ip, name), settings.anonymous)
             }
             Some(CallerKind::User { .. }) => {
                 let id = caller.as_ref().map(|caller| caller.id).unwrap_or_default();
-                Rule::Under(format!("{}:{id}", settings.user.name), settings.user)
+                Rule::Under(Keys::of_credential(format!("{}:{id}", settings.user.name)), settings.user)
             }
             Some(CallerKind::ApiKey { .. }) if settings.publishing.iter().any(|route| path.starts_with(route)) => {
                 Rule::Free
             }
             Some(CallerKind::ApiKey { key, .. }) => {
-                Rule::Under(format!("{}:{key}", settings.api_key.name), settings.api_key)
+                Rule::Under(Keys::of_credential(format!("{}:{key}", settings.api_key.name)), settings.api_key)
             }
         };
         (rule, caller)
@@ -215,18 +222,35 @@ impl Limits {
         }
         let anonymous = self.settings.anonymous;
         let quota = Quota { window: anonymous.window.min(MADE_UP_WINDOW), ..anonymous };
-        let key = format!("{}:{ip}:unknown keys", quota.name);
+        let keys = Keys::of_network(ip, |network| format!("{}:{network}:unknown keys", quota.name));
         // It is counted after it was looked up, so that many good new keys at a time are not refused: those that are under way
         // at that moment are what a flood has beyond its quota.
         let _turn = self.lookups.acquire().await.ok();
-        if let Some(taken) = self.local.full(&key, quota) {
+        let full = self.local.full(&keys.client, quota);
+        let full = full.or_else(|| self.local.full(keys.around.as_deref()?, quota_around(quota)));
+        if let Some(taken) = full {
             return Err((quota, taken));
         }
         let result = access.authenticate(credential).await;
         if matches!(result, Err(AccessError::NotAuthenticated(_))) {
-            self.local.take(&key, quota);
+            self.local.take(&keys.client, quota);
+            if let Some(around) = &keys.around {
+                self.local.take(around, quota_around(quota));
+            }
         }
         Ok(result.ok())
+    }
+
+    /// Counts a request for the client, then for what is around it: what a client may not do counts for nobody else.
+    async fn take_both(&self, keys: &Keys, quota: Quota) -> Taken {
+        let taken = self.take(&keys.client, quota).await;
+        let Some(around) = keys.around.as_deref().filter(|_| taken.is_allowed) else { return taken };
+        let of_all = self.take(around, quota_around(quota)).await;
+        if !of_all.is_allowed {
+            self.give_back(&keys.client).await;
+            return of_all;
+        }
+        Taken { remaining: taken.remaining.min(of_all.remaining), ..taken }
     }
 
     async fn take(&self, key: &str, quota: Quota) -> Taken {
@@ -251,8 +275,8 @@ impl Limits {
 enum Rule {
     /// Not at all.
     Free,
-    /// Under this name.
-    Under(String, Quota),
+    /// Under these names.
+    Under(Keys, Quota),
     /// It is refused already.
     Full(Quota, Taken),
 }

@@ -17,6 +17,7 @@ use super::{
     answer::{PublishAnswer, PublishFailed, ReceiptFailed, ReceiptState, answer},
     body::{EventsBody, LineageBatchBody, LineageBody, event_mode, lineage_form},
     budget::Budget,
+    named::with_consent,
 };
 use crate::{
     cloudevents,
@@ -104,6 +105,11 @@ impl IngestApi {
         require_consent(request, &caller).await?;
         // Refused ones count too: they were read and checked.
         self.rates.admit(&caller, events.len()).await?;
+        // Boxed: few keys may, and the way to the database would make the future of every request larger.
+        let events = match caller.may_publish_for_others() {
+            true => Box::pin(with_consent(request, &caller, &self.budget, events)).await?,
+            false => events,
+        };
         let outcome = self.publisher.publish(events, &PublishAs::from(&*caller), door).await?;
         drop(room);
         if outcome.errors.iter().any(|rejection| rejection.code == Code::TypeNotAllowed) {

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use karat_access::{
-    Access, AccessSettings, Actor, AuditFilter, AuditRow, CallerKind, ConsentRule, Credential, HashSettings, NewApiKey,
-    NewUser, Origin, Role, Scopes,
+    Access, AccessSettings, Actor, AuditFilter, AuditRow, Caller, CallerKind, ConsentRule, Credential, HashSettings,
+    NewApiKey, NewUser, Origin, Role, Scopes,
 };
 use karat_eventlog::{
     ConsumerSettings, EventLog, PollLimits, Record, Result as LogResult, StartPositions, TopicSpec,
@@ -116,9 +116,19 @@ impl App {
         }))
     }
 
+    /// Whose a key is.
+    pub async fn owner_of(&self, key: &str) -> Arc<Caller> {
+        self.access.authenticate(Credential::ApiKey(key)).await.unwrap()
+    }
+
     /// The owner consents to a version, or takes that back.
     pub async fn consent(&self, version: Option<&str>) {
-        let owner = self.access.authenticate(Credential::ApiKey(&self.key)).await.unwrap();
+        self.consent_of(&self.key, version).await;
+    }
+
+    /// The same, of the owner of another key.
+    pub async fn consent_of(&self, key: &str, version: Option<&str>) {
+        let owner = self.owner_of(key).await;
         let origin = Origin::default();
         let done = match version {
             Some(version) => self.access.grant_consent(&owner, version, "test", &origin).await,

@@ -83,6 +83,7 @@ async fn a_browser_adds_a_passkey_logs_in_by_it_and_removes_it() {
     let token = second.access_token();
     let listed = app.call(Method::GET, PASSKEYS, Some(token), None).await;
     assert_eq!((listed.text("/data/0/name"), listed.text("/data/0/id")), ("laptop", added.text("/data/id")));
+    assert_eq!(listed.body["data"][0]["is_backed_up"], json!(false), "{}", listed.body);
     let path = format!("{PASSKEYS}/{}", added.text("/data/id"));
     let wrong = app.call(Method::DELETE, &path, Some(token), Some(json!({"password": "wrong"}))).await;
     assert_eq!(wrong.status, 401);
