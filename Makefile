@@ -15,7 +15,7 @@ MINUTES ?= 2
 WITHOUT_SERVICES := accounts bad_input canary chaos clock consent crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
   observed power replay settings shell stop vitals embedded kill
 
-.PHONY: help check fetch test chaos soak test-services check-demo check-slow check-sockets schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check fetch test chaos soak test-services check-demo check-slow check-sockets check-browser schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,7 @@ fetch: ## Fetches what the services and the scripts in dev/ need from elsewhere,
 	dev/kafka.sh fetch
 	dev/engines.sh >/dev/null
 	dev/schemathesis.sh fetch
+	dev/check-browser.sh fetch
 
 # Examples in comments are none that run, so they are not looked for (`--tests`): that takes a while for each crate.
 test: ## Runs every test that needs no service
@@ -62,6 +63,8 @@ test-services: ## Starts real services, runs on them what can run on them, stops
 	echo "asking a server on SQLite what its API document allows" >&2; \
 	$(CARGO) build --workspace --bin karat --locked; \
 	dev/schemathesis.sh; \
+	echo "using passkeys and pages in a browser" >&2; \
+	dev/check-browser.sh; \
 	broker=$$(dev/kafka.sh start); \
 	export "$$broker"; \
 	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}, with a lake on disk and on S3" >&2; \
@@ -82,6 +85,10 @@ check-slow: ## Runs slow clients and idle sockets against the demo, and asks mea
 check-sockets: ## Runs clients from npm (ws, eventsource) against the WebSockets and the stream of events of the demo (needs Node.js)
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-sockets.sh
+
+check-browser: ## Uses passkeys, the dashboard and the reference pages of the demo in Chromium (needs Node.js and Chromium)
+	$(CARGO) build --workspace --bin karat --locked
+	dev/check-browser.sh
 
 schemathesis: ## Asks a server with the sample data what its API document allows, for some minutes; SEED=5 for the same questions
 	$(CARGO) build --workspace --bin karat --locked

@@ -1,5 +1,5 @@
-//! Passkeys (WebAuthn level 3): a second factor, and a way in without a password where the authenticator checks who its user
-//! is, which is two factors then.
+//! Passkeys (WebAuthn level 3): a second factor, and a way in without a password where it was made as one and the authenticator
+//! checks who its user is, which is two factors then.
 //!
 //! # Guarantees
 //! * A challenge is random, lives five minutes, works once whatever comes of it, and only for who began: the session, the

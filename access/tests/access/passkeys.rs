@@ -156,6 +156,23 @@ async fn security_35_a_passkey_that_checked_nobody_is_one_factor() {
 }
 
 #[tokio::test]
+async fn security_35_a_security_key_stays_one_factor_whatever_it_checks() {
+    let instance = Instance::start().await;
+    let caller = who(&instance.access, &instance.register("maria_77").await).await.unwrap();
+    let (access, origin) = (&instance.access, Origin::default());
+    let options = access.begin_security_key(&caller, Some(secret(PASSWORD)), &origin).await.unwrap();
+    assert!(!options.is_way_in);
+    let (mut key, made) = Authenticator::make(&page(), &options.challenge, &options.user_handle);
+    let added = access.confirm_passkey(&caller, &new_passkey(made.clone()), &origin).await.unwrap();
+    assert!(!added.is_way_in, "it checked who that was, but need not have kept it");
+    assert_eq!(added.recovery_codes.len(), 10);
+    assert!(is_refused(&access.confirm_passkey(&caller, &new_passkey(made), &origin).await), "used up");
+    assert!(is_refused(&log_in(access, &mut key, &page()).await));
+    assert_eq!(reason(access, "passkey_login").await, "verification");
+    second(access, &ticket(&instance, "maria_77").await, &mut key, &unverified()).await.unwrap();
+}
+
+#[tokio::test]
 async fn every_lie_at_a_log_in_is_refused_and_its_reason_is_in_the_audit_log() {
     let instance = Instance::start().await;
     let mut maria = holder(&instance, "maria_77", &page()).await;

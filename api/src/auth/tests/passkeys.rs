@@ -95,6 +95,17 @@ async fn a_browser_adds_a_passkey_logs_in_by_it_and_removes_it() {
 }
 
 #[tokio::test]
+async fn a_security_key_is_asked_for_nothing_that_it_may_not_have() {
+    let app = app().await;
+    let tokens = app.register("maria_77").await;
+    let body = json!({"password": PASSWORD, "is_way_in": false});
+    let begun = app.call(Method::POST, PASSKEYS, Some(tokens.access_token()), Some(body)).await;
+    assert_eq!(begun.status, 200, "{}", begun.body);
+    let asked = json!({"residentKey": "discouraged", "requireResidentKey": false, "userVerification": "discouraged"});
+    assert_eq!(begun.body["data"]["options"]["authenticatorSelection"], asked);
+}
+
+#[tokio::test]
 async fn without_a_public_name_passkeys_are_not_configured() {
     let app = App::start().await;
     let tokens = app.register("maria_77").await;
