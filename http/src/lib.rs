@@ -42,11 +42,13 @@ mod render;
 mod serve;
 mod shares;
 mod stopping;
+mod streams;
 mod tls;
 mod trace;
 mod traffic;
 mod translate;
 mod unread_body;
+mod untaken;
 
 pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};

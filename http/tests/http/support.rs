@@ -112,3 +112,13 @@ pub async fn read_to_end(mut stream: impl AsyncRead + Unpin) -> String {
     let _ = read.expect("the server must close the connection");
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+/// Reads on until these bytes have come.
+pub async fn read_until(stream: &mut TcpStream, seen: &mut Vec<u8>, wanted: &[u8]) {
+    let reading = async {
+        while !seen.windows(wanted.len()).any(|found| found == wanted) {
+            assert!(stream.read_buf(seen).await.unwrap() > 0, "the server closed the connection");
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading).await.expect("what is waited for must come");
+}
