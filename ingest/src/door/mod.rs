@@ -21,6 +21,7 @@ mod answer;
 mod api;
 mod body;
 mod budget;
+mod uploads;
 
 pub use answer::{
     Acceptance, PublishAnswer, PublishFailed, Published, PublishedError, ReceiptState, Refusal, RefusedBody,
