@@ -22,6 +22,9 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 /// More than the buffers of both sides of a connection hold.
 pub const LARGE_BYTES: usize = 32 << 20;
 
+/// Some parts of an answer.
+pub const MEDIUM_BYTES: usize = 128 << 10;
+
 pub struct Server {
     pub address: SocketAddr,
     pub stop: oneshot::Sender<()>,
@@ -31,8 +34,8 @@ pub struct Server {
     pub counts: ConnectionCounts,
 }
 
-/// Answers `ok`; on `/slow` it says that it was entered and waits to be released, on `/large` it answers with much, on `/body`
-/// with the length of what it was sent, once it said that it was entered.
+/// Answers `ok`; on `/slow` it says that it was entered and waits to be released, on `/large` and `/medium` it answers with
+/// much and less, on `/body` with the length of what it was sent, once it said that it was entered.
 pub fn start(settings: ServeSettings) -> Server {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -48,6 +51,7 @@ pub fn start(settings: ServeSettings) -> Server {
                     "ok".into_response()
                 }
                 "/large" => vec![b'x'; LARGE_BYTES].into_response(),
+                "/medium" => vec![b'x'; MEDIUM_BYTES].into_response(),
                 "/body" => {
                     entered.notify_one();
                     request.take_body().into_vec().await?.len().to_string().into_response()
