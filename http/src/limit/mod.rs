@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use karat_access::{Access, AccessError, Caller, CallerKind};
+use karat_access::{Access, AccessError, Caller, CallerKind, Credential};
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 use tokio::sync::Semaphore;
@@ -40,6 +40,9 @@ const MADE_UP_WINDOW: Duration = Duration::from_secs(60);
 
 /// Credentials that were never seen are looked up so many at a time.
 const LOOKUPS: usize = 8;
+
+/// How long a request waits for its credential to be looked up, its turn included: as long as its head may take.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// So many requests in so long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,13 +110,25 @@ pub struct Limits {
     local: LocalCounts,
     shared: Option<SharedCounts>,
     lookups: Semaphore,
+    patience: Duration,
 }
 
 impl Limits {
     /// Limits that are counted here, or in Redis when there is one.
     pub fn new(settings: LimitSettings, shared: Option<SharedCounts>) -> Arc<Self> {
         let (policies, local) = (Policies::of(&settings), LocalCounts::default());
-        Arc::new(Self { settings, policies, local, shared, lookups: Semaphore::new(LOOKUPS) })
+        let lookups = Semaphore::new(LOOKUPS);
+        Arc::new(Self { settings, policies, local, shared, lookups, patience: LOOKUP_PATIENCE })
+    }
+
+    /// The same, where every turn to look up a credential is taken and nobody waits long for one.
+    #[cfg(test)]
+    pub(crate) fn without_turns(mut self: Arc<Self>) -> Arc<Self> {
+        if let Some(limits) = Arc::get_mut(&mut self) {
+            limits.lookups.forget_permits(LOOKUPS);
+            limits.patience = Duration::from_millis(20);
+        }
+        self
     }
 
     /// Answers a request, if its quota allows.
@@ -125,6 +140,7 @@ impl Limits {
         let (keys, quota) = match rule {
             Rule::Free => return endpoint.call(request).await,
             Rule::Full(quota, taken) => return Ok(self.refusal(quota, taken)),
+            Rule::Busy => return Ok(ApiError::from(AccessError::Busy).into_response()),
             Rule::Under(keys, quota) => (keys, quota),
         };
         let taken = self.take_both(&keys, quota).await;
@@ -176,7 +192,7 @@ impl Limits {
         }
         let caller = match self.caller(request, ip).await {
             Ok(caller) => caller,
-            Err((quota, taken)) => return (Rule::Full(quota, taken), None),
+            Err(refused) => return (refused, None),
         };
         let settings = &self.settings;
         let rule = match caller.as_ref().map(|caller| &caller.kind) {
@@ -206,20 +222,31 @@ impl Limits {
     async fn uncounted(&self, request: &Request, ip: IpAddr) -> (Rule, Option<Arc<Caller>>) {
         match self.caller(request, ip).await {
             Ok(caller) => (Rule::Free, caller),
-            Err((quota, taken)) => (Rule::Full(quota, taken), None),
+            Err(refused) => (refused, None),
         }
     }
 
     /// Who asks; a credential that does not hold counts as none. An API key that was never seen has to be looked up in
     /// the database, which many made-up ones must not reach: of a network that showed as many as it may ask without a
     /// credential, keys that were good before are still taken, and others have to wait. Counted in this process, whose
-    /// database connections are at stake.
-    async fn caller(&self, request: &Request, ip: IpAddr) -> Result<Option<Arc<Caller>>, (Quota, Taken)> {
+    /// database connections are at stake. The error is the rule by which the request is refused.
+    async fn caller(&self, request: &Request, ip: IpAddr) -> Result<Option<Arc<Caller>>, Rule> {
         let Some(access) = request.data::<Access>() else { return Ok(None) };
         let Ok(credential) = credential(request) else { return Ok(None) };
         if access.is_known(credential) {
             return Ok(access.authenticate(credential).await.ok());
         }
+        // Boxed: rare, and the way to the database would make the future of every request larger.
+        let looking_up = Box::pin(self.look_up(access, credential, ip));
+        tokio::time::timeout(self.patience, looking_up).await.unwrap_or(Err(Rule::Busy))
+    }
+
+    async fn look_up(
+        &self,
+        access: &Access,
+        credential: Credential<'_>,
+        ip: IpAddr,
+    ) -> Result<Option<Arc<Caller>>, Rule> {
         let anonymous = self.settings.anonymous;
         let quota = Quota { window: anonymous.window.min(MADE_UP_WINDOW), ..anonymous };
         let keys = Keys::of_network(ip, |network| format!("{}:{network}:unknown keys", quota.name));
@@ -229,7 +256,7 @@ impl Limits {
         let full = self.local.full(&keys.client, quota);
         let full = full.or_else(|| self.local.full(keys.around.as_deref()?, quota_around(quota)));
         if let Some(taken) = full {
-            return Err((quota, taken));
+            return Err(Rule::Full(quota, taken));
         }
         let result = access.authenticate(credential).await;
         if matches!(result, Err(AccessError::NotAuthenticated(_))) {
@@ -279,6 +306,8 @@ enum Rule {
     Under(Keys, Quota),
     /// It is refused already.
     Full(Quota, Taken),
+    /// Its credential could not be looked up in time.
+    Busy,
 }
 
 /// Why Redis could not be set up.

@@ -23,6 +23,9 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// More than the buffers of both sides of a connection hold.
 pub const LARGE_BYTES: usize = 32 << 20;
 
+/// Some parts of an answer.
+pub const MEDIUM_BYTES: usize = 128 << 10;
+
 pub struct Server {
     pub address: SocketAddr,
     pub stop: oneshot::Sender<()>,
@@ -32,8 +35,8 @@ pub struct Server {
     pub counts: ConnectionCounts,
 }
 
-/// Answers `ok`; on `/slow` it says that it was entered and waits to be released, on `/large` it answers with much, on `/body`
-/// with the length of what it was sent, once it said that it was entered.
+/// Answers `ok`; on `/slow` it says that it was entered and waits to be released, on `/large` and `/medium` it answers with
+/// much and less, on `/body` with the length of what it was sent, once it said that it was entered.
 pub fn start(settings: ServeSettings) -> Server {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -49,6 +52,7 @@ pub fn start(settings: ServeSettings) -> Server {
                     "ok".into_response()
                 }
                 "/large" => vec![b'x'; LARGE_BYTES].into_response(),
+                "/medium" => vec![b'x'; MEDIUM_BYTES].into_response(),
                 "/body" => {
                     entered.notify_one();
                     request.take_body().into_vec().await?.len().to_string().into_response()
@@ -112,4 +116,14 @@ pub async fn read_to_end(mut stream: impl AsyncRead + Unpin) -> String {
     // An error is a reset; what came before it counts.
     let _ = read.expect("the server must close the connection");
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads on until these bytes have come.
+pub async fn read_until(stream: &mut TcpStream, seen: &mut Vec<u8>, wanted: &[u8]) {
+    let reading = async {
+        while !seen.windows(wanted.len()).any(|found| found == wanted) {
+            assert!(stream.read_buf(seen).await.unwrap() > 0, "the server closed the connection");
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading).await.expect("what is waited for must come");
 }

@@ -22,6 +22,7 @@ mod api;
 mod body;
 mod budget;
 mod named;
+mod uploads;
 
 pub use answer::{
     Acceptance, PublishAnswer, PublishFailed, Published, PublishedError, ReceiptState, Refusal, RefusedBody,

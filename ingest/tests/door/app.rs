@@ -12,7 +12,10 @@ use karat_eventlog::{
     embedded::EmbeddedLog,
 };
 use karat_http::harden;
-use karat_ingest::{Progress, Publisher, ReceiptKey, door::IngestApi};
+use karat_ingest::{
+    Progress, Publisher, ReceiptKey,
+    door::{Budget, IngestApi},
+};
 use karat_schemas::{events::Contracts, pipelines};
 use poem::endpoint::BoxEndpoint;
 use poem::{Body, Endpoint, EndpointExt, IntoEndpoint, Request, Response, Route};
@@ -28,6 +31,8 @@ pub struct App {
     pub key: String,
     /// The OpenAPI document.
     pub spec: String,
+    /// The memory for requests in flight.
+    pub budget: Budget,
     access: Access,
     owner: uuid::Uuid,
     _folder: TempDir,
@@ -70,13 +75,15 @@ impl App {
         let access = open_access(folder.path(), consent).await;
         let receipts = ReceiptKey::new(&SecretBox::new(b"a secret of the test".to_vec().into()));
         let publisher = Publisher::new(wrap(log.clone()), Arc::new(contracts()), receipts);
-        let service = OpenApiService::new(IngestApi::new(publisher, progress), "karat", "1");
+        let api = IngestApi::new(publisher, progress);
+        let budget = api.budget();
+        let service = OpenApiService::new(api, "karat", "1");
         let spec = service.spec();
         let app = Route::new().nest("/api/v1", service).data(access.clone());
         let endpoint = harden(app).into_endpoint().boxed();
         let owner = user(&access, "owner", Role::Operator).await;
         let key = api_key(&access, owner, &["publish:*"], None).await;
-        Self { endpoint, log, key, spec, access, owner, _folder: folder }
+        Self { endpoint, log, key, spec, budget, access, owner, _folder: folder }
     }
 
     /// Another key of the same owner.
