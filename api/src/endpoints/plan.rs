@@ -32,10 +32,10 @@ use poem::http::StatusCode;
 use super::{checks, kinds::kind_of};
 use crate::{
     lakehouse::{
-        rows::{TableReader, TableVersion},
+        rows::{TableReader, TableVersion, scan_error},
         sql::is_of_values,
     },
-    serving::scans::{NamedTable, query_error, session_over},
+    serving::scans::{NamedTable, session_over},
 };
 
 /// Digits of a decimal parameter.
@@ -136,7 +136,7 @@ impl PlannedEndpoint {
             };
             tables.push((name.clone(), table));
         }
-        self.run(reader, &tables, values, skip, fetch).await.map_err(answer_error)
+        self.run(reader, &tables, values, skip, fetch).await.map_err(|error| answer_error(error, skip > 0))
     }
 
     async fn run(
@@ -231,11 +231,12 @@ fn column_problems(declared: &Endpoint, columns: &Schema) -> Vec<String> {
     problems
 }
 
-/// The answer to a failed query. What the values of a request lead to is said to be theirs.
-fn answer_error(error: DataFusionError) -> ApiError {
+/// The answer to a failed query. What the values of a request lead to is said to be theirs; `is_older` is that of
+/// [`scan_error`].
+fn answer_error(error: DataFusionError, is_older: bool) -> ApiError {
     if is_of_values(error.find_root()) {
         let message = "a figure cannot be computed from these values: it is too large, divided by zero, or no number";
         return ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "not_computable", message).caused_by(error);
     }
-    query_error(error)
+    scan_error(error, is_older)
 }

@@ -23,7 +23,7 @@ use crate::serving::{
 
 error_answers! {
     /// Errors of `GET /profits`. 501 is for an instance whose pipelines have no profits.
-    pub ListProfitsError: 400, 401, 403, 410, 422, 429, 501, 503, 504;
+    pub ListProfitsError: 400, 401, 403, 422, 429, 501, 503, 504;
 }
 
 /// The pipeline that the profits are of.

@@ -218,6 +218,47 @@ async fn a_file_has_all_rows() {
 }
 
 #[tokio::test]
+async fn the_next_page_of_an_endpoint_whose_files_were_cleaned_up_has_expired() {
+    let app = with_runs().await;
+    let first = app.get_as_user(&format!("{FAILING}?limit=3")).await;
+    let next = format!("{FAILING}?limit=3&cursor={}", first.text_at("/data/next_cursor"));
+    app.publish(&[failed(&app.user_id, 1)], 41).await;
+    app.clean("gold.summary_state").await;
+    let gone = app.get_as_user(&next).await;
+    assert_eq!((gone.status, gone.text_at("/code")), (410, "cursor_expired"), "{}", gone.text);
+    let newest = app.get_as_user(FAILING).await;
+    assert_eq!(newest.column("/data/rows", "failures"), [1], "{}", newest.text);
+}
+
+#[tokio::test]
+async fn what_asks_a_pipeline_that_is_not_served_is_not_there_and_the_document_says_so() {
+    let books = r#"
+[[pipeline.endpoint]]
+name = "books"
+rows = "all"
+roles = ["admin"]
+sql = "SELECT job FROM summary_state"
+"#;
+    // It is one of the last pipeline, `finance`.
+    let app = TestApp::start_with_runs_alone(&format!("{BUILT_IN}{books}")).await;
+    let document = app.send("GET", "/openapi.json", &[], "").await;
+    for (path, code, operation) in [
+        ("/data/books", "not_served", "/paths/~1data~1books/get"),
+        ("/data/books?format=csv", "not_served", "/paths/~1data~1books/get"),
+        ("/profits", "not_declared", "/paths/~1profits/get"),
+    ] {
+        let refused = app.get(&format!("/api/v1{path}")).await;
+        assert_eq!((refused.status, refused.text_at("/code")), (501, code), "{path}: {}", refused.text);
+        let documented = document.at(&format!("{operation}/responses/501/content"));
+        assert_eq!(documented, document.at("/paths/~1profits/get/responses/501/content"), "{path}");
+    }
+    for operation in ["/paths/~1profits/get", "/paths/~1runs~1export/get", "/paths/~1summary~1export/get"] {
+        let responses = document.at(&format!("{operation}/responses"));
+        assert!(responses.get("410").is_none(), "{operation}: it is of the newest epoch: {responses}");
+    }
+}
+
+#[tokio::test]
 async fn security_66_no_text_in_the_file_of_an_endpoint_is_a_formula() {
     let app = TestApp::start_with_endpoints(&declaration()).await;
     app.publish(&[Run { source: "=1+1".to_owned(), ..failed(&app.user_id, 0) }], 1).await;
