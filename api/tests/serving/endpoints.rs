@@ -44,6 +44,13 @@ rows = "all"
 roles = ["admin"]
 parameters = [{ name = "written", type = "text", required = true }]
 sql = "SELECT job, CAST(:written AS BIGINT) AS number FROM summary_state"
+
+[[pipeline.endpoint]]
+name = "long"
+rows = "all"
+roles = ["admin"]
+parameters = [{ name = "times", type = "int", required = true, min = 1 }]
+sql = "SELECT source, job, repeat(job, CAST(:times AS BIGINT)) AS words FROM summary_state"
 "#;
     let mark = "[[pipeline]]\nname = \"finance\"";
     assert!(BUILT_IN.contains(mark));
@@ -215,6 +222,23 @@ async fn a_file_has_all_rows() {
     let headers = [("if-none-match", csv.headers["etag"].as_str())];
     assert_eq!(app.get_as(&app.user, &format!("{FAILING}?format=csv&source=crm"), &headers).await.status, 304);
     assert_eq!(app.get_as(&app.admin, &format!("{FAILING}?format=csv&source=crm"), &headers).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_file_whose_rows_take_too_much_memory_is_refused_before_it_begins() {
+    let app = with_runs().await;
+    let path = "/api/v1/data/long?format=ndjson&times=";
+    let small = app.get(&format!("{path}3")).await;
+    // Thirty rows: two runs of a job in the same quarter of an hour are one.
+    assert_eq!((small.status, small.text.lines().count()), (200, 30), "{}", small.text);
+    assert!(small.text.contains("\"job 1job 1job 1\""), "{}", small.text);
+    // 30 of 5 times 250,000 bytes.
+    let large = app.get(&format!("{path}250000")).await;
+    assert!(large.text.len() < 10_000, "{} bytes were answered with {}", large.text.len(), large.status);
+    assert_eq!((large.status, large.text_at("/code")), (422, "file_too_large"));
+    assert!(large.text_at("/message").contains("more than 32 MiB"), "{}", large.text);
+    let page = app.get("/api/v1/data/long?limit=2&times=250000").await;
+    assert_eq!((page.status, page.column("/data/rows", "job").len()), (200, 2), "in pages it is answered");
 }
 
 #[tokio::test]
