@@ -112,7 +112,8 @@ fn num_pages(num_rows: i64, size: u32) -> i64 {
     num_rows.saturating_add(size - 1) / size
 }
 
-fn not_declared() -> ApiError {
+/// The answer where no pipeline keeps profits.
+pub(crate) fn not_declared() -> ApiError {
     let message = "no pipeline of this instance keeps profits: `finance` is not declared in its pipelines";
     ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_declared", message)
 }

@@ -270,6 +270,7 @@ sql = "SELECT job FROM summary_state"
         ("/data/books", "not_served", "/paths/~1data~1books/get"),
         ("/data/books?format=csv", "not_served", "/paths/~1data~1books/get"),
         ("/profits", "not_declared", "/paths/~1profits/get"),
+        ("/charts/line?source=profits", "not_declared", "/paths/~1charts~1{chart}/get"),
     ] {
         let refused = app.get(&format!("/api/v1{path}")).await;
         assert_eq!((refused.status, refused.text_at("/code")), (501, code), "{path}: {}", refused.text);
