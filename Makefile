@@ -15,7 +15,7 @@ MINUTES ?= 2
 WITHOUT_SERVICES := accounts bad_input canary chaos clock consent crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
   observed power replay settings shell stop vitals embedded kill
 
-.PHONY: help check fetch test chaos soak test-services check-demo check-slow check-sockets check-browser schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check fetch test chaos soak test-services check-demo check-openapi check-slow check-sockets check-browser schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ coverage: ## Lines of accounts and access that the tests run, file by file; fail
 check-demo: ## Runs the demo, verifies its tables, compares them and the summaries with delta-rs, Polars and DuckDB
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-demo.sh
+
+check-openapi: ## Compares openapi.json with that of the last release, or of BASE=main; fails on what breaks clients and is not in docs/openapi-breaks.txt
+	dev/check-openapi.sh $(BASE)
 
 check-slow: ## Runs slow clients and idle sockets against the demo, and asks meanwhile for its health (needs slowhttptest)
 	$(CARGO) build --workspace --bin karat --locked

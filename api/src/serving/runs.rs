@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use super::{key::KeyParts, run_columns, scans::query_error};
 use crate::{
     lakehouse::{
-        rows::{TableReader, TableVersion},
+        rows::{TableReader, TableVersion, scan_error},
         scope::only_visible,
     },
     snapshot::{Columns, RUNS},
@@ -125,9 +125,9 @@ impl RunsReader {
     pub async fn find(&self, version: u64, visible: &Visible, filter: &RunFilter) -> Result<Vec<RunRow>, ApiError> {
         let _turn = self.tables.scans.turn().await?;
         // Only a cursor names a run to go on behind, and it is of its epoch.
-        let table = TableVersion::of(RUNS, version, filter.after.is_some());
-        let table = self.tables.provider(&table).await?;
-        self.scan(table, visible, filter).await.map_err(query_error)
+        let is_older = filter.after.is_some();
+        let table = self.tables.provider(&TableVersion::of(RUNS, version, is_older)).await?;
+        self.scan(table, visible, filter).await.map_err(|error| scan_error(error, is_older))
     }
 
     async fn scan(

@@ -1,6 +1,7 @@
 //! WebSockets as their clients see them.
 
 mod chat;
+mod profits;
 
 use std::time::Duration;
 
