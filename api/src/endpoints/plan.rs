@@ -36,6 +36,7 @@ use crate::{
         sql::is_of_values,
     },
     serving::scans::{NamedTable, query_error, session_over},
+    snapshot::Snapshot,
 };
 
 /// Digits of a decimal parameter.
@@ -118,25 +119,34 @@ impl PlannedEndpoint {
     /// 410 when a table's version is that of a cursor and no longer kept; 422 when a figure cannot be computed from these
     /// values; 503 when too many wait, or too much memory is used; 500 when the lake fails.
     pub(super) async fn rows(
-        &self,
-        reader: &TableReader,
-        epoch: &Epoch,
+        self: &Arc<Self>,
+        reader: &Arc<TableReader>,
+        snapshot: &Arc<Snapshot>,
         values: Values,
         skip: usize,
         fetch: usize,
     ) -> Result<Vec<RecordBatch>, ApiError> {
-        let _turn = reader.scans.turn().await?;
+        let (planned, tables, snapshot) = (Arc::clone(self), Arc::clone(reader), Arc::clone(snapshot));
+        let read = async move {
+            // A page behind the first is that of a cursor.
+            let named = planned.open(&tables, &snapshot.epoch, skip > 0).await?;
+            planned.run(&tables, &named, values, skip, fetch).await.map_err(answer_error)
+        };
+        reader.scans.run(read).await
+    }
+
+    /// The tables that it reads, at the versions of the epoch.
+    async fn open(&self, reader: &TableReader, epoch: &Epoch, is_older: bool) -> Result<Vec<NamedTable>, ApiError> {
         let mut tables = Vec::with_capacity(self.tables.len());
         for (name, schema) in &self.tables {
             let full_name = format!("gold.{name}");
             let table = match epoch.tables.get(&full_name) {
-                // A page behind the first is that of a cursor.
-                Some(version) => reader.provider(&TableVersion::of(&full_name, *version, skip > 0)).await?,
+                Some(version) => reader.provider(&TableVersion::of(&full_name, *version, is_older)).await?,
                 None => empty_table(schema),
             };
             tables.push((name.clone(), table));
         }
-        self.run(reader, &tables, values, skip, fetch).await.map_err(answer_error)
+        Ok(tables)
     }
 
     async fn run(

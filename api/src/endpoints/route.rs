@@ -206,7 +206,7 @@ impl Asking {
     async fn page(self, id: Key, skip: usize, limit: usize, data_state: DataState) -> Result<Vec<u8>, ApiError> {
         let Self { serving, planned, snapshot, values } = self;
         // One more than asked tells whether there are more.
-        let batches = planned.rows(&serving.tables, &snapshot.epoch, values, skip, limit.saturating_add(1)).await?;
+        let batches = planned.rows(&serving.tables, &snapshot, values, skip, limit.saturating_add(1)).await?;
         let write = serving.compute(move |serving, _| {
             let page = Page::of(&batches, limit)?;
             let next = skip.saturating_add(page.num_rows) as u64;
@@ -221,7 +221,7 @@ impl Asking {
         let schema = Arc::clone(&self.planned.schema);
         let read = async move {
             let Self { serving, planned, snapshot, values } = self;
-            let rows = planned.rows(&serving.tables, &snapshot.epoch, values, 0, MAX_FILE_ROWS + 1);
+            let rows = planned.rows(&serving.tables, &snapshot, values, 0, MAX_FILE_ROWS + 1);
             let batches = in_time(serving.settings.query_deadline, rows).await?;
             if batches.iter().map(RecordBatch::num_rows).sum::<usize>() > MAX_FILE_ROWS {
                 return Err(too_many_rows());

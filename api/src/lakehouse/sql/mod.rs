@@ -30,10 +30,6 @@ use karat_lake::datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 use serde_json::value::RawValue;
-use tokio::{
-    runtime::{Builder, Runtime},
-    task::JoinSet,
-};
 
 use self::error::{not_answered, not_planned};
 pub(crate) use self::{error::is_of_values, guard::MAX_CHARS};
@@ -42,11 +38,8 @@ use super::{
     tables::Tables,
     types::type_name,
 };
-use crate::serving::{ServingCounters, Turn, Turns, in_time};
+use crate::serving::{ServingCounters, Threads, Turns, in_time};
 
-/// Stack of a thread: an expression of the depth that is let through takes a tenth of it in a build without optimisation.
-/// Memory is taken as it is used.
-const STACK_BYTES: usize = 64 << 20;
 /// Layers whose tables are asked.
 const LAYERS: [&str; 3] = ["gold", "silver", "quarantine"];
 /// Functions whose values can be far larger than what they read.
@@ -100,7 +93,7 @@ impl SqlReader {
         settings: SqlSettings,
         counters: &Arc<ServingCounters>,
     ) -> Result<Self, ApiError> {
-        let threads = Threads::new(settings.parallel).map_err(ApiError::internal)?;
+        let threads = Threads::new("sql", settings.parallel)?;
         // Nobody waits: a question may take as long as its deadline.
         let turns = Turns::new(settings.parallel, 0, counters);
         Ok(Self { tables, threads, turns, settings })
@@ -128,16 +121,7 @@ impl SqlReader {
             answer_bytes: self.settings.answer_bytes,
             limit,
         };
-        // Ends the task when it is dropped, by the deadline or because nobody waits any more.
-        let mut task = JoinSet::new();
-        self.threads.spawn(&mut task, run(work, sql, turn));
-        let ended = async {
-            match task.join_next().await {
-                Some(Ok(answered)) => answered,
-                Some(Err(error)) => Err(ApiError::internal(error)),
-                None => Err(ApiError::internal("a question ended without an answer")),
-            }
-        };
+        let ended = self.threads.run(turn, async move { work.answer(&sql).await });
         in_time(self.settings.deadline, ended).await
     }
 }
@@ -149,13 +133,6 @@ struct Work {
     memory_bytes: usize,
     answer_bytes: usize,
     limit: usize,
-}
-
-/// The turn is given back when the work has ended, which is after a step that cannot be broken off.
-async fn run(work: Work, sql: String, turn: Turn) -> Result<Answered, ApiError> {
-    let answered = work.answer(&sql).await;
-    drop(turn);
-    answered
 }
 
 impl Work {
@@ -215,31 +192,5 @@ impl Work {
             catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
         }
         Ok(context)
-    }
-}
-
-/// The threads of questions.
-struct Threads(Option<Runtime>);
-
-impl Threads {
-    fn new(count: usize) -> std::io::Result<Self> {
-        let mut threads = Builder::new_multi_thread();
-        threads.worker_threads(count.max(1)).thread_name("sql").thread_stack_size(STACK_BYTES).enable_all();
-        threads.build().map(|threads| Self(Some(threads)))
-    }
-
-    fn spawn<T: Send + 'static>(&self, tasks: &mut JoinSet<T>, work: impl Future<Output = T> + Send + 'static) {
-        if let Some(threads) = &self.0 {
-            tasks.spawn_on(work, threads.handle());
-        }
-    }
-}
-
-impl Drop for Threads {
-    /// A runtime may not wait for its threads inside of another one.
-    fn drop(&mut self) {
-        if let Some(threads) = self.0.take() {
-            threads.shutdown_background();
-        }
     }
 }
