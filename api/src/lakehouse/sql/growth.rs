@@ -62,21 +62,19 @@ impl ValueBound {
         Self(Arc::new(AtomicUsize::new(memory_bytes / (BATCH_ROWS * PARTITIONS))))
     }
 
-    /// Divides it among the calls that `plan` makes: all of them may be made for one batch.
+    /// Divides it among the values that there may be at a time while `plan` makes a batch.
     ///
     /// # Errors
     /// When the plan cannot be walked.
     pub(super) fn divide_among(&self, plan: &LogicalPlan) -> Result<()> {
-        let mut calls = 0_usize;
+        let mut values = 0_usize;
         plan.apply_with_subqueries(|node| {
             node.apply_expressions(|expr| {
-                expr.apply(|part| {
-                    calls += usize::from(is_bounded(part));
-                    Ok(TreeNodeRecursion::Continue)
-                })
+                values += at_a_time(expr)?;
+                Ok(TreeNodeRecursion::Continue)
             })
         })?;
-        self.0.store(self.bytes() / calls.max(1), Ordering::Relaxed);
+        self.0.store(self.bytes() / values.max(1), Ordering::Relaxed);
         Ok(())
     }
 
@@ -113,6 +111,19 @@ pub(super) fn bounded(function: Arc<ScalarUDF>, growth: Growth, bound: &ValueBou
 
 fn is_bounded(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(call) if call.func.inner().is::<Bounded>())
+}
+
+/// How many values of bounded functions there may be at a time while `expr` is computed, its own included. Those of a
+/// chain, such as `a || b || c`, are two: the one before goes when the next is made.
+fn at_a_time(expr: &Expr) -> Result<usize> {
+    let (mut held, mut most) = (0, 0);
+    expr.apply_children(|part| {
+        let of_part = at_a_time(part)?;
+        most = most.max(held + of_part);
+        held += usize::from(of_part > 0);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(most.max(held + usize::from(is_bounded(expr))))
 }
 
 /// How the largest value follows from the largest of each argument.
@@ -284,7 +295,7 @@ mod tests {
             array::{Int64Array, ListArray, StringArray, StringViewArray},
             datatypes::Int64Type,
         },
-        datafusion::common::ScalarValue,
+        datafusion::{common::ScalarValue, logical_expr::ident},
     };
 
     use super::*;
@@ -310,6 +321,19 @@ mod tests {
         }
         assert_eq!(largest(&ColumnarValue::Scalar(ScalarValue::Utf8(Some("four".to_owned())))).unwrap(), 4);
         assert_eq!(largest(&ColumnarValue::Scalar(ScalarValue::Utf8(None))).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_chain_has_two_values_at_a_time_and_arguments_are_all_there_at_once() {
+        let functions = bounded_functions(&ValueBound::within(1 << 20));
+        let concat = functions.iter().find(|function| function.name() == "concat").unwrap();
+        let join = |left: Expr, right: Expr| concat.call(vec![left, right]);
+        let one = join(ident("a"), ident("b"));
+        let chain = (0..20).fold(one.clone(), |chain, _| join(chain, ident("c")));
+        let wide = concat.call(vec![one.clone(); 5]);
+        for (expr, values) in [(ident("a"), 0), (one, 1), (chain, 2), (wide, 6)] {
+            assert_eq!(at_a_time(&expr).unwrap(), values, "{expr}");
+        }
     }
 
     #[test]
