@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use karat_http::ApiError;
 use karat_lake::{
     arrow::array::RecordBatch,
@@ -19,7 +19,7 @@ use karat_lake::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{key::KeyParts, run_columns, scans::query_error};
+use super::{key::KeyParts, run_columns, scans::query_error, threads::Items};
 use crate::{
     lakehouse::{
         rows::{TableReader, TableVersion},
@@ -136,12 +136,7 @@ impl RunsReader {
     /// Every run of version `version` that `filter` wants and the caller may see, as batches of [`run_columns::schema`]
     /// or of what can be cast to it. In no order, so that memory does not follow the number of runs; the page and the
     /// limit of the filter do not count. The stream has 500 when the lake fails.
-    pub(crate) fn all(
-        &self,
-        version: u64,
-        visible: Visible,
-        filter: RunFilter,
-    ) -> BoxStream<'static, Result<RecordBatch, ApiError>> {
+    pub(crate) fn all(&self, version: u64, visible: Visible, filter: RunFilter) -> Items<RecordBatch> {
         let tables = Arc::clone(&self.tables);
         let open = async move {
             let table = tables.provider(&TableVersion::of(RUNS, version, false)).await?;

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use futures::stream::BoxStream;
 use karat_http::ApiError;
 use karat_lake::datafusion::{
     catalog::TableProvider,
@@ -20,7 +19,7 @@ use karat_lake::datafusion::{
 
 use super::{
     load::ServingCounters,
-    threads::Threads,
+    threads::{Items, Threads},
     turns::{MAX_WAITING, Turns, out_of_memory},
 };
 
@@ -65,8 +64,8 @@ impl Scans {
     /// and needs no turn.
     pub(crate) fn stream<T: Send + 'static>(
         &self,
-        open: impl Future<Output = Result<BoxStream<'static, Result<T, ApiError>>, ApiError>> + Send + 'static,
-    ) -> BoxStream<'static, Result<T, ApiError>> {
+        open: impl Future<Output = Result<Items<T>, ApiError>> + Send + 'static,
+    ) -> Items<T> {
         self.threads.stream(open)
     }
 

@@ -22,6 +22,11 @@ const STACK_BYTES: usize = 64 << 20;
 /// Items of a stream that wait for their reader.
 const AHEAD: usize = 2;
 
+/// What is read one after the other.
+pub(crate) type Items<T> = BoxStream<'static, Result<T, ApiError>>;
+/// The task that sends items, and where they come.
+type Sent<T> = (JoinSet<()>, mpsc::Receiver<Result<T, ApiError>>);
+
 /// A few threads for questions of one kind.
 pub(crate) struct Threads {
     handle: Handle,
@@ -65,8 +70,8 @@ impl Threads {
     /// The items of the stream that `open` gives, a few ahead of who reads them. Ends behind the first error.
     pub(crate) fn stream<T: Send + 'static>(
         &self,
-        open: impl Future<Output = Result<BoxStream<'static, Result<T, ApiError>>, ApiError>> + Send + 'static,
-    ) -> BoxStream<'static, Result<T, ApiError>> {
+        open: impl Future<Output = Result<Items<T>, ApiError>> + Send + 'static,
+    ) -> Items<T> {
         let (sender, items) = mpsc::channel(AHEAD);
         let mut task = JoinSet::new();
         let send = async move {
@@ -79,7 +84,7 @@ impl Threads {
             }
         };
         task.spawn_on(send, &self.handle);
-        let next = |state: Option<(JoinSet<()>, mpsc::Receiver<Result<T, ApiError>>)>| async move {
+        let next = |state: Option<Sent<T>>| async move {
             let (mut task, mut items) = state?;
             if let Some(item) = items.recv().await {
                 return Some((item, Some((task, items))));
