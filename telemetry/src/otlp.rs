@@ -214,6 +214,8 @@ fn span(span: &Span) -> Json {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Once;
+
     use karat_schemas::trace::TraceContext;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -262,6 +264,9 @@ mod tests {
 
     impl Sending {
         async fn start() -> Self {
+            // The client needs one, though nothing here is encrypted.
+            static PROVIDER: Once = Once::new();
+            PROVIDER.call_once(|| drop(rustls::crypto::aws_lc_rs::default_provider().install_default()));
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let sender = Sender::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
             let (queue, waiting) = mpsc::channel(16);
