@@ -36,10 +36,8 @@ use crate::{
         rows::{TableReader, TableVersion, scan_error},
         sql::is_of_values,
     },
-    serving::{
-        Turn,
-        scans::{NamedTable, session_over},
-    },
+    serving::scans::{NamedTable, session_over},
+    snapshot::Snapshot,
 };
 
 /// Digits of a decimal parameter.
@@ -119,24 +117,28 @@ impl PlannedEndpoint {
     /// Rows `skip` to `skip + fetch` of the answer at one epoch.
     ///
     /// # Errors
-    /// As [`Self::open`], and what [`answer_error`] makes of one on the way.
+    /// As [`Self::open`], 503 when too many wait, and what [`answer_error`] makes of an error on the way.
     pub(super) async fn rows(
-        &self,
-        reader: &TableReader,
-        epoch: &Epoch,
+        self: &Arc<Self>,
+        reader: &Arc<TableReader>,
+        snapshot: &Arc<Snapshot>,
         values: Values,
         skip: usize,
         fetch: usize,
     ) -> Result<Vec<RecordBatch>, ApiError> {
-        let (_turn, batches) = self.open(reader, epoch, values, skip, fetch).await?;
-        batches.try_collect().await.map_err(|error| answer_error(error, skip > 0))
+        let (planned, tables, snapshot) = (Arc::clone(self), Arc::clone(reader), Arc::clone(snapshot));
+        let read = async move {
+            let batches = planned.open(&tables, &snapshot.epoch, values, skip, fetch).await?;
+            batches.try_collect::<Vec<_>>().await.map_err(|error| answer_error(error, skip > 0))
+        };
+        reader.scans.run(read).await
     }
 
-    /// The same as they come, with the turn to be held meanwhile.
+    /// The same as they come, for work that runs in turn.
     ///
     /// # Errors
     /// 410 when a table's version is that of a cursor and no longer kept; 422 when a figure cannot be computed from these
-    /// values; 503 when too many wait, or too much memory is used; 500 when the lake fails.
+    /// values; 503 when too much memory is used; 500 when the lake fails.
     pub(super) async fn open(
         &self,
         reader: &TableReader,
@@ -144,10 +146,9 @@ impl PlannedEndpoint {
         values: Values,
         skip: usize,
         fetch: usize,
-    ) -> Result<(Turn, SendableRecordBatchStream), ApiError> {
+    ) -> Result<SendableRecordBatchStream, ApiError> {
         // A page behind the first is that of a cursor.
         let is_older = skip > 0;
-        let turn = reader.scans.turn().await?;
         let mut tables = Vec::with_capacity(self.tables.len());
         for (name, schema) in &self.tables {
             let full_name = format!("gold.{name}");
@@ -157,8 +158,7 @@ impl PlannedEndpoint {
             };
             tables.push((name.clone(), table));
         }
-        let batches = self.run(reader, &tables, values, skip, fetch).await;
-        Ok((turn, batches.map_err(|error| answer_error(error, is_older))?))
+        self.run(reader, &tables, values, skip, fetch).await.map_err(|error| answer_error(error, is_older))
     }
 
     async fn run(

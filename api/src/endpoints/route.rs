@@ -202,7 +202,7 @@ impl Asking {
     async fn page(self, id: Key, skip: usize, limit: usize, data_state: DataState) -> Result<Vec<u8>, ApiError> {
         let Self { serving, planned, snapshot, values } = self;
         // One more than asked tells whether there are more.
-        let batches = planned.rows(&serving.tables, &snapshot.epoch, values, skip, limit.saturating_add(1)).await?;
+        let batches = planned.rows(&serving.tables, &snapshot, values, skip, limit.saturating_add(1)).await?;
         let write = serving.compute(move |serving, _| {
             let page = Page::of(&batches, limit)?;
             let next = skip.saturating_add(page.num_rows) as u64;
@@ -217,7 +217,7 @@ impl Asking {
         let schema = Arc::clone(&self.planned.schema);
         let read = async move {
             let Self { serving, planned, snapshot, values } = self;
-            let whole = planned.whole(&serving.tables, &snapshot.epoch, values);
+            let whole = planned.whole(&serving.tables, &snapshot, values);
             let batches = in_time(serving.settings.query_deadline, whole).await?;
             Ok::<_, ApiError>(stream::iter(batches.into_iter().map(Ok::<_, ApiError>)))
         };

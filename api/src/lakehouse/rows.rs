@@ -70,8 +70,9 @@ impl TableReader {
         if let Some(facts) = self.tables.known_facts(&table.name, table.version) {
             return Ok(facts);
         }
-        let _turn = self.scans.turn().await?;
-        self.tables.facts(&table.name, table.version).await.map_err(|error| table.failed(error))
+        let (tables, table) = (Arc::clone(&self.tables), table.clone());
+        let read = async move { tables.facts(&table.name, table.version).await.map_err(|error| table.failed(error)) };
+        self.scans.run(read).await
     }
 
     /// The last versions up to this one, newest first and at most `limit`.
@@ -79,11 +80,13 @@ impl TableReader {
     /// # Errors
     /// As [`Self::facts`].
     pub(crate) async fn history(&self, table: &TableVersion, limit: u64) -> Result<Vec<VersionSummary>, ApiError> {
-        let _turn = self.scans.turn().await?;
-        self.tables.history(&table.name, table.version, limit).await.map_err(|error| table.failed(error))
+        let (tables, table) = (Arc::clone(&self.tables), table.clone());
+        let read =
+            async move { tables.history(&table.name, table.version, limit).await.map_err(|error| table.failed(error)) };
+        self.scans.run(read).await
     }
 
-    /// A version that an epoch names, to be scanned in turn.
+    /// A version that an epoch names, for work that runs in turn.
     ///
     /// # Errors
     /// 410 when it is an older one and no longer kept; 500 when the lake fails.
@@ -99,19 +102,22 @@ impl TableReader {
     /// As [`Self::facts`], and 503 when it takes more memory than there is. What is missing of an older version is 410 also
     /// when the scan finds it out: versions that are open may have lost their files.
     pub(crate) async fn rows(
-        &self,
+        self: &Arc<Self>,
         table: &TableVersion,
-        question: &RowQuestion,
+        question: RowQuestion,
         scope: Option<Expr>,
         begin: usize,
         limit: usize,
     ) -> Result<Vec<RecordBatch>, ApiError> {
         let facts = self.facts(table).await?;
-        let _turn = self.scans.turn().await?;
-        let provider = self.provider(table).await?;
+        let (reader, table) = (Arc::clone(self), table.clone());
         let range = (begin, limit.saturating_add(1));
-        let batches = self.scan(provider, question, scope, &facts.schema, range).await;
-        batches.map_err(|error| scan_error(error, table.is_older))
+        let read = async move {
+            let provider = reader.provider(&table).await?;
+            let batches = reader.scan(provider, &question, scope, &facts.schema, range).await;
+            batches.map_err(|error| scan_error(error, table.is_older))
+        };
+        self.scans.run(read).await
     }
 
     async fn scan(

@@ -6,7 +6,7 @@
 //!
 //! Sums are exact, and of what `GET /profits` lets the caller see.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use chrono::Datelike;
 use karat_http::ApiError;
@@ -46,7 +46,7 @@ type Sum = (String, String);
 /// 503 when too many wait, or too much memory is used; 500 when the lake fails.
 pub(super) async fn draw(
     form: Form,
-    tables: &TableReader,
+    tables: &Arc<TableReader>,
     version: Option<u64>,
     visible: &Visible,
     today: i64,
@@ -54,11 +54,14 @@ pub(super) async fn draw(
     let months = months(today);
     let sums = match version {
         Some(version) => {
-            let _turn = tables.scans.turn().await?;
-            let table = tables.provider(&TableVersion::of(PROFITS, version, false)).await?;
-            let frame = tables.scans.session.read_table(table).map_err(query_error)?;
-            let conditions = within(&months).into_iter().chain(only_visible(visible, true, true)).collect();
-            read(form, frame, conditions).await.map_err(query_error)?
+            let reader = Arc::clone(tables);
+            let conditions: Vec<Expr> = within(&months).into_iter().chain(only_visible(visible, true, true)).collect();
+            let find = async move {
+                let table = reader.provider(&TableVersion::of(PROFITS, version, false)).await?;
+                let frame = reader.scans.session.read_table(table).map_err(query_error)?;
+                read(form, frame, conditions).await.map_err(query_error)
+            };
+            tables.scans.run(find).await?
         }
         None => Vec::new(),
     };
