@@ -21,7 +21,6 @@ fail() {
   exit 1
 }
 command -v node >/dev/null || fail 'node is missing: install Node.js 20 or later'
-chromium=$(command -v "${KARAT_CHROMIUM:-chromium}") || fail "${KARAT_CHROMIUM:-chromium} is missing: install Chromium"
 home=${KARAT_DEV_DIR:-target/dev}/browser
 mkdir -p "$home"
 home=$(cd "$home" && pwd)
@@ -33,6 +32,7 @@ grep -qF "\"version\": \"$version\"" "$home/node_modules/playwright-core/package
 
 if [ "${1:-}" = fetch ]; then exit 0; fi
 
+chromium=$(command -v "${KARAT_CHROMIUM:-chromium}") || fail "${KARAT_CHROMIUM:-chromium} is missing: install Chromium"
 . dev/demo-server.sh
 
 free_port() {
