@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::app::App;
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Sends the head of a publishing request, and what is given of its body.
 async fn begin(address: SocketAddr, key: &str, length: usize, body: &[u8]) -> TcpStream {
