@@ -11,11 +11,11 @@ DEV_DIR := $(or $(KARAT_DEV_DIR),target/dev)
 LAKE ?= data/lake
 URL ?= http://127.0.0.1:8080
 MINUTES ?= 2
-# Parts of the end-to-end suite that need no service: they are left to `make test`.
+# Parts of the end-to-end suite and of the contract of the log that need no service: they are left to `make test`.
 WITHOUT_SERVICES := accounts bad_input canary chaos clock consent crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
-  observed power replay settings shell stop vitals
+  observed power replay settings shell stop vitals embedded kill
 
-.PHONY: help check test chaos soak test-services check-demo check-slow check-sockets schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check fetch test chaos soak test-services check-demo check-openapi check-slow check-sockets check-browser schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,8 +23,16 @@ help: ## Lists the targets
 check: ## Compiles everything without linking it
 	$(CARGO) check --workspace --all-targets --locked
 
+fetch: ## Fetches what the services and the scripts in dev/ need from elsewhere, once
+	dev/services.sh fetch
+	dev/kafka.sh fetch
+	dev/engines.sh >/dev/null
+	dev/schemathesis.sh fetch
+	dev/check-browser.sh fetch
+
+# Examples in comments are none that run, so they are not looked for (`--tests`): that takes a while for each crate.
 test: ## Runs every test that needs no service
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --tests --locked
 
 chaos: ## Faults under load for MINUTES=2, from SEED if given, with LOG=embedded or kafka, or LAKE=s3; prints a table
 	$(if $(filter kafka,$(LOG)),trap 'dev/kafka.sh stop' EXIT;) \
@@ -44,21 +52,24 @@ test-services: ## Starts real services, runs on them what can run on them, stops
 	export $$services; \
 	postgres=$${KARAT_TEST_POSTGRES:?services.sh gave no address} mysql=$${KARAT_TEST_MYSQL:?services.sh gave no address}; \
 	unset KARAT_TEST_POSTGRES KARAT_TEST_MYSQL; \
-	broker=$$(dev/kafka.sh start); \
-	export "$$broker"; \
-	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}, with a lake on disk and on S3" >&2; \
-	$(CARGO) test --workspace --locked --test contract --test end_to_end --test on_s3 -- \
-	  $(foreach part,$(WITHOUT_SERVICES),--skip $(part)::); \
 	echo "testing limits on Redis" >&2; \
-	$(CARGO) test --workspace --locked --test http; \
-	echo "asking a server on SQLite what its API document allows" >&2; \
-	dev/schemathesis.sh; \
+	$(CARGO) test --workspace --locked --test http -- limits:: rates::; \
 	echo "testing the accounts on PostgreSQL, with mail and providers" >&2; \
 	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --test access; \
 	KARAT_TEST_POSTGRES=$$postgres $(CARGO) test --workspace --locked --lib -- auth::tests::; \
 	echo "testing the accounts on MariaDB, with mail and providers" >&2; \
 	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --test access; \
-	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --lib -- auth::tests::
+	KARAT_TEST_MYSQL=$$mysql $(CARGO) test --workspace --locked --lib -- auth::tests::; \
+	echo "asking a server on SQLite what its API document allows" >&2; \
+	$(CARGO) build --workspace --bin karat --locked; \
+	dev/schemathesis.sh; \
+	echo "using passkeys and pages in a browser" >&2; \
+	dev/check-browser.sh; \
+	broker=$$(dev/kafka.sh start); \
+	export "$$broker"; \
+	echo "testing on Kafka at $${KARAT_TEST_KAFKA:?kafka.sh gave no address}, with a lake on disk and on S3" >&2; \
+	$(CARGO) test --workspace --locked --test contract --test end_to_end --test on_s3 -- \
+	  --skip an_embedded_log_ $(foreach part,$(WITHOUT_SERVICES),--skip $(part)::)
 
 coverage: ## Lines of accounts and access that the tests run, file by file; fails below 90 of 100, of all and of api/src/auth (needs cargo-llvm-cov)
 	dev/coverage.sh
@@ -67,6 +78,9 @@ check-demo: ## Runs the demo, verifies its tables, compares them and the summari
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-demo.sh
 
+check-openapi: ## Compares openapi.json with that of the last release, or of BASE=main; fails on what breaks clients and is not in docs/openapi-breaks.txt
+	dev/check-openapi.sh $(BASE)
+
 check-slow: ## Runs slow clients and idle sockets against the demo, and asks meanwhile for its health (needs slowhttptest)
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-slow.sh
@@ -74,6 +88,10 @@ check-slow: ## Runs slow clients and idle sockets against the demo, and asks mea
 check-sockets: ## Runs clients from npm (ws, eventsource) against the WebSockets and the stream of events of the demo (needs Node.js)
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-sockets.sh
+
+check-browser: ## Uses passkeys, the dashboard and the reference pages of the demo in Chromium (needs Node.js and Chromium)
+	$(CARGO) build --workspace --bin karat --locked
+	dev/check-browser.sh
 
 schemathesis: ## Asks a server with the sample data what its API document allows, for some minutes; SEED=5 for the same questions
 	$(CARGO) build --workspace --bin karat --locked

@@ -7,7 +7,7 @@
 #   die MESSAGE   ends the script with 1, after the last lines of the server's log
 #
 # Whatever happens, the server and its folder are gone in the end.
-deadline_s=120 stop_deadline_s=40
+deadline_s=300 stop_deadline_s=60
 
 work=$(mktemp -d)
 pid=

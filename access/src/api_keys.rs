@@ -140,12 +140,12 @@ impl Access {
         Ok(IssuedKey { secret: secret.into(), key })
     }
 
-    /// The keys of one owner, or of everybody; newest first, revoked ones included.
+    /// The keys of one owner, live ones first, then those that ended; newest first, [`Access::LIST_ROWS`] at most.
     ///
     /// # Errors
     /// [`AccessError::Store`].
-    pub async fn list_api_keys(&self, owner: Option<Uuid>) -> Result<Vec<ApiKey>, AccessError> {
-        self.inner.store.list_keys(owner).await
+    pub async fn list_api_keys(&self, owner: Uuid) -> Result<Vec<ApiKey>, AccessError> {
+        self.inner.store.list_keys(owner, Self::LIST_ROWS).await
     }
 
     /// Revokes a key: at once here, within five seconds in other processes. With an owner, only that owner's.

@@ -24,6 +24,7 @@ pub(crate) const VERIFY: &str = "verify";
 pub(crate) const MFA: &str = "mfa";
 pub(crate) const PHONE: &str = "phone";
 pub(crate) const PASSKEY: &str = "passkey";
+pub(crate) const SECURITY_KEY: &str = "security_key";
 pub(crate) const PASSKEY_LOGIN: &str = "passkey_login";
 pub(crate) const STREAM: &str = "stream";
 

@@ -2,16 +2,18 @@
 //!
 //! Each step is a row of its own, with version, time, source and address, that nothing changes while the account lives.
 //! Where consent is required, the newest step of whoever publishes (a person, or a program with a key of theirs) must
-//! have granted the version in force. A step holds at once in the process that records it and within five seconds in
-//! every other.
+//! have granted the version in force, and so must that of everybody with an account whom a program names. A step holds at
+//! once in the process that records it and within five seconds in every other.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::cache::GenerationCache;
-use crate::store::{Consent, User};
+use crate::export::shorten;
+use crate::store::{Consent, Store, User};
 use crate::{Access, AccessError, AccessSettings, Action, AuditEvent, Caller, Origin};
 
 const GRANTED: &str = "granted";
@@ -160,12 +162,20 @@ impl Access {
         self.add_consent(caller, (REVOKED, Action::ConsentRevoke), &version, source, origin).await
     }
 
-    /// Every consent that was given or taken back, newest first.
+    /// What was agreed to and taken back before a time (in microseconds since 1970), or up to now, newest first:
+    /// [`Access::LIST_ROWS`] steps at most, and where there are more, the time to ask with for them.
     ///
     /// # Errors
     /// [`AccessError::Store`].
-    pub async fn list_consents(&self, user: Uuid) -> Result<Vec<Consent>, AccessError> {
-        self.inner.store.list_consents(user).await
+    pub async fn list_consents(
+        &self,
+        user: Uuid,
+        before: Option<i64>,
+    ) -> Result<(Vec<Consent>, Option<i64>), AccessError> {
+        let most = Self::LIST_ROWS + 1;
+        let mut steps = self.inner.store.list_consents(user, before.unwrap_or(i64::MAX), most).await?;
+        let next = if shorten(&mut steps) { steps.last().map(|step| step.at_us) } else { None };
+        Ok((steps, next))
     }
 
     /// Whether events of this user are taken: always, where consent is not required.
@@ -178,6 +188,33 @@ impl Access {
             // Boxed: the rare way to the database would make the future of every request larger.
             None => Box::pin(self.look_up_consent(user)).await,
         }
+    }
+
+    /// Those of some people whose events are not taken, though they have an account; nobody, where consent is not required.
+    /// Who has no account is not among them; who deleted it is, until it is removed for good.
+    ///
+    /// # Errors
+    /// [`AccessError::Store`] when somebody has to be looked up and cannot be.
+    pub async fn without_consent(&self, people: &[Uuid]) -> Result<HashSet<Uuid>, AccessError> {
+        let (store, consents) = (&self.inner.store, &self.inner.recent.consents);
+        let (mut without, mut unknown) = (HashSet::new(), Vec::new());
+        for person in people {
+            match consents.of(*person) {
+                Some(true) => {}
+                Some(false) => {
+                    without.insert(*person);
+                }
+                None => unknown.push(*person),
+            }
+        }
+        for some in unknown.chunks(Store::USERS_AT_ONCE) {
+            // Before the question: the answer is as old as that at most.
+            let at = Instant::now();
+            let found = store.find_users(some).await?.into_iter();
+            let refused = found.filter(|(user, is_deleted)| *is_deleted || !consents.note(user, at));
+            without.extend(refused.map(|(user, _)| user.id));
+        }
+        Ok(without)
     }
 
     /// The error for events that are refused for want of consent; leaves one row a minute for each credential.

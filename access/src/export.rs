@@ -23,7 +23,7 @@ pub struct OwnData {
     pub identities: Vec<Identity>,
     /// Sessions, ended ones included, newest first.
     pub sessions: Vec<OwnSession>,
-    /// API keys, revoked ones included, newest first.
+    /// API keys, live ones first, then those that ended; newest first.
     pub api_keys: Vec<ApiKey>,
     /// Second factors by code.
     pub factors: Vec<OwnFactor>,
@@ -71,8 +71,8 @@ pub struct OwnEvent {
 }
 
 impl Access {
-    /// Entries of each list of an export at most.
-    pub const EXPORT_ROWS: u32 = 1_000;
+    /// Entries of each list about one account at most, here and where a list is asked for by itself.
+    pub const LIST_ROWS: u32 = 1_000;
 
     /// Everything that the database holds of the caller; of the audit log the rows before a number, or the newest.
     ///
@@ -83,12 +83,12 @@ impl Access {
         let (store, id) = (&self.inner.store, caller.id);
         let login = store.find_login_of(id).await?.ok_or(AccessError::NotFound { what: "user" })?;
         // One more than is given tells whether there are more.
-        let most = Self::EXPORT_ROWS + 1;
-        let mut identities = store.list_identities(id).await?;
+        let most = Self::LIST_ROWS + 1;
+        let mut identities = store.list_identities(id, most).await?;
         let mut sessions = store.own_sessions(id, most).await?;
-        let mut api_keys = store.list_keys(Some(id)).await?;
+        let mut api_keys = store.list_keys(id, most).await?;
         let mut codes = store.own_codes(id, most).await?;
-        let mut consents = store.list_consents(id).await?;
+        let mut consents = store.list_consents(id, i64::MAX, most).await?;
         let rows = store.own_audit_rows(id, before.unwrap_or(i64::MAX), most).await?;
         let own: HashSet<Uuid> = [id]
             .into_iter()
@@ -122,10 +122,10 @@ impl Access {
     }
 }
 
-/// Leaves the entries that an export may have; says whether there were more.
-fn shorten<T>(list: &mut Vec<T>) -> bool {
-    let is_cut = list.len() > Access::EXPORT_ROWS as usize;
-    list.truncate(Access::EXPORT_ROWS as usize);
+/// Leaves the entries that a list may have; says whether there were more.
+pub(crate) fn shorten<T>(list: &mut Vec<T>) -> bool {
+    let is_cut = list.len() > Access::LIST_ROWS as usize;
+    list.truncate(Access::LIST_ROWS as usize);
     is_cut
 }
 

@@ -77,12 +77,12 @@ impl Access {
         Ok(user)
     }
 
-    /// The caller's live sessions, newest first.
+    /// The caller's live sessions, newest first; [`Access::LIST_ROWS`] at most.
     ///
     /// # Errors
     /// [`AccessError::Store`].
     pub async fn list_sessions(&self, user: Uuid) -> Result<Vec<Session>, AccessError> {
-        self.inner.store.list_sessions(user).await
+        self.inner.store.list_sessions(user, Self::LIST_ROWS).await
     }
 
     /// Ends one session of a user. Its access tokens stop working at once.

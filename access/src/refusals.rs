@@ -42,7 +42,7 @@ impl Access {
     }
 
     /// Notes that events were refused for want of consent: one row a minute for each credential.
-    pub(crate) async fn note_consent_needed(&self, caller: &Caller, version: &str, origin: &Origin) {
+    pub async fn note_consent_needed(&self, caller: &Caller, version: &str, origin: &Origin) {
         let event = AuditEvent::refused(caller.into(), Action::AccessDenied, Some(caller.id), origin)
             .with_details(json!({"consent": version}));
         self.audit_repeatable(&denied(caller, "consent"), event).await;

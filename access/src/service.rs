@@ -14,6 +14,7 @@ use crate::cache::GenerationCache;
 use crate::changes::RecentChanges;
 use crate::oidc::Providers;
 use crate::password::Hasher;
+use crate::refusal_budget::{RefusalBudget, WINDOW};
 use crate::refusals::REMEMBERED;
 use crate::seal::Seal;
 use crate::send::Post;
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub keys: GenerationCache<[u8; 32], Arc<CachedKey>>,
     /// When the audit log last got a row about a refusal that anybody can repeat.
     pub refusals: GenerationCache<[u8; 32], Instant>,
+    /// How many more rows about such refusals there may be now, whoever was refused.
+    pub refusal_budget: RefusalBudget,
     /// Last use of API keys since it was last written to the database.
     pub used_keys: Mutex<HashMap<Uuid, i64>>,
     upkeep: OnceLock<AbortHandle>,
@@ -54,8 +57,8 @@ impl Access {
     /// Opens the accounts: creates the database, brings its schema up to date and makes the first signing key when
     /// they are absent. Safe to call in several processes at once, and while a server is running.
     ///
-    /// Starts one background task (changes of other processes, last-used times, checkpoints, removal of what ended), which stops
-    /// when the last clone is dropped.
+    /// Starts one background task (changes of other processes, last-used times, refusals without a row of their own,
+    /// checkpoints, removal of what ended), which stops when the last clone is dropped.
     ///
     /// # Errors
     /// [`AccessError::Store`], [`AccessError::Migrate`] and [`AccessError::Keys`] name what cannot be used.
@@ -78,6 +81,7 @@ impl Access {
             tokens: GenerationCache::new(settings.token_cache_entries),
             keys: GenerationCache::new(settings.key_cache_entries),
             refusals: GenerationCache::new(REMEMBERED),
+            refusal_budget: RefusalBudget::default(),
             used_keys: Mutex::default(),
             upkeep: OnceLock::new(),
             store,
@@ -111,12 +115,15 @@ impl Access {
         self.inner.store.schema().await
     }
 
-    /// Writes what is only in memory (last-used times of API keys). Call it before the process ends.
+    /// Writes what is only in memory (last-used times of API keys, refusals without a row of their own). Call it before the
+    /// process ends.
     ///
     /// # Errors
     /// [`AccessError::Store`].
     pub async fn flush(&self) -> Result<(), AccessError> {
-        self.inner.write_last_used().await
+        // One that fails does not keep the other from being written.
+        let last_used = self.inner.write_last_used().await;
+        self.inner.write_left_out(Duration::ZERO).await.and(last_used)
     }
 
     /// Removes what ended long ago, deleted accounts included, now instead of at the next turn of the background task.
@@ -150,8 +157,12 @@ impl Access {
         Ok(rotated)
     }
 
-    /// Writes an audit row for something that was refused. The refusal stands even if the row cannot be written.
+    /// Writes an audit row for something that was refused, or counts it where the rows of this minute are used up. The
+    /// refusal stands even if the row cannot be written.
     pub(crate) async fn audit_refusal(&self, event: AuditEvent) {
+        if !self.inner.refusal_budget.has_row_for(&event) {
+            return;
+        }
         if let Err(error) = self.inner.store.append_audit(&event).await {
             tracing::error!(%error, action = event.action.name(), "cannot write to the audit log");
         }
@@ -191,6 +202,18 @@ impl Inner {
             return Ok(());
         }
         self.store.touch_keys(&used).await
+    }
+
+    /// Writes how many refusals got no row of their own since so long ago.
+    async fn write_left_out(&self, age: Duration) -> Result<(), AccessError> {
+        let mut left_out = self.refusal_budget.take_left_out(age).into_iter();
+        while let Some(next) = left_out.next() {
+            if let Err(error) = self.store.append_audit(&next.event()).await {
+                self.refusal_budget.put_back(std::iter::once(next).chain(left_out));
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     async fn purge(&self) -> Result<(), AccessError> {
@@ -235,6 +258,7 @@ async fn keep_up(inner: Weak<Inner>) {
         note_failure("changes of other processes", inner.catch_up().await);
         note_failure("signing keys", inner.look_at_keys().await);
         note_failure("last use of API keys", inner.write_last_used().await);
+        note_failure("refusals in the audit log", inner.write_left_out(WINDOW).await);
         note_failure("checkpoint of the database", inner.store.checkpoint().await);
         if is_purge_due {
             note_failure("removal of what ended", inner.purge().await);

@@ -91,7 +91,7 @@ where
     let plain = closed(&service.spec());
     let document = with_endpoints(plain.clone(), &parts.endpoints)?;
     // The pages have the document in them.
-    let shown = |page: String| closed(&page).replace(&plain, &document);
+    let shown = |page: String| closed(&without_others(&page)).replace(&plain, &document);
     let (reference, swagger) = (shown(service.scalar_html()), shown(service.swagger_ui_html()));
     let methods = Methods::of(&document);
     let guard = |endpoint: BoxEndpoint<'static>| poem::get(Guarded { is_public: settings.docs_are_public, endpoint });
@@ -193,6 +193,15 @@ impl Methods {
         }
         error
     }
+}
+
+/// A reference page that asks other hosts for nothing, and this one for no icon: the reference would have fonts from its maker,
+/// which the policy of the pages refuses, one complaint in the browser each.
+fn without_others(page: &str) -> String {
+    let marked = "id=\"api-reference\"";
+    let configured = format!("{marked} data-configuration='{{\"withDefaultFonts\":false}}'");
+    // The first of each is the page's; in its script they may come again.
+    page.replacen("<head>", "<head><link rel=\"icon\" href=\"data:,\">", 1).replacen(marked, &configured, 1)
 }
 
 fn json(document: String) -> BoxEndpoint<'static> {

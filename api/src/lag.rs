@@ -10,6 +10,12 @@ pub trait Lag: Send + Sync + 'static {
     /// `None` while they are not known.
     fn records_after(&self, pipeline: &str, positions: &BTreeMap<u32, i64>) -> Option<u64>;
 
+    /// When the oldest record after `positions` was seen first, microseconds since 1970 UTC; `None` when there is none, or
+    /// nobody knows.
+    fn waiting_since_us(&self, _pipeline: &str, _positions: &BTreeMap<u32, i64>) -> Option<i64> {
+        None
+    }
+
     /// Bytes of the log after `positions`; `None` when it does not count them.
     fn bytes_after(&self, _pipeline: &str, _positions: &BTreeMap<u32, i64>) -> Option<u64> {
         None

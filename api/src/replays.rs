@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use karat_access::Permission;
+use karat_access::{Access, Actor, Permission};
 use karat_eventlog::{EventLog, NewRecord};
-use karat_http::{Answer, ApiError, JsonBody, authenticate, error_answers, ok};
+use karat_http::{Answer, ApiError, JsonBody, authenticate, error_answers, ok, origin};
 use karat_lake::{Lake, outcomes::Outcomes};
 use karat_schemas::{COMMANDS_TOPIC, command::Command};
 use poem::Request;
@@ -100,15 +100,17 @@ impl ReplaysApi {
         Ok(Self { log, outcomes: Outcomes::of(&lake)?, lake, pipelines, local })
     }
 
-    async fn require_operator(&self, request: &Request) -> Result<(), ApiError> {
+    /// Who asks: an operator, or whoever owns the data folder.
+    async fn require_operator(&self, request: &Request) -> Result<Actor, ApiError> {
         let given = request.header(LOCAL_HEADER).unwrap_or_default();
         if let Some(local) = &self.local
             && verify_slices_are_equal(local.expose_secret().as_bytes(), given.as_bytes()).is_ok()
         {
-            return Ok(());
+            return Ok(Actor::Shell);
         }
-        authenticate(request).await?.require(Permission::OperatePipelines)?;
-        Ok(())
+        let caller = authenticate(request).await?;
+        caller.require(Permission::OperatePipelines)?;
+        Ok(Actor::from(&*caller))
     }
 }
 
@@ -120,12 +122,17 @@ impl ReplaysApi {
     /// place of the old ones in one step. Readers keep the old ones until then. The whole tables are rebuilt.
     #[oai(path = "/admin/replays", method = "post", operation_id = "startReplay", tag = "Tag::Operation")]
     async fn start(&self, request: &Request, body: JsonBody<ReplayRequest>) -> Result<Answer<Ordered>, ReplayError> {
-        self.require_operator(request).await?;
+        let actor = self.require_operator(request).await?;
         let pipeline = body.0.pipeline;
         if !self.pipelines.contains(&pipeline) {
             return Err(ApiError::not_found(format!("no pipeline is named `{pipeline}`")).into());
         }
-        let id = Uuid::now_v7().to_string();
+        let id = Uuid::now_v7();
+        // Before it is ordered: what cannot be put on record does not happen. Whether it did, its outcome tells.
+        if let Some(access) = request.data::<Access>() {
+            access.note_replay(actor, id, &pipeline, &origin(request)).await.map_err(ApiError::from)?;
+        }
+        let id = id.to_string();
         let lake = Some(self.lake.identity().await.map_err(ApiError::internal)?);
         let command = Command::Replay { pipeline: pipeline.clone(), id: Some(id.clone()), lake };
         let payload = serde_json::to_vec(&command).map_err(ApiError::internal)?;

@@ -16,9 +16,9 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use crate::arrival::Running;
 
-/// What is handed out at a time, so that who takes some more than two kilobytes a second gets everything within the usual
-/// deadline. It costs no copy.
-const PART_BYTES: usize = 32 * 1024;
+/// What is handed out at a time, in bytes, so that who takes some more than two kilobytes a second gets everything within the
+/// usual deadline. It costs no copy.
+pub(crate) const PART_BYTES: u32 = 32 * 1024;
 
 /// The body of an answer, and that its request runs until it is sent.
 pub(crate) struct Answering {
@@ -31,7 +31,7 @@ pub(crate) struct Answering {
 impl Answering {
     pub(crate) fn new(body: BoxBody<Bytes, io::Error>, running: Running) -> Self {
         // Who leaves no room for the first part has to take that an answer is there.
-        running.hand_out();
+        running.hand_out(0);
         Self { body, rest: Bytes::new(), running }
     }
 }
@@ -52,8 +52,8 @@ impl Body for Answering {
                 other => return Poll::Ready(other),
             }
         }
-        let part = this.rest.split_to(this.rest.len().min(PART_BYTES));
-        this.running.hand_out();
+        let part = this.rest.split_to(this.rest.len().min(PART_BYTES as usize));
+        this.running.hand_out(part.len());
         Poll::Ready(Some(Ok(Frame::data(part))))
     }
 

@@ -7,13 +7,17 @@
 //! * The first head must be whole within the deadline of heads, the handshake of TLS included.
 //! * Between requests a connection may be silent for the idle limit. On HTTP/1 a further head that has begun has the deadline
 //!   of heads; on HTTP/2 bytes tell nothing, since pings and settings are answered between requests too.
-//! * While requests run, each part of an answer must be taken within the deadline of answers. On HTTP/2 the others that run on
-//!   the connection may be those of other people, behind a proxy: it takes no further ones, and they have that time once more.
+//!   The limit begins when the end of the last answer is on its way: while that is being written, it begins anew.
+//! * While requests run, each part of an answer must be taken within the deadline of answers ([`Untaken`]). On HTTP/2 the others
+//!   that run on the connection may be those of other people, behind a proxy: the stream of such an answer is ended alone, and
+//!   the connection with it only when all that run on it are such.
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
+
+use crate::{answering::PART_BYTES, streams::End, untaken::Untaken};
 
 /// What a client that is told to go has to say that it heard.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -46,6 +50,11 @@ impl Overdue {
             Self::Answer => "answer",
         }
     }
+
+    /// How long a connection goes on of which this is overdue, once its client is told to go; none when it ends at once.
+    pub(crate) fn grace(self) -> Option<Duration> {
+        (self == Self::Idle).then_some(FAREWELL)
+    }
 }
 
 /// The clock of one connection.
@@ -62,18 +71,8 @@ struct State {
     waiting_since: Instant,
     /// When the first byte after that was read.
     head_since: Option<Instant>,
-    /// Answers, by the numbers of their requests, of which a part was handed out and nobody asked for the next one yet, and
-    /// since when: one on HTTP/1, and on HTTP/2 as many as run, so a list is quicker than a map.
-    untaken: Vec<(u64, Instant)>,
+    untaken: Untaken,
     requests: u64,
-}
-
-impl State {
-    fn forget(&mut self, number: u64) {
-        if let Some(place) = self.untaken.iter().position(|(of, _)| *of == number) {
-            self.untaken.swap_remove(place);
-        }
-    }
 }
 
 impl Arrival {
@@ -85,7 +84,7 @@ impl Arrival {
             is_multiplexed: false,
             waiting_since: Instant::now(),
             head_since: None,
-            untaken: Vec::new(),
+            untaken: Untaken::default(),
             requests: 0,
         };
         Arc::new(Self { deadlines, state: Mutex::new(state) })
@@ -99,6 +98,17 @@ impl Arrival {
         }
     }
 
+    /// So much was written.
+    pub(crate) fn note_written(&self, bytes: usize) {
+        let count = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let earned = self.deadlines.answer.saturating_mul(count) / PART_BYTES;
+        let mut state = self.state.lock();
+        let is_answer = state.untaken.note_written(bytes, earned);
+        if is_answer && state.running == 0 {
+            state.waiting_since = (state.waiting_since + earned).min(Instant::now());
+        }
+    }
+
     /// A head is whole. `is_multiplexed` on HTTP/2.
     pub(crate) fn begin(self: &Arc<Self>, is_multiplexed: bool) -> Running {
         let mut state = self.state.lock();
@@ -106,7 +116,7 @@ impl Arrival {
         state.requests += 1;
         state.has_begun = true;
         state.is_multiplexed = is_multiplexed;
-        Running { arrival: Arc::clone(self), number: state.requests }
+        Running { arrival: Arc::clone(self), number: state.requests, end: None }
     }
 
     /// Waits until a deadline has passed, at least for `grace`.
@@ -129,24 +139,22 @@ impl Arrival {
         }
     }
 
-    /// How long a connection goes on of which this is overdue, once its client is told to go; none when it ends at once.
-    pub(crate) fn grace(&self, overdue: Overdue) -> Option<Duration> {
-        let (state, deadlines, now) = (self.state.lock(), self.deadlines, Instant::now());
-        let stuck = state.untaken.iter().filter(|(_, since)| *since + deadlines.answer <= now).count();
-        let has_others = state.is_multiplexed && state.running > stuck;
-        match overdue {
-            Overdue::Head => None,
-            Overdue::Idle => Some(FAREWELL),
-            Overdue::Answer => has_others.then_some(deadlines.answer),
+    /// Ends the streams whose answers are overdue, if others run on the connection; false when it has to end as a whole.
+    pub(crate) fn end_stuck(&self) -> bool {
+        let Some(since) = Instant::now().checked_sub(self.deadlines.answer) else { return false };
+        let mut state = self.state.lock();
+        let has_others = state.is_multiplexed && state.running > state.untaken.count(since);
+        if has_others {
+            state.untaken.end(since);
         }
+        has_others
     }
 
     /// The next deadline, as things are.
     fn next(&self) -> Option<(Instant, Overdue)> {
         let (state, deadlines) = (self.state.lock(), self.deadlines);
         if state.running > 0 {
-            let first = state.untaken.iter().map(|(_, since)| *since).min();
-            return first.map(|since| (since + deadlines.answer, Overdue::Answer));
+            return state.untaken.first().map(|since| (since + deadlines.answer, Overdue::Answer));
         }
         if !state.has_begun {
             return Some((state.waiting_since + deadlines.head, Overdue::Head));
@@ -162,29 +170,31 @@ impl Arrival {
 pub(crate) struct Running {
     arrival: Arc<Arrival>,
     number: u64,
+    end: Option<End>,
 }
 
 impl Running {
-    /// A part of the answer was handed out: the client has to take it.
-    pub(crate) fn hand_out(&self) {
-        let now = Instant::now();
-        let mut state = self.arrival.state.lock();
-        match state.untaken.iter_mut().find(|(number, _)| *number == self.number) {
-            Some((_, since)) => *since = now,
-            None => state.untaken.push((self.number, now)),
-        }
+    /// The same, whose stream is ended by this.
+    pub(crate) fn ended_by(mut self, end: Option<End>) -> Self {
+        self.end = end;
+        self
+    }
+
+    /// A part of the answer was handed out, of so many bytes: the client has to take it.
+    pub(crate) fn hand_out(&self, bytes: usize) {
+        self.arrival.state.lock().untaken.hand_out(self.number, bytes, self.end.as_ref());
     }
 
     /// The client took what was handed out: the next part is asked for.
     pub(crate) fn take(&self) {
-        self.arrival.state.lock().forget(self.number);
+        self.arrival.state.lock().untaken.take(self.number);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.arrival.state.lock();
-        state.forget(self.number);
+        state.untaken.take(self.number);
         state.running = state.running.saturating_sub(1);
         if state.running == 0 {
             state.waiting_since = Instant::now();
@@ -195,25 +205,34 @@ impl Drop for Running {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeInclusive;
+
     use super::*;
 
     const DEADLINES: Deadlines =
         Deadlines { head: Duration::from_secs(15), idle: Duration::from_secs(60), answer: Duration::from_secs(20) };
 
-    /// What is overdue next, and in how many seconds.
-    fn next(arrival: &Arrival) -> Option<(u64, Overdue)> {
-        let (at, overdue) = arrival.next()?;
-        // Rounded up, for some milliseconds have passed.
-        Some((at.saturating_duration_since(Instant::now()).as_secs() + 1, overdue))
+    /// Does something; the moments of which one is that of what was done, however slow the machine is.
+    fn during<T>(work: impl FnOnce() -> T) -> (T, RangeInclusive<Instant>) {
+        let begin = Instant::now();
+        (work(), begin..=Instant::now())
+    }
+
+    /// That this is overdue next, so long after one of these moments.
+    fn assert_next(arrival: &Arrival, since: &RangeInclusive<Instant>, after: Duration, overdue: Overdue) {
+        let (at, next) = arrival.next().unwrap();
+        assert_eq!(next, overdue);
+        let expected = *since.start() + after..=*since.end() + after;
+        assert!(expected.contains(&at), "{overdue:?} at {at:?}, expected {expected:?}");
     }
 
     #[test]
     fn the_first_head_has_one_deadline_whatever_arrives() {
-        let arrival = Arrival::new(DEADLINES);
-        assert_eq!(next(&arrival), Some((15, Overdue::Head)));
+        let (arrival, accepted) = during(|| Arrival::new(DEADLINES));
+        assert_next(&arrival, &accepted, Duration::from_secs(15), Overdue::Head);
         arrival.state.lock().waiting_since -= Duration::from_secs(10);
         arrival.note_bytes();
-        assert_eq!(next(&arrival), Some((5, Overdue::Head)));
+        assert_next(&arrival, &accepted, Duration::from_secs(5), Overdue::Head);
     }
 
     #[test]
@@ -221,50 +240,105 @@ mod tests {
         let arrival = Arrival::new(DEADLINES);
         let running = arrival.begin(false);
         arrival.note_bytes();
-        assert_eq!(next(&arrival), None, "the server is at work");
-        drop(running);
-        assert_eq!(next(&arrival), Some((60, Overdue::Idle)));
+        assert_eq!(arrival.next(), None, "the server is at work");
+        let ((), ended) = during(|| drop(running));
+        assert_next(&arrival, &ended, Duration::from_secs(60), Overdue::Idle);
+        let ((), read) = during(|| arrival.note_bytes());
+        assert_next(&arrival, &read, Duration::from_secs(15), Overdue::Head);
+        // On HTTP/2 bytes are no head.
+        let ((), ended) = during(|| drop(arrival.begin(true)));
         arrival.note_bytes();
-        assert_eq!(next(&arrival), Some((15, Overdue::Head)));
-        drop(arrival.begin(true));
-        arrival.note_bytes();
-        assert_eq!(next(&arrival), Some((60, Overdue::Idle)), "on HTTP/2 bytes are no head");
+        assert_next(&arrival, &ended, Duration::from_secs(60), Overdue::Idle);
     }
 
     #[test]
     fn an_answer_is_overdue_while_a_part_of_it_is_not_taken() {
         let arrival = Arrival::new(DEADLINES);
         let (one, other) = (arrival.begin(true), arrival.begin(true));
-        one.hand_out();
-        other.hand_out();
-        arrival.state.lock().untaken[0].1 -= Duration::from_secs(5);
-        assert_eq!(next(&arrival), Some((15, Overdue::Answer)));
+        let ((), handed_out) = during(|| one.hand_out(0));
+        other.hand_out(0);
+        arrival.age(&one, 5);
+        assert_next(&arrival, &handed_out, Duration::from_secs(15), Overdue::Answer);
         one.take();
-        other.hand_out();
-        assert_eq!(arrival.state.lock().untaken.len(), 1, "an answer is in the list once");
-        assert_eq!(next(&arrival), Some((20, Overdue::Answer)));
+        let ((), handed_out) = during(|| other.hand_out(0));
+        assert_next(&arrival, &handed_out, Duration::from_secs(20), Overdue::Answer);
+        other.take();
+        assert_eq!(arrival.next(), None, "an answer is in the list once");
+        let ((), ended) = during(|| drop((one, other)));
+        assert_next(&arrival, &ended, Duration::from_secs(60), Overdue::Idle);
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_answer_is_not_taken_is_ended_alone_while_others_run() {
+        let arrival = Arrival::new(DEADLINES);
+        let end = End::default();
+        let stuck = arrival.begin(true).ended_by(Some(Arc::clone(&end)));
+        let other = arrival.begin(true);
+        stuck.hand_out(0);
+        let ((), handed_out) = during(|| other.hand_out(0));
+        arrival.age(&stuck, 20);
+        assert!(arrival.end_stuck(), "the answer of the other one is being taken");
+        tokio::time::timeout(Duration::from_secs(10), end.notified()).await.unwrap();
+        // And it has its time.
+        assert_next(&arrival, &handed_out, Duration::from_secs(20), Overdue::Answer);
+        drop(stuck);
+        arrival.age(&other, 20);
+        assert!(!arrival.end_stuck(), "nobody else is there");
         drop(other);
-        assert_eq!(next(&arrival), None);
-        drop(one);
-        assert_eq!(next(&arrival), Some((60, Overdue::Idle)));
+        let only = arrival.begin(false);
+        only.hand_out(0);
+        arrival.age(&only, 20);
+        assert!(!arrival.end_stuck(), "on HTTP/1 there are no others");
     }
 
     #[test]
-    fn other_requests_of_a_connection_have_time_to_end_when_an_answer_is_not_taken() {
+    fn answers_behind_others_have_time_while_the_line_gets_on_and_one_that_is_stuck_has_not() {
+        let part = PART_BYTES as usize;
         let arrival = Arrival::new(DEADLINES);
-        let (stuck, other) = (arrival.begin(true), arrival.begin(true));
-        stuck.hand_out();
-        arrival.state.lock().untaken[0].1 -= DEADLINES.answer;
-        assert_eq!(arrival.grace(Overdue::Answer), Some(DEADLINES.answer), "the other one is at work");
-        other.hand_out();
-        assert_eq!(arrival.grace(Overdue::Answer), Some(DEADLINES.answer), "or its answer is being taken");
-        assert_eq!((arrival.grace(Overdue::Head), arrival.grace(Overdue::Idle)), (None, Some(FAREWELL)));
-        drop(other);
-        assert_eq!(arrival.grace(Overdue::Answer), None, "nobody else is there");
-        drop(stuck);
-        let only = arrival.begin(false);
-        only.hand_out();
-        arrival.state.lock().untaken[0].1 -= DEADLINES.answer;
-        assert_eq!(arrival.grace(Overdue::Answer), None, "on HTTP/1 there are no others");
+        let (first, behind) = (arrival.begin(true), arrival.begin(true));
+        let ((), first_handed_out) = during(|| first.hand_out(part));
+        let ((), handed_out_behind) = during(|| behind.hand_out(part));
+        arrival.age(&first, 15);
+        arrival.age(&behind, 15);
+        // Half a part may take half of the time. Nothing was before the first.
+        arrival.note_written(part / 2);
+        assert_next(&arrival, &first_handed_out, Duration::from_secs(5), Overdue::Answer);
+        first.take();
+        assert_next(&arrival, &handed_out_behind, Duration::from_secs(15), Overdue::Answer);
+        // No more than from now on.
+        let ((), written) = during(|| arrival.note_written(part));
+        assert_next(&arrival, &written, Duration::from_secs(20), Overdue::Answer);
+        // What was before it is written: it is its own fault.
+        arrival.age(&behind, 15);
+        arrival.note_written(100 * part);
+        assert_next(&arrival, &written, Duration::from_secs(5), Overdue::Answer);
+        drop((first, behind));
+    }
+
+    #[test]
+    fn the_idle_limit_begins_when_the_end_of_the_answer_is_written() {
+        let part = PART_BYTES as usize;
+        let arrival = Arrival::new(DEADLINES);
+        let running = arrival.begin(true);
+        running.hand_out(part);
+        let ((), ended) = during(|| drop(running));
+        arrival.state.lock().waiting_since -= Duration::from_secs(50);
+        assert_next(&arrival, &ended, Duration::from_secs(10), Overdue::Idle);
+        arrival.note_written(part / 2);
+        assert_next(&arrival, &ended, Duration::from_secs(20), Overdue::Idle);
+        // No more than from now on.
+        let ((), written) = during(|| arrival.note_written(3 * part));
+        assert_next(&arrival, &written, Duration::from_secs(60), Overdue::Idle);
+        // Answers to pings are no end of an answer.
+        arrival.state.lock().waiting_since -= Duration::from_secs(50);
+        arrival.note_written(part);
+        assert_next(&arrival, &written, Duration::from_secs(10), Overdue::Idle);
+    }
+
+    impl Arrival {
+        /// Moves the clock of what was handed out of an answer back.
+        fn age(&self, running: &Running, by_s: u64) {
+            self.state.lock().untaken.age(running.number, Duration::from_secs(by_s));
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! Request bodies under a limit, counted in bytes as they arrive and again as they are decompressed.
 //!
 //! A body is never held beyond its limit: reading stops at the first byte too many, and decompression stops there
-//! too, so a small compressed body cannot become a large one in memory.
+//! too, so a small compressed body cannot become a large one in memory. What a body takes follows what came of it, and not what
+//! was declared; who shares a bound gives each body a [`Room`], which is asked before more is kept.
 
 use std::io::{self, Read};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt};
 use poem::http::{HeaderMap, header};
 use poem::{Body, Request};
@@ -14,6 +15,10 @@ use crate::{ApiError, linger::declared_length};
 
 /// Bodies above this size are decompressed on a blocking thread.
 const INLINE_DECODE_BYTES: usize = 16 * 1024;
+/// The memory that a body begins with, in bytes, if it comes in parts; then it doubles, up to the declared length.
+const FIRST_BYTES: usize = 16 * 1024;
+/// What a compressed body of JSON usually comes to.
+const USUAL_RATIO: usize = 16;
 /// 8 MiB: what zstd's ordinary levels use. A larger window would let one request claim that much memory.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
@@ -33,6 +38,33 @@ impl BodyLimits {
     }
 }
 
+/// The memory that one body may take, of a bound that bodies share. `()` is without bound.
+pub trait Room: Send + Sync {
+    /// Makes room for so many bytes in all, before they are kept. Waits for it, within a deadline of its own.
+    ///
+    /// # Errors
+    /// What the request is answered when there is none.
+    fn make(&mut self, bytes: usize) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    /// Resolves when the room goes to others, with what the request is answered. Asked while more of the body is waited for.
+    fn lost(&self) -> impl Future<Output = ApiError> + Send;
+}
+
+impl Room for () {
+    async fn make(&mut self, _: usize) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    async fn lost(&self) -> ApiError {
+        std::future::pending().await
+    }
+}
+
+/// What a body of so many bytes takes that has a `Content-Encoding`, and is at most `limit` bytes without it.
+pub fn unpacked_bytes(sent: usize, limit: usize) -> usize {
+    sent.saturating_add(sent.saturating_mul(USUAL_RATIO).min(limit))
+}
+
 /// The cause inside the I/O error of a body that [`limit_body`] cut off.
 #[derive(Debug, thiserror::Error)]
 #[error("body exceeds the limit of {limit_bytes} bytes")]
@@ -45,45 +77,80 @@ pub(crate) struct LimitExceeded {
 /// # Errors
 /// 413 naming the limit; 400 `incomplete_body` when the connection ends early.
 pub async fn limited_body(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, ApiError> {
+    body_within(headers, body, limit, &mut ()).await
+}
+
+async fn body_within(headers: &HeaderMap, body: Body, limit: u64, room: &mut impl Room) -> Result<Bytes, ApiError> {
     let declared = declared_length(headers);
     let mut stream = std::pin::pin!(body.into_bytes_stream());
     if declared.is_some_and(|length| length > limit) {
         return Err(ApiError::too_large("body", limit));
     }
-    collect(&mut stream, declared, limit).await
+    collect(&mut stream, declared, limit, room).await
 }
 
 async fn collect(
     stream: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin),
     declared: Option<u64>,
     limit: u64,
+    room: &mut impl Room,
 ) -> Result<Bytes, ApiError> {
-    let Some(first) = stream.next().await.transpose().map_err(read_error)? else { return Ok(Bytes::new()) };
+    let Some(first) = next(stream, room).await? else { return Ok(Bytes::new()) };
     check_length(first.len(), limit)?;
-    let Some(second) = stream.next().await.transpose().map_err(read_error)? else { return Ok(first) };
-    let capacity = declared.map_or(0, |length| usize::try_from(length).unwrap_or(0));
-    let mut whole = BytesMut::with_capacity(capacity.max(first.len() + second.len()));
-    whole.extend_from_slice(&first);
-    let mut next = Some(second);
-    while let Some(chunk) = next {
+    room.make(first.len()).await?;
+    let Some(mut chunk) = next(stream, room).await? else { return Ok(first) };
+    let declared = declared.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    let mut whole = Vec::new();
+    keep(&mut whole, &first, declared);
+    loop {
         check_length(whole.len() + chunk.len(), limit)?;
-        whole.extend_from_slice(&chunk);
-        next = stream.next().await.transpose().map_err(read_error)?;
+        room.make(whole.len() + chunk.len()).await?;
+        keep(&mut whole, &chunk, declared);
+        match next(stream, room).await? {
+            Some(next) => chunk = next,
+            None => return Ok(Bytes::from(whole)),
+        }
     }
-    Ok(whole.freeze())
 }
 
-/// Reads a body and undoes `Content-Encoding` (`gzip`, `zstd`, `identity`) under both limits.
+async fn next(
+    stream: &mut (impl Stream<Item = io::Result<Bytes>> + Unpin),
+    room: &impl Room,
+) -> Result<Option<Bytes>, ApiError> {
+    tokio::select! {
+        biased;
+        chunk = stream.next() => chunk.transpose().map_err(read_error),
+        answer = room.lost() => Err(answer),
+    }
+}
+
+/// Adds a part, in memory that doubles until it is what was declared.
+fn keep(whole: &mut Vec<u8>, part: &[u8], declared: usize) {
+    let needed = whole.len() + part.len();
+    if needed > whole.capacity() {
+        let wanted = whole.capacity().saturating_mul(2).max(FIRST_BYTES).min(declared).max(needed);
+        whole.reserve_exact(wanted - whole.len());
+    }
+    whole.extend_from_slice(part);
+}
+
+/// Reads a body and undoes `Content-Encoding` (`gzip`, `zstd`, `identity`) under both limits, with as much memory as `room` gives.
 ///
 /// # Errors
-/// 413 naming the limit that was passed; 415 for another encoding; 400 `bad_compression` or `incomplete_body`.
-pub async fn read_body(headers: &HeaderMap, body: Body, limits: BodyLimits) -> Result<Bytes, ApiError> {
+/// 413 naming the limit that was passed; 415 for another encoding; 400 `bad_compression` or `incomplete_body`; those of `room`.
+pub async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    limits: BodyLimits,
+    room: &mut impl Room,
+) -> Result<Bytes, ApiError> {
     let encoding = Encoding::from_headers(headers)?;
     let sent_limit = if encoding == Encoding::Identity { limits.decompressed } else { limits.compressed };
-    let sent = limited_body(headers, body, sent_limit).await?;
+    let sent = body_within(headers, body, sent_limit, room).await?;
     if encoding == Encoding::Identity {
         return Ok(sent);
     }
+    room.make(unpacked_bytes(sent.len(), usize::try_from(limits.decompressed).unwrap_or(usize::MAX))).await?;
     if sent.len() <= INLINE_DECODE_BYTES {
         return decode(encoding, &sent, limits.decompressed);
     }

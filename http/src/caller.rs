@@ -293,6 +293,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_key_that_cannot_be_looked_up_in_time_is_answered_503() {
+        let (_folder, access, limits, key) = behind_limits().await;
+        let limits = limits.without_turns();
+        let route = make(|_| async { Ok::<_, poem::Error>(Response::builder().body("ok")) });
+        let late = limits.call(&route, request(&access, key.expose_secret())).await.unwrap();
+        assert_eq!(late.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(late.headers().contains_key("retry-after"));
+        let other = limits.call(&route, request(&access, "no key at all")).await.unwrap();
+        assert_eq!(other.status(), StatusCode::OK, "nobody has to look");
+    }
+
+    #[tokio::test]
     async fn security_26_who_was_recognised_by_the_limits_is_refused_when_the_key_is_revoked_before_the_body_is_here() {
         let (_folder, access, limits, key) = behind_limits().await;
         let route = make(|request: Request| async move {

@@ -40,7 +40,8 @@ impl Collector for ConnectionCounts {
         write("connections_open", "Connections that are open", &self.open)?;
         let refused = "Connections closed at once because their network had its share";
         write("connections_refused", refused, &self.refused)?;
-        let overdue = "Connections ended because a head, a further request or the taking of an answer was overdue";
+        let overdue =
+            "Connections and streams ended because a head, a further request or the taking of an answer was overdue";
         write("connections_overdue", overdue, &self.overdue)
     }
 }

@@ -6,8 +6,8 @@
 //! * [`ApiError`] carries two messages: a calm one with a stable code for the client, and an internal one that only
 //!   the log sees, under the request id.
 //! * [`Envelope`] is the success form; [`error_answers!`] documents the error answers of an operation.
-//! * [`JsonBody`], [`FormBody`] and [`read_body`] read request bodies under a limit, also after decompression;
-//!   [`unread_body!`] declares one that a handler reads itself.
+//! * [`JsonBody`], [`FormBody`] and [`read_body`] read request bodies under a limit, also after decompression, and with a
+//!   share of a memory ([`Room`]); [`unread_body!`] declares one that a handler reads itself.
 //! * [`Authenticated`] turns a bearer token or an API key into a `Caller`; [`lease`] does for what stays open.
 //! * [`Limits`] counts requests by client, user or key, here or in Redis; [`EventRates`] the events of keys that declared
 //!   how many they publish.
@@ -42,14 +42,16 @@ mod render;
 mod serve;
 mod shares;
 mod stopping;
+mod streams;
 mod tls;
 mod trace;
 mod traffic;
 mod translate;
 mod unread_body;
+mod untaken;
 
 pub use answers::{documented_errors, register_errors};
-pub use body::{BodyLimits, decode_body, limit_body, limited_body, read_body};
+pub use body::{BodyLimits, Room, decode_body, limit_body, limited_body, read_body, unpacked_bytes};
 pub use caller::{Authenticated, SOCKET_PROTOCOL, authenticate, authenticate_anew, lease, origin, require_consent};
 pub use client_ip::{TrustedProxies, client_ip};
 pub use context::{request_id, request_trace};

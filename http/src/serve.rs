@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use poem::http::Version;
 use poem::http::uri::Scheme;
@@ -32,6 +32,7 @@ use crate::arrival::{Arrival, Deadlines, Overdue, Running};
 use crate::host::WrongHost;
 use crate::pace::{Pace, Paced};
 use crate::shares::{Share, Shares};
+use crate::streams::{self, Streams};
 use crate::traffic::Traffic;
 use crate::{ConnectionCounts, Stopping, Tls, TrustedProxies};
 
@@ -209,7 +210,11 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
                         return;
                     }
                     self.note(late, peer);
-                    let Some(grace) = arrival.grace(late) else { return };
+                    if late == Overdue::Answer && arrival.end_stuck() {
+                        overdue.set(arrival.overdue(Duration::ZERO));
+                        continue;
+                    }
+                    let Some(grace) = late.grace() else { return };
                     // A request that is on its way at this moment is still answered.
                     is_leaving = true;
                     connection.as_mut().graceful_shutdown();
@@ -233,6 +238,7 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
         peer: SocketAddr,
         scheme: Scheme,
     ) -> Result<hyper::Response<Answering>, Infallible> {
+        let running = running.ended_by(streams::end_of_this());
         let wrong_host = WrongHost::of(request.version(), request.uri(), request.headers());
         let (local, remote) = (LocalAddr(self.local.into()), RemoteAddr(peer.into()));
         let mut request = Request::from((request, local, remote, scheme));
@@ -253,11 +259,11 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
 
     fn note(&self, overdue: Overdue, peer: SocketAddr) {
         self.settings.counts.note_overdue(overdue);
-        tracing::debug!(%peer, what = overdue.name(), "connection ended: something was overdue");
+        tracing::debug!(%peer, what = overdue.name(), "something was overdue: the connection ended, or one stream of it");
     }
 
-    fn builder(&self) -> auto::Builder<TokioExecutor> {
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+    fn builder(&self) -> auto::Builder<Streams> {
+        let mut builder = auto::Builder::new(Streams);
         // Heads have their deadline by `Arrival`, which also knows of connections that say nothing.
         builder.http1().header_read_timeout(None::<Duration>).max_buf_size(self.settings.max_head_bytes);
         builder

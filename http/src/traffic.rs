@@ -1,4 +1,5 @@
-//! [`Traffic`]: the socket of a connection, which tells its [`Arrival`] what comes in, and fails when nothing goes out.
+//! [`Traffic`]: the socket of a connection, which tells its [`Arrival`] what comes in and goes out, and fails when nothing goes
+//! out.
 //!
 //! It stands below TLS, so that the handshake is watched too. It also holds what the connection takes of the bounds of the
 //! server, for as long as the socket is open and whoever has it.
@@ -53,10 +54,13 @@ impl Traffic {
         Self { socket, arrival, deadline, stall: None, counts, _share: share }
     }
 
-    fn judge<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+    fn judge(&mut self, written: Poll<io::Result<usize>>, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = written {
             self.stall = None;
-            return written;
+            if let Ok(bytes) = &written {
+                self.arrival.note_written(*bytes);
+            }
+            return Poll::Ready(written);
         }
         let deadline = self.deadline;
         let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(deadline)));

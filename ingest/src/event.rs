@@ -70,6 +70,8 @@ pub enum Code {
     EventTooLarge,
     /// The credential may not publish this type.
     TypeNotAllowed,
+    /// Consent is required, and the person whom the event names has not given it.
+    ConsentNeeded,
 }
 
 impl Code {
@@ -86,6 +88,7 @@ impl Code {
             Self::ContractViolation => "contract_violation",
             Self::EventTooLarge => "event_too_large",
             Self::TypeNotAllowed => "type_not_allowed",
+            Self::ConsentNeeded => "consent_needed",
         }
     }
 }

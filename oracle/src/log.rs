@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Everything is read within this, or the log does not answer.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// Every record of a topic, as it is now.
 pub struct LogCopy {

@@ -35,6 +35,10 @@ pub struct Page {
     pub is_present: bool,
     /// The authenticator checked who that was.
     pub is_verified: bool,
+    /// The passkey may be copied to other devices of its user.
+    pub is_backup_eligible: bool,
+    /// It is.
+    pub is_backed_up: bool,
     /// What the browser was asked for, instead of what it was.
     pub kind: Option<&'static str>,
 }
@@ -72,6 +76,8 @@ impl Page {
             is_cross_origin: false,
             is_present: true,
             is_verified: true,
+            is_backup_eligible: false,
+            is_backed_up: false,
             kind: None,
         }
     }
@@ -86,8 +92,14 @@ impl Page {
 
     /// What authenticators sign of themselves; a credential follows where one was made.
     fn authenticator_data(&self, count: u32, credential: Option<&[u8]>) -> Vec<u8> {
-        let flags =
-            u8::from(self.is_present) | (u8::from(self.is_verified) << 2) | (u8::from(credential.is_some()) << 6);
+        let flags = [
+            (self.is_present, 0),
+            (self.is_verified, 2),
+            (self.is_backup_eligible, 3),
+            (self.is_backed_up, 4),
+            (credential.is_some(), 6),
+        ];
+        let flags: u8 = flags.into_iter().map(|(is_set, place)| u8::from(is_set) << place).sum();
         let mut data = sha256(self.relying_party.as_bytes());
         data.push(flags);
         data.extend(count.to_be_bytes());

@@ -7,23 +7,20 @@ use std::{
 };
 
 use async_trait::async_trait;
-use karat_api::{
-    health::ReadyCheck,
-    lag::{Lag, records_behind},
-    quarantine::Quarantine,
-    snapshot::Poke,
-};
+use karat_api::{health::ReadyCheck, lag::Lag, quarantine::Quarantine, snapshot::Poke};
 use karat_eventlog::{ConsumerSettings, EventLog, PollLimits, StartPositions};
 use karat_ingest::{Layer, Progress, Receipt, ReceiptSpan};
 use karat_lake::{Lake, epochs::Epochs};
 use karat_schemas::{
-    COMMITS_TOPIC,
+    COMMITS_TOPIC, clock,
     epoch::Notice,
     pipelines::{Pipeline, Pipelines},
 };
 use karat_transform::{bronze::table_name, plan::quarantine_name};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+
+use super::ends::Ends;
 
 /// Next offset of each partition.
 type Positions = BTreeMap<u32, i64>;
@@ -52,6 +49,19 @@ pub struct PipelineLag {
     pub pipeline: String,
     pub newest: Newest,
     pub records: Option<u64>,
+    /// When the oldest of them was seen first, microseconds since 1970 UTC.
+    pub waiting_since_us: Option<i64>,
+}
+
+impl PipelineLag {
+    /// How long the oldest record that the newest epoch does not cover has waited at `now_us`; where it was there before this
+    /// process, the age of that epoch.
+    pub fn lag_us(&self, now_us: i64) -> Option<i64> {
+        let written_at_us = (self.newest.number > 0).then_some(self.newest.written_at_us);
+        let since_us =
+            self.waiting_since_us.or(written_at_us).filter(|_| self.records.is_some_and(|records| records > 0));
+        self.records.map(|_| since_us.map_or(0, |since_us| now_us.saturating_sub(since_us).max(0)))
+    }
 }
 
 /// Follows notices and epochs and answers from memory.
@@ -60,7 +70,8 @@ pub struct Watcher {
     /// Pipelines by name, with topic and epochs.
     pipelines: Vec<(String, String, Epochs)>,
     known: watch::Sender<Known>,
-    ends: Mutex<HashMap<String, Positions>>,
+    /// Of the topic of each pipeline, by its name.
+    ends: Mutex<HashMap<String, Ends>>,
     quarantine: Quarantine,
     /// Who follows the epochs of a pipeline, each.
     pokes: Vec<Poke>,
@@ -122,7 +133,8 @@ impl Watcher {
             for (name, topic, _) in &self.pipelines {
                 if let Ok(info) = self.log.topic(topic).await {
                     let ends = (0..).zip(info.partitions.iter().map(|range| range.end)).collect();
-                    self.ends.lock().insert(name.clone(), ends);
+                    let covered = self.known.borrow().gold.get(name).cloned().unwrap_or_default();
+                    self.ends.lock().entry(name.clone()).or_default().see(ends, &covered, clock::now_us());
                 }
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -133,10 +145,14 @@ impl Watcher {
     pub fn pipelines(&self) -> Vec<PipelineLag> {
         let (known, ends) = (self.known.borrow(), self.ends.lock());
         let none = Positions::new();
-        let lag = |name: &String| PipelineLag {
-            pipeline: name.clone(),
-            newest: known.epochs.get(name).copied().unwrap_or_default(),
-            records: ends.get(name).map(|ends| records_behind(ends, known.gold.get(name).unwrap_or(&none))),
+        let lag = |name: &String| {
+            let covered = known.gold.get(name).unwrap_or(&none);
+            PipelineLag {
+                pipeline: name.clone(),
+                newest: known.epochs.get(name).copied().unwrap_or_default(),
+                records: ends.get(name).and_then(|ends| ends.records_after(covered)),
+                waiting_since_us: ends.get(name).and_then(|ends| ends.waiting_since_us(covered)),
+            }
         };
         self.pipelines.iter().map(|(name, ..)| lag(name)).collect()
     }
@@ -241,7 +257,11 @@ impl Progress for Watcher {
 
 impl Lag for Watcher {
     fn records_after(&self, pipeline: &str, positions: &Positions) -> Option<u64> {
-        self.ends.lock().get(pipeline).map(|ends| records_behind(ends, positions))
+        self.ends.lock().get(pipeline).and_then(|ends| ends.records_after(positions))
+    }
+
+    fn waiting_since_us(&self, pipeline: &str, positions: &Positions) -> Option<i64> {
+        self.ends.lock().get(pipeline).and_then(|ends| ends.waiting_since_us(positions))
     }
 }
 
@@ -253,5 +273,25 @@ impl StartPositions for FromEnd {
     async fn next_offsets(&self, _topic: &str, partitions: &[u32]) -> karat_eventlog::Result<Positions> {
         let end = |partition: &u32| Some((*partition, *self.0.get(usize::try_from(*partition).ok()?)?));
         Ok(partitions.iter().filter_map(end).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_is_the_age_of_the_oldest_record_that_waits_and_else_nothing() {
+        let newest = Newest { number: 7, written_at_us: 1_000, ..Newest::default() };
+        let lag_us = |newest, records, waiting_since_us| {
+            PipelineLag { pipeline: "p".to_owned(), newest, records, waiting_since_us }.lag_us(90_000)
+        };
+        assert_eq!(lag_us(newest, Some(3), Some(80_000)), Some(10_000), "not the age of the epoch");
+        assert_eq!(lag_us(newest, Some(3), None), Some(89_000), "they came before this process");
+        assert_eq!(lag_us(newest, Some(0), None), Some(0));
+        assert_eq!(lag_us(newest, Some(3), Some(95_000)), Some(0), "a clock that was set back");
+        assert_eq!(lag_us(newest, None, None), None);
+        assert_eq!(lag_us(Newest::default(), Some(3), Some(80_000)), Some(10_000), "before the first epoch");
+        assert_eq!(lag_us(Newest::default(), Some(3), None), Some(0));
     }
 }

@@ -1,4 +1,4 @@
-//! Spans of a process that serves: sent while it runs, and for a second after its work.
+//! Spans of a process that serves: sent while it runs, and for two seconds at most after its work.
 
 use std::process::ExitCode;
 

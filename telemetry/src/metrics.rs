@@ -119,7 +119,7 @@ impl Metrics {
         self.commit_seconds.get_or_create(&[("layer", layer.into())]).observe(took.as_secs_f64());
     }
 
-    /// Records that an epoch covers from now on, each with the time that it took in microseconds.
+    /// Records that an epoch covers from now on: the time that each took in microseconds, where that is known.
     pub fn reached_gold(&self, pipeline: &str, took_us: impl Iterator<Item = i64>) {
         let histogram = self.to_gold_seconds.get_or_create_owned(&[("pipeline", pipeline.into())]);
         // A clock that was set back makes no negative time.

@@ -26,6 +26,9 @@ const GATHER: Duration = Duration::from_millis(500);
 /// Time of one request.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a stop waits for the last spans to be taken.
+const LAST: Duration = Duration::from_secs(2);
+
 /// Requests that are tried for one batch, and how long the second one waits: twice as long before each further one.
 const ATTEMPTS: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -68,7 +71,7 @@ impl Sender {
         Ok(Self { client: client.map_err(|error| error.to_string())?, url, resource })
     }
 
-    /// Sends until `closing`, then what is left, once.
+    /// Sends until `closing`, then what is left, for a while. What is not taken is counted.
     pub(crate) async fn run(self, mut queue: mpsc::Receiver<Span>, mut closing: watch::Receiver<bool>) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -82,6 +85,7 @@ impl Sender {
             }
             self.deliver(&mut batch, &mut closing).await;
         }
+        let until = Instant::now() + LAST;
         loop {
             while batch.len() < BATCH
                 && let Ok(span) = queue.try_recv()
@@ -91,22 +95,33 @@ impl Sender {
             if batch.is_empty() {
                 return;
             }
-            let outcome = self.send(&batch).await;
-            count(&mut batch, matches!(outcome, Outcome::Taken));
+            match timeout_at(until, self.send(&batch)).await {
+                Ok(Outcome::Taken) => count(&mut batch, true),
+                Ok(Outcome::Refused(reason)) => refused(&mut batch, &reason),
+                Ok(Outcome::Away(_)) if Instant::now() + FIRST_WAIT < until => tokio::time::sleep(FIRST_WAIT).await,
+                Ok(Outcome::Away(_)) | Err(_) => break,
+            }
         }
+        while let Ok(span) = queue.try_recv() {
+            batch.push(span);
+        }
+        refused(&mut batch, "not in time at the stop");
     }
 
-    /// Sends a batch, more than once when the collector is away, and empties it. Left as it is when it is time to close.
+    /// Sends a batch, more than once when the collector is away, and empties it. Left as it is when it is time to close, also
+    /// while an answer is waited for: spans that come twice have one number.
     async fn deliver(&self, batch: &mut Vec<Span>, closing: &mut watch::Receiver<bool>) {
         let mut wait = FIRST_WAIT;
         for attempt in 1..=ATTEMPTS {
-            let reason = match self.send(batch).await {
+            let outcome = tokio::select! {
+                biased;
+                () = closed(closing) => return,
+                outcome = self.send(batch) => outcome,
+            };
+            let reason = match outcome {
                 Outcome::Taken => return count(batch, true),
                 Outcome::Away(reason) if attempt < ATTEMPTS => reason,
-                Outcome::Away(reason) | Outcome::Refused(reason) => {
-                    tracing::warn!(spans = batch.len(), reason, "the collector does not take spans; they are dropped");
-                    return count(batch, false);
-                }
+                Outcome::Away(reason) | Outcome::Refused(reason) => return refused(batch, &reason),
             };
             tracing::debug!(reason, attempt, "spans are sent again");
             tokio::select! {
@@ -152,6 +167,11 @@ async fn gather(queue: &mut mpsc::Receiver<Span>, batch: &mut Vec<Span>) {
     }
 }
 
+fn refused(batch: &mut Vec<Span>, reason: &str) {
+    tracing::warn!(spans = batch.len(), reason, "the collector does not take spans; they are dropped");
+    count(batch, false);
+}
+
 fn count(batch: &mut Vec<Span>, are_taken: bool) {
     let counter = if are_taken { &metrics().spans_exported } else { &metrics().spans_dropped };
     counter.inc_by(batch.len() as u64);
@@ -194,10 +214,102 @@ fn span(span: &Span) -> Json {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Once;
+
     use karat_schemas::trace::TraceContext;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        task::JoinHandle,
+    };
 
     use super::*;
     use crate::spans::Kind;
+
+    /// A request of a sender, and the connection to answer it on.
+    async fn request(listener: &TcpListener) -> (String, TcpStream) {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&read).into_owned();
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.lines().find_map(|line| {
+                    let (name, value) = line.split_once(':')?;
+                    name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+                });
+                if body.len() >= length.unwrap() {
+                    return (body.to_owned(), socket);
+                }
+            }
+            assert!(socket.read_buf(&mut read).await.unwrap() > 0, "{text}");
+        }
+    }
+
+    async fn answer(mut socket: TcpStream, status: &str) {
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+    }
+
+    fn named(name: &'static str) -> Span {
+        let context = TraceContext::new(0xabc, 7, true).unwrap();
+        Span::ending_now(context, None, name, Kind::Internal, Duration::from_millis(5))
+    }
+
+    struct Sending {
+        listener: TcpListener,
+        queue: mpsc::Sender<Span>,
+        close: watch::Sender<bool>,
+        task: JoinHandle<()>,
+    }
+
+    impl Sending {
+        async fn start() -> Self {
+            // The client needs one, though nothing here is encrypted.
+            static PROVIDER: Once = Once::new();
+            PROVIDER.call_once(|| drop(rustls::crypto::aws_lc_rs::default_provider().install_default()));
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let sender = Sender::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+            let (queue, waiting) = mpsc::channel(16);
+            let (close, closing) = watch::channel(false);
+            let task = tokio::spawn(sender.run(waiting, closing));
+            Self { listener, queue, close, task }
+        }
+
+        async fn ends(self) {
+            let ended = tokio::time::timeout(Duration::from_secs(30), self.task).await;
+            ended.expect("it does not end").unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_during_a_request_that_hangs_sends_all_that_waits_also_to_a_collector_that_is_away_for_a_moment() {
+        let sending = Sending::start().await;
+        sending.queue.try_send(named("first")).unwrap();
+        let (body, _hangs) = request(&sending.listener).await;
+        assert!(body.contains("first"), "{body}");
+        sending.queue.try_send(named("second")).unwrap();
+        sending.close.send(true).unwrap();
+        let (_, socket) = request(&sending.listener).await;
+        answer(socket, "503 Service Unavailable").await;
+        let (body, socket) = request(&sending.listener).await;
+        assert!(body.contains("first") && body.contains("second"), "{body}");
+        answer(socket, "200 OK").await;
+        sending.ends().await;
+    }
+
+    #[tokio::test]
+    async fn spans_that_a_stop_cannot_send_in_time_are_counted_as_dropped() {
+        let before = metrics().spans_dropped.get();
+        let sending = Sending::start().await;
+        for name in ["first", "second", "third"] {
+            sending.queue.try_send(named(name)).unwrap();
+        }
+        let _hangs = request(&sending.listener).await;
+        sending.close.send(true).unwrap();
+        // The last request hangs too: nobody takes its connection.
+        sending.ends().await;
+        assert!(metrics().spans_dropped.get() >= before + 3);
+    }
 
     #[test]
     fn a_span_is_written_as_the_json_of_otlp() {

@@ -2,7 +2,7 @@
 //!
 //! Off until [`start`] is called, once a process; then [`record`] puts spans into a bounded queue and never waits. One task sends
 //! what waits in batches, tries again for a while when the collector is away, and drops what it does not take, which
-//! `spans_dropped` counts. [`Exporter::close`] sends the rest within a second.
+//! `spans_dropped` counts. [`Exporter::close`] sends the rest within two seconds.
 
 use std::{
     sync::OnceLock,
@@ -19,9 +19,6 @@ use crate::{metrics, otlp::Sender};
 
 /// Spans that may wait.
 const QUEUE: usize = 4096;
-
-/// How long a stop waits for the last ones.
-const LAST: Duration = Duration::from_secs(1);
 
 static SPANS: OnceLock<mpsc::Sender<Span>> = OnceLock::new();
 
@@ -112,12 +109,11 @@ pub fn start(address: &str) -> Result<Exporter, String> {
 }
 
 impl Exporter {
-    /// Sends what waits and ends; gives up after a second.
-    pub async fn close(mut self) {
+    /// Sends what waits and ends; what a collector does not take within two seconds is dropped, and counted.
+    pub async fn close(self) {
         let _ = self.close.send(true);
-        if tokio::time::timeout(LAST, &mut self.task).await.is_err() {
-            tracing::warn!("the last spans were not taken in time");
-            self.task.abort();
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "the sender of spans ended early");
         }
     }
 }

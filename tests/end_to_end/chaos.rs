@@ -21,11 +21,11 @@ use crate::{
     load::Load,
     process::{Karat, PASSWORD},
     report::{Report, minutes, seed},
-    wait::until,
+    wait::{DEADLINE, until},
 };
 
 /// Everything must be in gold so long after the fault is over.
-const LONGEST_DRAIN: Duration = Duration::from_secs(120);
+const LONGEST_DRAIN: Duration = DEADLINE;
 
 /// What is done to the process, while events come in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -49,9 +49,13 @@ const MERGING: [&str; 4] = [
     "merge.after@bronze",
 ];
 
-/// Dies at each of the points in turn, while `query` says how events are published, within `patience`.
+/// As long as nothing passes a point: merging needs 128 commits.
 #[cfg(debug_assertions)]
-async fn die_at(points: &[&str], query: &str, patience: Duration) {
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Dies at each of the points in turn, while `query` says how events are published.
+#[cfg(debug_assertions)]
+async fn die_at(points: &[&str], query: &str) {
     let mut judged = Judged::new().await;
     for (round, spot) in points.iter().enumerate() {
         let variables = [("KARAT_CRASH_AT", *spot)];
@@ -60,7 +64,7 @@ async fn die_at(points: &[&str], query: &str, patience: Duration) {
         let mut karat = judged.folder.start_with(&format!("point-{round}"), &words, &variables);
         let client = Client::new(&karat.url().await, &judged.key);
         let publishing = publish_until_gone(client, judged.next, query);
-        let told = tokio::time::timeout(patience, publishing).await;
+        let told = tokio::time::timeout(PATIENCE, publishing).await;
         let told = told.unwrap_or_else(|_| panic!("nothing passed `{spot}`\n{}", karat.err()));
         judged.note_all(told);
         karat.ended().await;
@@ -71,11 +75,11 @@ async fn die_at(points: &[&str], query: &str, patience: Duration) {
 #[cfg(debug_assertions)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_at_any_point_loses_nothing_and_counts_nothing_twice() {
-    die_at(&POINTS, "", Duration::from_secs(120)).await;
+    die_at(&POINTS, "").await;
 }
 
 #[cfg(debug_assertions)]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_dies_while_it_merges_files_loses_nothing_and_counts_nothing_twice() {
-    die_at(&MERGING, "?wait=gold", Duration::from_secs(300)).await;
+    die_at(&MERGING, "?wait=gold").await;
 }

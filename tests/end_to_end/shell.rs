@@ -28,7 +28,19 @@ async fn accounts_and_keys_made_in_the_shell_count_at_once() {
     let ada = Client::log_in(&url, "ada", PASSWORD).await;
     let ordered =
         ada.post("/api/v1/admin/replays").json(&serde_json::json!({"pipeline": "etl_runs"})).send().await.unwrap();
-    assert!(ordered.status().is_success(), "{}", ordered.text().await.unwrap());
+    let (status, text) = (ordered.status(), ordered.text().await.unwrap());
+    assert!(status.is_success(), "{text}");
+    let ordered: Value = serde_json::from_str(&text).unwrap();
+
+    // Who ordered it is on record.
+    folder.run(&["user", "set-role", "ada", "admin"]).await.ok();
+    let ada = Client::log_in(&url, "ada", PASSWORD).await;
+    let audit = ada.data("/api/v1/admin/audit?action=replay_order").await;
+    let rows = audit["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 1, "{audit}");
+    let details = r#"{"pipeline":"etl_runs"}"#;
+    assert_eq!((&rows[0]["target_id"], &rows[0]["details"]), (&ordered["data"]["id"], &details.into()), "{audit}");
+    assert_eq!((&rows[0]["actor_kind"], &rows[0]["actor_id"]), (&"user".into(), &users[0]["id"]), "{audit}");
 
     // A revoked key is refused from then on.
     let keys = ada.data("/api/v1/api-keys").await;

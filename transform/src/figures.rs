@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use karat_lake::arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{ArrayRef, AsArray},
     datatypes::TimestampMicrosecondType,
 };
 use karat_schemas::{clock, trace::Traces};
@@ -34,7 +34,7 @@ impl StepFigures {
         Ok(Self { traces: output.traces.clone(), arrivals: output.arrivals.clone(), stages })
     }
 
-    /// The counts of the step, and how long each of its records took from the log to here.
+    /// The counts of the step, and how long each of its records with a time took from the log to here.
     pub(crate) fn count(&self, pipeline: &str, counts: &StepCounts) {
         let outcomes = [
             ("silver", counts.silver),
@@ -47,13 +47,7 @@ impl StepFigures {
         let rules = tables.iter().map(|(table, rule, rows)| (table.as_str(), *rule, *rows));
         let stages = self.stages.as_string_opt::<i32>();
         metrics().stepped(pipeline, outcomes, rules, stages.into_iter().flatten().flatten());
-        if let Some(arrivals) = self.arrivals.as_primitive_opt::<TimestampMicrosecondType>() {
-            let now_us = clock::now_us();
-            // A record without a time took none that is known: it is counted, so that the count is that of the records.
-            let took_us =
-                (0..arrivals.len()).map(|row| if arrivals.is_null(row) { 0 } else { now_us - arrivals.value(row) });
-            metrics().reached_gold(pipeline, took_us);
-        }
+        metrics().reached_gold(pipeline, took_us(&self.arrivals, clock::now_us()));
     }
 
     /// A span of the step in each of its traces.
@@ -66,10 +60,36 @@ impl StepFigures {
     }
 }
 
+/// What each record took until `now_us`, in microseconds. Those of a topic whose broker keeps no times have none, or 1970.
+fn took_us(arrivals: &ArrayRef, now_us: i64) -> impl Iterator<Item = i64> {
+    let arrivals = arrivals.as_primitive_opt::<TimestampMicrosecondType>();
+    let known =
+        arrivals.into_iter().flat_map(|arrivals| arrivals.iter()).flatten().filter(|arrival_us| *arrival_us > 0);
+    known.map(move |arrival_us| now_us - arrival_us)
+}
+
 /// The commits of a layer, which are made at the same time.
 fn together(layer: &'static str, commits: &[TimedCommit]) -> Option<Part> {
     let of_layer = || commits.iter().filter(|commit| commit.layer == layer);
     let began = of_layer().map(|commit| commit.began).min()?;
     let ended = of_layer().map(|commit| commit.began + commit.took).max()?;
     Some(Part { name: layer, began, took: ended.saturating_duration_since(began).max(Duration::from_micros(1)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use karat_lake::arrow::array::{Int64Array, TimestampMicrosecondArray};
+
+    use super::*;
+
+    #[test]
+    fn records_without_a_time_of_the_log_took_none_that_is_known() {
+        let arrivals = TimestampMicrosecondArray::from(vec![Some(900), None, Some(0), Some(700), Some(-1_000)]);
+        let arrivals: ArrayRef = Arc::new(arrivals.with_timezone("UTC"));
+        assert_eq!(took_us(&arrivals, 1_000).collect::<Vec<_>>(), [100, 300]);
+        let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+        assert_eq!(took_us(&numbers, 1_000).count(), 0);
+    }
 }

@@ -55,6 +55,10 @@ const WRITTEN_TOGETHER: usize = 4;
 /// in the state store are read together, and those of a slot are from all over it: the more at a time, the cheaper each.
 const READ_TOGETHER: usize = 1 << 16;
 
+/// The same in bytes of the slots' files, which are compressed: texts of one array are 2 GiB at most, and a file may be a
+/// twentieth of its rows.
+const READ_BYTES: u64 = 64 << 20;
+
 /// Slots whose rows are kept in memory, newest use first.
 const CACHED_SLOTS: usize = 8;
 
@@ -73,6 +77,14 @@ pub struct PublishedTable {
 struct Slot {
     path: String,
     rows: u64,
+    bytes: u64,
+}
+
+impl Slot {
+    /// What a row takes in the file, and never nothing.
+    fn row_bytes(&self) -> u64 {
+        (self.bytes / self.rows.max(1)).max(1)
+    }
 }
 
 /// Staged files by slot, ready to be committed; none for a slot that goes.
@@ -144,7 +156,7 @@ impl PublishedTable {
         })?;
         let slots: Vec<Option<u32>> = slots.into_iter().flatten().collect();
         let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
-        for range in read_together(&slots) {
+        for range in read_together(&slots, |slot| self.slots.get(&slot).map_or(1, Slot::row_bytes)) {
             let of_range = keys.iter_mut().zip(&slots).filter_map(|(key, slot)| {
                 let slot = slot.filter(|slot| range.contains(slot))?;
                 Some((std::mem::take(key), slot))
@@ -156,7 +168,7 @@ impl PublishedTable {
         }
         let new = keys.into_iter().zip(slots).filter(|(_, slot)| slot.is_none());
         let new: Vec<Vec<u8>> = new.map(|(key, _)| key).collect();
-        for keys in new.chunks(WRITTEN_TOGETHER * SLOT_ROWS as usize) {
+        for keys in new.chunks(self.new_together()) {
             let changes = rows.rows_of(step, keys).await?;
             self.add(step, &changes, Some(&Places::default()), &mut open, &mut prepared).await?;
         }
@@ -288,6 +300,13 @@ impl PublishedTable {
         join(self.table.schema(), batches)
     }
 
+    /// New keys whose rows are read at the same time: rows as large as the largest that there are.
+    fn new_together(&self) -> usize {
+        let row_bytes = self.slots.values().map(Slot::row_bytes).max().unwrap_or(1);
+        let rows = (READ_BYTES / row_bytes).clamp(1, WRITTEN_TOGETHER as u64 * SLOT_ROWS);
+        usize::try_from(rows).unwrap_or(1)
+    }
+
     fn open_slot(&self) -> OpenSlot {
         let full = if self.of_gold {
             let rows: u64 = self.slots.values().map(|slot| slot.rows).sum();
@@ -349,18 +368,24 @@ impl OpenSlot {
     }
 }
 
-/// Slots that are neighbours, and have so few keys that those of all of them are read at the same time; `slots` has one a key.
-fn read_together(slots: &[Option<u32>]) -> Vec<RangeInclusive<u32>> {
+/// Slots that are neighbours, and have so few and small rows to be read that those of all of them are read at the same time;
+/// `slots` has one a key, `row_bytes` says what a row of a slot takes.
+fn read_together(slots: &[Option<u32>], row_bytes: impl Fn(u32) -> u64) -> Vec<RangeInclusive<u32>> {
     let mut keys = BTreeMap::<u32, usize>::new();
     slots.iter().flatten().for_each(|slot| *keys.entry(*slot).or_default() += 1);
-    let mut together: Vec<(RangeInclusive<u32>, usize)> = Vec::new();
+    let mut together: Vec<(RangeInclusive<u32>, usize, u64)> = Vec::new();
     for (slot, keys) in keys {
+        let bytes = row_bytes(slot).saturating_mul(keys as u64);
         match together.last_mut() {
-            Some((range, sum)) if *sum + keys <= READ_TOGETHER => (*range, *sum) = (*range.start()..=slot, *sum + keys),
-            _ => together.push((slot..=slot, keys)),
+            Some((range, sum, sum_bytes))
+                if *sum + keys <= READ_TOGETHER && sum_bytes.saturating_add(bytes) <= READ_BYTES =>
+            {
+                (*range, *sum, *sum_bytes) = (*range.start()..=slot, *sum + keys, *sum_bytes + bytes);
+            }
+            _ => together.push((slot..=slot, keys, bytes)),
         }
     }
-    together.into_iter().map(|(range, _)| range).collect()
+    together.into_iter().map(|(range, ..)| range).collect()
 }
 
 fn place(step: &Step<'_>, keyspace: &str, key: &[u8], places: Option<&Places<'_>>) -> Result<Option<u32>> {
@@ -371,7 +396,8 @@ fn place(step: &Step<'_>, keyspace: &str, key: &[u8], places: Option<&Places<'_>
 }
 
 fn slot(file: &DataFile) -> Slot {
-    Slot { path: file.path().to_owned(), rows: file.rows().unwrap_or_default() }
+    let bytes = u64::try_from(file.size_bytes()).unwrap_or_default();
+    Slot { path: file.path().to_owned(), rows: file.rows().unwrap_or_default(), bytes }
 }
 
 fn slot_of(path: &str) -> Option<u32> {

@@ -26,7 +26,7 @@ pub enum Actor {
 }
 
 /// What was done or tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Action {
     Register,
@@ -71,6 +71,7 @@ pub enum Action {
     ApiKeyRevoke,
     SigningKeyRotate,
     QueryRun,
+    ReplayOrder,
     CredentialRefused,
     AccessDenied,
 }
@@ -190,6 +191,7 @@ impl Action {
             Self::ApiKeyRevoke => "api_key_revoke",
             Self::SigningKeyRotate => "signing_key_rotate",
             Self::QueryRun => "query_run",
+            Self::ReplayOrder => "replay_order",
             Self::CredentialRefused => "credential_refused",
             Self::AccessDenied => "access_denied",
         }

@@ -202,12 +202,12 @@ impl Access {
         Ok(())
     }
 
-    /// The caller's log-ins at other providers.
+    /// The caller's log-ins at other providers, oldest first; [`Access::LIST_ROWS`] at most.
     ///
     /// # Errors
     /// [`AccessError::Store`].
     pub async fn list_identities(&self, user: Uuid) -> Result<Vec<Identity>, AccessError> {
-        self.inner.store.list_identities(user).await
+        self.inner.store.list_identities(user, Self::LIST_ROWS).await
     }
 
     async fn begin_flow(&self, provider: &str, link: Option<Link>) -> Result<Redirect, AccessError> {

@@ -3,6 +3,7 @@
 use super::fault::Fault;
 use super::public_key::{PublicKey, read_map};
 use super::relying_party::RelyingParty;
+use crate::store::Said;
 
 /// Somebody touched it.
 const PRESENT: u8 = 1;
@@ -29,8 +30,8 @@ pub(super) struct AuthenticatorData {
     is_present: bool,
     /// Whether the authenticator checked who its user is.
     pub(super) is_verified: bool,
-    /// Grows with each signature; some authenticators leave it at zero.
-    pub(super) count: u32,
+    /// A count that grows with each signature, which some authenticators leave at zero, and what there is of copies.
+    pub(super) said: Said,
     /// What a registration brings.
     pub(super) credential: Option<NewCredential>,
 }
@@ -62,7 +63,11 @@ impl AuthenticatorData {
             party: *party,
             is_present: flags & PRESENT != 0,
             is_verified: flags & VERIFIED != 0,
-            count: u32::from_be_bytes(*count),
+            said: Said {
+                count: u32::from_be_bytes(*count),
+                is_backup_eligible: flags & CAN_BE_COPIED != 0,
+                is_backed_up: flags & IS_COPIED != 0,
+            },
             credential,
         })
     }
@@ -139,15 +144,18 @@ mod tests {
         let party = RelyingParty::at("https://karat.example.org").unwrap();
         let plain = AuthenticatorData::read(&data(PRESENT | VERIFIED, &[])).unwrap();
         assert!(plain.is_verified && plain.credential.is_none());
-        assert_eq!((plain.count, plain.check(&party, true)), (258, Ok(())));
+        assert_eq!((plain.said.count, plain.check(&party, true)), (258, Ok(())));
         let extensions = hex::decode("a16b6372656450726f74656374 02".replace(' ', "")).unwrap();
         let with_both = [credential(), extensions.clone()].concat();
         let both = AuthenticatorData::read(&data(PRESENT | ATTESTED | EXTENSIONS, &with_both)).unwrap();
         let credential_of_both = both.credential.unwrap();
         assert_eq!((credential_of_both.id, credential_of_both.public_key), (vec![7, 8, 9], key()));
         AuthenticatorData::read(&data(PRESENT | EXTENSIONS, &extensions)).unwrap();
-        for flags in [CAN_BE_COPIED, CAN_BE_COPIED | IS_COPIED] {
-            AuthenticatorData::read(&data(PRESENT | flags, &[])).unwrap();
+        for (flags, copies) in
+            [(0, [false, false]), (CAN_BE_COPIED, [true, false]), (CAN_BE_COPIED | IS_COPIED, [true; 2])]
+        {
+            let said = AuthenticatorData::read(&data(PRESENT | flags, &[])).unwrap().said;
+            assert_eq!([said.is_backup_eligible, said.is_backed_up], copies, "{flags}");
         }
 
         let whole = data(PRESENT | ATTESTED, &credential());

@@ -23,6 +23,8 @@ pub(super) enum Fault {
     Owner,
     /// The signature is not of this key over this.
     Signature,
+    /// It could be copied to other devices and cannot any more, or the other way round: that never changes.
+    Backup,
     /// The authenticator counts less than it did before: there may be a copy.
     Counter,
 }
@@ -40,6 +42,7 @@ impl Fault {
             Self::Unknown => "unknown",
             Self::Owner => "owner",
             Self::Signature => "signature",
+            Self::Backup => "backup",
             Self::Counter => "counter",
         }
     }

@@ -12,7 +12,7 @@ use crate::codes::PASSKEY_LOGIN;
 use crate::refusals::network;
 use crate::secret::{random_hex, sha256_hex, sha256_of};
 use crate::sessions::TokenPair;
-use crate::store::{CodeUse, Proof, StoredPasskey};
+use crate::store::{CodeUse, Proof, Said, StoredPasskey};
 use crate::throttle::PASSWORD;
 use crate::{Access, AccessError, Action, AuditEvent, Origin};
 
@@ -172,12 +172,15 @@ impl Access {
             return Ok(Err(Fault::Verification));
         }
         let key = stored_key(&passkey)?;
-        let count = match presented.check(party, &client, &key, asked.needs_verification) {
-            Ok(count) => count,
+        let said = match presented.check(party, &client, &key, asked.needs_verification) {
+            Ok(said) => said,
             Err(fault) => return Ok(Err(fault)),
         };
+        if passkey.is_backup_eligible.is_some_and(|was| was != said.is_backup_eligible) {
+            return Ok(Err(Fault::Backup));
+        }
         // Last: a count that others made up moves nothing.
-        let counts_on = self.inner.store.use_passkey(passkey.id, count).await?;
+        let counts_on = self.inner.store.use_passkey(passkey.id, said).await?;
         Ok(if counts_on { Ok(passkey) } else { Err(Fault::Counter) })
     }
 
@@ -188,12 +191,10 @@ impl Access {
             Some(_) => self.audit_refusal(refusal).await,
             None => self.audit_repeatable(&network(origin), refusal).await,
         }
-        if fault == Fault::Counter
+        if let Some(what) = warning(fault)
             && let Some(user) = user
             && let Ok(Some(user)) = self.find_user(user).await
         {
-            let what = "A log-in by one of your passkeys was refused, because it counts its uses and came with a count that \
-                        is over: there may be a copy of it. Remove it, and add it anew.";
             self.notify(&user, what);
         }
         AccessError::CodeRefused
@@ -209,20 +210,35 @@ impl Presented {
         })
     }
 
-    /// The count of the authenticator, when the key signed this for this instance.
+    /// What the authenticator says of the passkey, when the key signed this for this instance.
     fn check(
         &self,
         party: &RelyingParty,
         client: &ClientData,
         key: &PublicKey,
         needs_verification: bool,
-    ) -> Result<u32, Fault> {
+    ) -> Result<Said, Fault> {
         party.check(client, Ceremony::Get)?;
         let data = AuthenticatorData::read(&self.authenticator_data)?;
         data.check(party, needs_verification)?;
         let signed = [self.authenticator_data.as_slice(), &sha256_of(&self.client_data)].concat();
         key.check(&signed, &self.signature)?;
-        Ok(data.count)
+        Ok(data.said)
+    }
+}
+
+/// What the owner of a passkey is told, where the right key signed and something else does not hold.
+fn warning(fault: Fault) -> Option<&'static str> {
+    match fault {
+        Fault::Counter => Some(
+            "A log-in by one of your passkeys was refused, because it counts its uses and came with a count that is over: \
+             there may be a copy of it. Remove it, and add it anew.",
+        ),
+        Fault::Backup => Some(
+            "A log-in by one of your passkeys was refused, because it says otherwise than before whether it can be copied \
+             to other devices: it may have been moved to another authenticator. Remove it, and add it anew.",
+        ),
+        _ => None,
     }
 }
 

@@ -1,11 +1,13 @@
-//! Passkeys (WebAuthn level 3): a second factor, and a way in without a password where the authenticator checks who its user
-//! is, which is two factors then.
+//! Passkeys (WebAuthn level 3): a second factor, and a way in without a password where it was made as one and the authenticator
+//! checks who its user is, which is two factors then.
 //!
 //! # Guarantees
 //! * A challenge is random, lives five minutes, works once whatever comes of it, and only for who began: the session, the
 //!   ticket of the first step, or the secret of the attempt. It is in the database, so any process may finish.
 //! * What is signed is for this host and a page of this origin: both are those of the configured public address.
 //! * A signature whose count does not go on is refused, and the owner told: the passkey may have been copied.
+//! * Whether a passkey can be copied to other devices is kept from its registration, and a log-in that says otherwise is
+//!   refused; whether it is copied is kept from its last log-in.
 //! * The make of an authenticator is neither asked for nor judged.
 
 mod authenticator_data;

@@ -7,8 +7,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::authenticator_data::AuthenticatorData;
-use super::{Ceremony, Fault, decoded};
-use crate::codes::PASSKEY;
+use super::{Ceremony, ClientData, Fault, decoded};
+use crate::codes::{PASSKEY, SECURITY_KEY};
 use crate::fields::is_plain;
 use crate::mfa::recovery_codes;
 use crate::secret::sha256_of;
@@ -34,6 +34,9 @@ pub struct CreationOptions {
     pub user_handle: String,
     /// Ids of the credentials that the account has, in base64url: an authenticator that holds one of them makes no other.
     pub exclude: Vec<String>,
+    /// Whether it is to log in without a password, for which its authenticator must keep it and check who its user is. Else it
+    /// need do neither, and is a second factor alone.
+    pub is_way_in: bool,
 }
 
 /// What a browser answers when a passkey was made, in base64url.
@@ -70,13 +73,37 @@ impl Access {
         password: Option<SecretString>,
         origin: &Origin,
     ) -> Result<CreationOptions, AccessError> {
+        self.begin_registration(PASSKEY, caller, password, origin).await
+    }
+
+    /// Begins to add one that is a second factor alone, whatever its authenticator checks: for security keys without a PIN, by
+    /// which browsers make no passkey that is kept.
+    ///
+    /// # Errors
+    /// As [`Access::begin_passkey`].
+    pub async fn begin_security_key(
+        &self,
+        caller: &Caller,
+        password: Option<SecretString>,
+        origin: &Origin,
+    ) -> Result<CreationOptions, AccessError> {
+        self.begin_registration(SECURITY_KEY, caller, password, origin).await
+    }
+
+    async fn begin_registration(
+        &self,
+        purpose: &'static str,
+        caller: &Caller,
+        password: Option<SecretString>,
+        origin: &Origin,
+    ) -> Result<CreationOptions, AccessError> {
         let party = self.relying_party()?;
         let user = self.require_password(caller, Action::PasskeyAdd, "password", password, origin).await?;
         let session = caller.require_session()?;
-        let challenge = self.issue_challenge(PASSKEY, Some(user.id), session.to_string()).await?;
+        let challenge = self.issue_challenge(purpose, Some(user.id), session.to_string()).await?;
         let exclude = self.inner.store.list_credentials(user.id).await?;
-        let user_handle = handle_of(user.id);
-        Ok(CreationOptions { challenge, relying_party: party.id, user, user_handle, exclude })
+        let (user_handle, is_way_in) = (handle_of(user.id), purpose == PASSKEY);
+        Ok(CreationOptions { challenge, relying_party: party.id, user, user_handle, exclude, is_way_in })
     }
 
     /// Adds the passkey that the browser made, in the session that began. Where it is the first second factor, recovery
@@ -101,17 +128,17 @@ impl Access {
         let began = CodeUse::Accepted { user: Some(caller.id), address: session.to_string() };
         let (client_data, attestation) = (decoded(&new.client_data), decoded(&new.attestation));
         let made = match client_data {
-            Ok(bytes) => self.take_challenge(PASSKEY, &bytes, &began).await?,
+            Ok(bytes) => self.take_registration(&bytes, &began).await?,
             Err(fault) => Err(fault),
         };
-        let checked = made.and_then(|client| {
+        let checked = made.and_then(|(client, is_way_in)| {
             party.check(&client, Ceremony::Create)?;
             let data = AuthenticatorData::read_attestation(&attestation?)?;
             data.check(&party, false)?;
             let credential = data.credential.ok_or(Fault::Malformed)?;
-            Ok((credential, data.count, data.is_verified))
+            Ok((credential, data.said, is_way_in && data.is_verified))
         });
-        let (credential, count, is_verifying) = match checked {
+        let (credential, said, is_verifying) = match checked {
             Ok(checked) => checked,
             Err(fault) => {
                 self.audit_refusal(refusal.with_details(json!({"reason": fault.name()}))).await;
@@ -125,7 +152,7 @@ impl Access {
             credential_hash: hex::encode(sha256_of(&credential.id)),
             credential_id: URL_SAFE_NO_PAD.encode(&credential.id),
             public_key: hex::encode(&credential.public_key),
-            count,
+            said,
             is_verifying,
             at: now_us(),
         };
@@ -142,6 +169,22 @@ impl Access {
             is_way_in: is_verifying,
             recovery_codes: if is_first { codes } else { Vec::new() },
         })
+    }
+
+    /// Uses up the challenge of a registration, and answers with what the browser says whether that began for a way in.
+    async fn take_registration(
+        &self,
+        client_data: &[u8],
+        began: &CodeUse,
+    ) -> Result<Result<(ClientData, bool), Fault>, AccessError> {
+        for (purpose, is_way_in) in [(PASSKEY, true), (SECURITY_KEY, false)] {
+            match self.take_challenge(purpose, client_data, began).await? {
+                Ok(client) => return Ok(Ok((client, is_way_in))),
+                Err(Fault::Challenge) => {}
+                Err(fault) => return Ok(Err(fault)),
+            }
+        }
+        Ok(Err(Fault::Challenge))
     }
 
     /// The passkeys of a user, oldest first.

@@ -52,12 +52,13 @@ impl Store {
         self.database.row(sql, args![prefix]).await?.as_ref().map(stored_key).transpose()
     }
 
-    /// Keys of a user (of everybody without one), newest first, revoked ones included.
-    pub(crate) async fn list_keys(&self, user: Option<Uuid>) -> Result<Vec<ApiKey>, AccessError> {
+    /// Keys of a user: live ones first, so that none of them is beyond the limit, then those that ended; newest first.
+    pub(crate) async fn list_keys(&self, user: Uuid, limit: u32) -> Result<Vec<ApiKey>, AccessError> {
         let sql = "SELECT id, user_id, name, prefix, scopes, events_per_second, created_at, expires_at, last_used_at, \
-                   revoked_at FROM api_keys WHERE ? = '' OR user_id = ? ORDER BY id DESC";
-        let user = user.map(|id| id.to_string()).unwrap_or_default();
-        self.database.rows(sql, args![&user, &user]).await?.iter().map(api_key).collect()
+                   revoked_at FROM api_keys WHERE user_id = ? ORDER BY \
+                   CASE WHEN revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?) THEN 0 ELSE 1 END, id DESC \
+                   LIMIT ?";
+        self.database.rows(sql, args![user, now_us(), limit]).await?.iter().map(api_key).collect()
     }
 
     /// Revokes a key (of that owner only, when one is given); false when there is no such live key.

@@ -30,10 +30,11 @@ impl Store {
         finish(tx, user, event).await
     }
 
-    /// Every step, newest first.
-    pub(crate) async fn list_consents(&self, user: Uuid) -> Result<Vec<Consent>, AccessError> {
-        let sql = "SELECT status, version, source, ip, at FROM consents WHERE user_id = ? ORDER BY at DESC, id DESC";
-        self.database.rows(sql, args![user]).await?.iter().map(consent).collect()
+    /// The steps before a time, newest first.
+    pub(crate) async fn list_consents(&self, user: Uuid, before: i64, limit: u32) -> Result<Vec<Consent>, AccessError> {
+        let sql = "SELECT status, version, source, ip, at FROM consents WHERE user_id = ? AND at < ? \
+                   ORDER BY at DESC, id DESC LIMIT ?";
+        self.database.rows(sql, args![user, before, limit]).await?.iter().map(consent).collect()
     }
 }
 

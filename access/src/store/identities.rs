@@ -27,11 +27,11 @@ impl Store {
         self.database.row(sql, args![issuer, subject]).await?.as_ref().map(identity).transpose()
     }
 
-    /// The log-ins of a user.
-    pub(crate) async fn list_identities(&self, user: Uuid) -> Result<Vec<Identity>, AccessError> {
+    /// The log-ins of a user, oldest first.
+    pub(crate) async fn list_identities(&self, user: Uuid, limit: u32) -> Result<Vec<Identity>, AccessError> {
         let sql = "SELECT id, user_id, provider, issuer, subject, email, created_at FROM identities \
-                   WHERE user_id = ? ORDER BY id";
-        self.database.rows(sql, args![user]).await?.iter().map(identity).collect()
+                   WHERE user_id = ? ORDER BY id LIMIT ?";
+        self.database.rows(sql, args![user, limit]).await?.iter().map(identity).collect()
     }
 
     /// Adds a log-in to an account, in the name of a session of its owner. [`AccessError::Taken`] when it belongs to

@@ -31,7 +31,7 @@ pub use engine::Schema;
 pub use export::{OwnCode, OwnFactor, OwnSession};
 pub use factors::Factors;
 pub use passkeys::Passkey;
-pub(crate) use passkeys::{NewPasskeyRow, StoredPasskey};
+pub(crate) use passkeys::{NewPasskeyRow, Said, StoredPasskey};
 pub(crate) use proof::Proof;
 pub(crate) use rows::{
     Attempt, Change, ChangeKind, CodeUse, Factor, Granted, KeyOwner, NewCodeRow, NewKeyRow, NewPassword, NewSessionRow,

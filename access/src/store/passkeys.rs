@@ -24,6 +24,8 @@ pub struct Passkey {
     pub name: String,
     /// Whether it logs in without a password. One that does not check who its user is does not.
     pub is_way_in: bool,
+    /// Whether there are copies of it on other devices of its user, as of the last log-in; none when that was never told.
+    pub is_backed_up: Option<bool>,
     /// Microseconds since 1970, UTC.
     pub created_at_us: i64,
     /// Microseconds since 1970, UTC.
@@ -40,10 +42,21 @@ pub(crate) struct NewPasskeyRow {
     pub credential_id: String,
     /// In COSE, in hex.
     pub public_key: String,
-    pub count: u32,
+    pub said: Said,
     /// Whether the authenticator checked who its user is.
     pub is_verifying: bool,
     pub at: i64,
+}
+
+/// What an authenticator says of a passkey each time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said {
+    /// How often it was used.
+    pub count: u32,
+    /// Whether it may be copied to other devices of its user. That never changes.
+    pub is_backup_eligible: bool,
+    /// Whether it is.
+    pub is_backed_up: bool,
 }
 
 /// What a log-in is checked against.
@@ -54,6 +67,8 @@ pub(crate) struct StoredPasskey {
     pub public_key: String,
     /// Whether the authenticator checked who its user is when the passkey was made.
     pub is_verifying: bool,
+    /// Whether it may be copied; none when it was made before that was kept, and not used since.
+    pub is_backup_eligible: Option<bool>,
 }
 
 impl Store {
@@ -78,7 +93,7 @@ impl Store {
         }
         let is_first = !factors_in(&mut tx, row.user).await?.is_any();
         let sql = "INSERT INTO passkeys (id, user_id, name, credential_hash, credential_id, public_key, sign_count, \
-                   is_verifying, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+                   is_verifying, created_at, is_backup_eligible, is_backed_up) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let values = args![
             row.id,
             row.user,
@@ -86,9 +101,11 @@ impl Store {
             &row.credential_hash,
             &row.credential_id,
             &row.public_key,
-            row.count,
+            row.said.count,
             row.is_verifying,
             row.at,
+            row.said.is_backup_eligible,
+            row.said.is_backed_up,
         ];
         tx.try_execute(sql, values).await.map_err(|error| match error.as_database_error() {
             Some(cause) if cause.is_unique_violation() => AccessError::Taken { field: "passkey" },
@@ -104,13 +121,15 @@ impl Store {
 
     /// The passkey whose credential has this hash.
     pub(crate) async fn find_passkey(&self, credential_hash: &str) -> Result<Option<StoredPasskey>, AccessError> {
-        let sql = "SELECT id, user_id, public_key, is_verifying FROM passkeys WHERE credential_hash = ?";
+        let sql = "SELECT id, user_id, public_key, is_verifying, is_backup_eligible FROM passkeys \
+                   WHERE credential_hash = ?";
         self.database.row(sql, args![credential_hash]).await?.as_ref().map(stored).transpose()
     }
 
     /// The passkeys of a user, oldest first.
     pub(crate) async fn list_passkeys(&self, user: Uuid) -> Result<Vec<Passkey>, AccessError> {
-        let sql = "SELECT id, name, is_verifying, created_at, last_used_at FROM passkeys WHERE user_id = ? ORDER BY id";
+        let sql = "SELECT id, name, is_verifying, is_backed_up, created_at, last_used_at FROM passkeys \
+                   WHERE user_id = ? ORDER BY id";
         self.database.rows(sql, args![user]).await?.iter().map(passkey).collect()
     }
 
@@ -120,13 +139,16 @@ impl Store {
         self.database.rows(sql, args![user]).await?.iter().map(|row| row.text("credential_id")).collect()
     }
 
-    /// Notes a use with the count of the authenticator; false when it does not count on. One that never counts stays at
+    /// Notes a use with what the authenticator says; false when it does not count on. One that never counts stays at
     /// zero.
-    pub(crate) async fn use_passkey(&self, id: Uuid, count: u32) -> Result<bool, AccessError> {
+    pub(crate) async fn use_passkey(&self, id: Uuid, said: Said) -> Result<bool, AccessError> {
         let mut tx = self.database.write().await?;
-        let sql = "UPDATE passkeys SET sign_count = ?, last_used_at = ? WHERE id = ? \
+        let sql = "UPDATE passkeys SET sign_count = ?, last_used_at = ?, is_backed_up = ?, \
+                   is_backup_eligible = COALESCE(is_backup_eligible, ?) WHERE id = ? \
                    AND (sign_count < ? OR (sign_count = 0 AND ? = 0))";
-        let counts_on = tx.execute(sql, args![count, now_us(), id, count, count]).await? > 0;
+        let Said { count, is_backup_eligible, is_backed_up } = said;
+        let values = args![count, now_us(), is_backed_up, is_backup_eligible, id, count, count];
+        let counts_on = tx.execute(sql, values).await? > 0;
         tx.commit().await?;
         Ok(counts_on)
     }
@@ -168,6 +190,7 @@ fn stored(row: &Row) -> Result<StoredPasskey, AccessError> {
         user: row.id("user_id")?,
         public_key: row.text("public_key")?,
         is_verifying: row.truth("is_verifying")?,
+        is_backup_eligible: row.truth_or_null("is_backup_eligible")?,
     })
 }
 
@@ -176,6 +199,7 @@ fn passkey(row: &Row) -> Result<Passkey, AccessError> {
         id: row.id("id")?,
         name: row.text("name")?,
         is_way_in: row.truth("is_verifying")?,
+        is_backed_up: row.truth_or_null("is_backed_up")?,
         created_at_us: row.int("created_at")?,
         last_used_at_us: row.int_or_null("last_used_at")?,
     })

@@ -137,7 +137,7 @@ mod tests {
         enter(&store, Proof::Ticket(first.clone())).await.unwrap();
         let again = enter(&store, Proof::Ticket(first)).await;
         assert!(matches!(again, Err(AccessError::CodeRefused)), "a ticket works once: {again:?}");
-        let before = store.list_sessions(USER.parse().unwrap()).await.unwrap().len();
+        let before = store.list_sessions(USER.parse().unwrap(), 10).await.unwrap().len();
         assert_eq!(before, 5);
 
         for (proof, end) in proofs() {
@@ -150,7 +150,7 @@ mod tests {
             let refused = ticket(&store, proof).await;
             assert!(matches!(refused, Err(AccessError::InvalidCredentials | AccessError::CodeRefused)), "{refused:?}");
         }
-        assert_eq!(store.list_sessions(USER.parse().unwrap()).await.unwrap().len(), before);
+        assert_eq!(store.list_sessions(USER.parse().unwrap(), 10).await.unwrap().len(), before);
     }
 
     #[tokio::test]

@@ -73,10 +73,10 @@ impl Store {
     }
 
     /// The live sessions of a user, newest first.
-    pub(crate) async fn list_sessions(&self, user: Uuid) -> Result<Vec<Session>, AccessError> {
+    pub(crate) async fn list_sessions(&self, user: Uuid, limit: u32) -> Result<Vec<Session>, AccessError> {
         let sql = "SELECT id, user_id, created_at, last_used_at, expires_at, ip, user_agent FROM sessions \
-                   WHERE user_id = ? AND revoked_at IS NULL AND expires_at > ? ORDER BY id DESC";
-        self.database.rows(sql, args![user, now_us()]).await?.iter().map(session).collect()
+                   WHERE user_id = ? AND revoked_at IS NULL AND expires_at > ? ORDER BY id DESC LIMIT ?";
+        self.database.rows(sql, args![user, now_us(), limit]).await?.iter().map(session).collect()
     }
 
     /// Revokes one session of a user; false when there is no such live session.
@@ -336,6 +336,21 @@ mod tests {
         }
         assert!(matches!(rotate(&store, "child", "grandchild").await, Rotation::Rotated { .. }));
         assert!(matches!(rotate(&store, "first", "x").await, Rotation::Reused { session: ended } if ended == session));
+    }
+
+    #[tokio::test]
+    async fn of_more_sessions_than_are_asked_for_the_newest_are_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let mut sessions = Vec::new();
+        for token in ["first", "second", "third"] {
+            sessions.insert(0, log_in(&store, token).await);
+        }
+        let listed = async |limit| {
+            let listed = store.list_sessions(USER.parse().unwrap(), limit).await.unwrap();
+            listed.into_iter().map(|session| session.id).collect::<Vec<_>>()
+        };
+        assert_eq!((listed(2).await, listed(3).await), (sessions[..2].to_vec(), sessions.clone()));
     }
 
     #[tokio::test]

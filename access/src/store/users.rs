@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::engine::{Row, Tx, args};
+use super::engine::{Row, Tx, Value, args};
 use super::proof::require_session;
 use super::sessions::revoke_live;
 use super::{ChangeKind, NewUserRow, Store, StoredLogin, User, UserFilter};
@@ -19,6 +19,9 @@ macro_rules! user_columns {
 }
 
 impl Store {
+    /// The places of the statement of [`Store::find_users`].
+    pub(crate) const USERS_AT_ONCE: usize = 20;
+
     /// Adds a user. [`AccessError::Taken`] when the name, address or number belongs to somebody.
     pub(crate) async fn create_user(&self, row: &NewUserRow, event: &AuditEvent) -> Result<User, AccessError> {
         let mut tx = self.database.write().await?;
@@ -32,6 +35,21 @@ impl Store {
     pub(crate) async fn find_user(&self, id: Uuid) -> Result<Option<User>, AccessError> {
         let sql = concat!("SELECT ", user_columns!(), " FROM users u WHERE u.id = ? AND u.deleted_at IS NULL");
         self.database.row(sql, args![id]).await?.as_ref().map(user).transpose()
+    }
+
+    /// Those of at most [`Store::USERS_AT_ONCE`] ids that are users, each with whether it is deleted and only waits for the
+    /// purge.
+    pub(crate) async fn find_users(&self, ids: &[Uuid]) -> Result<Vec<(User, bool)>, AccessError> {
+        let sql = concat!(
+            "SELECT ",
+            user_columns!(),
+            ", u.deleted_at FROM users u WHERE u.id IN (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        );
+        let Some(last) = ids.last() else { return Ok(Vec::new()) };
+        // One statement for any number of ids: what is left of the places has the last one again.
+        let values = (0..Self::USERS_AT_ONCE).map(|place| Value::from(*ids.get(place).unwrap_or(last)));
+        let rows = self.database.rows(sql, values.collect()).await?;
+        rows.iter().map(|row| Ok((user(row)?, row.int_or_null("deleted_at")?.is_some()))).collect()
     }
 
     /// A user by username or address, with the password hash.

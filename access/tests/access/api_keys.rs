@@ -122,7 +122,7 @@ async fn the_last_use_is_written_when_flushed_and_the_secret_never() {
     let issued = issue(&instance, &owner, &["read"]).await;
     who_by_key(&instance.access, &issued.secret).await.unwrap();
     instance.access.flush().await.unwrap();
-    let listed = instance.access.list_api_keys(Some(owner.id)).await.unwrap();
+    let listed = instance.access.list_api_keys(owner.id).await.unwrap();
     assert!(listed[0].last_used_at_us.is_some());
     let secret = issued.secret.expose_secret();
     for file in std::fs::read_dir(instance.folder.path()).unwrap().map(|entry| entry.unwrap().path()) {
@@ -161,6 +161,23 @@ async fn an_owner_has_at_most_a_hundred_live_keys() {
 }
 
 #[tokio::test]
+async fn live_keys_are_listed_before_those_that_ended() {
+    let instance = Instance::start().await;
+    let owner = instance.user("loader_1", Role::User).await;
+    let live = issue(&instance, &owner, &["read"]).await;
+    let revoked = issue(&instance, &owner, &["read"]).await;
+    revoke(&instance.access, &revoked).await.unwrap();
+    let scopes = Scopes::parse(["read"]).unwrap();
+    let expires_in = Some(Duration::ZERO);
+    let over = NewApiKey { owner: owner.id, name: "over".to_owned(), scopes, expires_in, events_per_second: None };
+    let over = instance.access.create_api_key(over, Actor::Shell, &Origin::default()).await.unwrap();
+    let newest = issue(&instance, &owner, &["read"]).await;
+    let listed = instance.access.list_api_keys(owner.id).await.unwrap();
+    let listed: Vec<_> = listed.iter().map(|key| key.id).collect();
+    assert_eq!(listed, [newest.key.id, live.key.id, over.key.id, revoked.key.id]);
+}
+
+#[tokio::test]
 async fn a_rate_and_routes_of_a_key_are_kept_and_known_to_every_process() {
     let instance = Instance::start().await;
     let other = instance.second_process().await;
@@ -178,6 +195,6 @@ async fn a_rate_and_routes_of_a_key_are_kept_and_known_to_every_process() {
     let caller = who_by_key(&other, &issued.secret).await.unwrap();
     assert!(matches!(caller.kind, CallerKind::ApiKey { events_per_second: Some(500), .. }), "{caller:?}");
     assert!(caller.may_call("/events") && !caller.may_call("/lineage"));
-    let listed = other.list_api_keys(Some(owner.id)).await.unwrap();
+    let listed = other.list_api_keys(owner.id).await.unwrap();
     assert_eq!((listed[0].events_per_second, &listed[0].scopes), (Some(500), &issued.key.scopes));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::{Instance, settings, tamper, who, who_by_key};
 use karat_access::{
     Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, ConsentRule, NewApiKey, Origin, ProfileChange,
-    Scopes,
+    Role, Scopes,
 };
 
 const IN_FORCE: &str = "2026-11";
@@ -60,6 +60,39 @@ async fn security_84_consent_to_the_version_in_force_counts_at_once_here_and_els
         assert_eq!(other.has_consented(caller.id).await.unwrap(), counts, "{step}, in the other process");
     }
     assert!(access.has_consented(stranger.id).await.unwrap(), "that of another is another");
+}
+
+#[tokio::test]
+async fn security_84_of_people_who_are_named_those_with_an_account_and_without_consent_are_found() {
+    let (instance, strict) = asking().await;
+    let (access, other) = (&instance.access, Access::open(strict.clone()).await.unwrap());
+    let mut people = vec![uuid::Uuid::now_v7()];
+    for n in 0..25 {
+        people.push(instance.user(&format!("person_{n}"), Role::User).await.id);
+    }
+    let maria = who(access, &instance.register("maria_77").await).await.unwrap();
+    grant(access, &maria, IN_FORCE).await;
+    people.push(maria.id);
+    // From the database, and then from memory.
+    for process in [access, &other, &other] {
+        let without = process.without_consent(&people).await.unwrap();
+        assert_eq!(without.len(), 25, "all but who has no account and who consented");
+        assert!(people[1..26].iter().all(|person| without.contains(person)));
+    }
+    revoke(access, &maria).await;
+    other.catch_up().await.unwrap();
+    for process in [access, &other] {
+        assert!(process.without_consent(&[maria.id]).await.unwrap().contains(&maria.id));
+    }
+    // An account that waits for its purge still says no, whatever it said before.
+    grant(access, &maria, IN_FORCE).await;
+    tamper(&instance.folder, "UPDATE users SET deleted_at = 1").await.unwrap();
+    let fresh = Access::open(strict).await.unwrap();
+    assert_eq!(fresh.without_consent(&people).await.unwrap().len(), 26);
+    assert!(fresh.without_consent(&[]).await.unwrap().is_empty());
+
+    let optional = Access::open(settings(&instance.folder)).await.unwrap();
+    assert!(optional.without_consent(&people).await.unwrap().is_empty());
 }
 
 #[tokio::test]

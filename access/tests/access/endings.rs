@@ -128,7 +128,7 @@ async fn security_48_a_request_under_way_leaves_no_way_in_when_its_session_has_e
         let is_revoked = matches!(refused, Err(AccessError::NotAuthenticated(TokenFault::Revoked)));
         assert!(is_revoked, "{refused:?}");
     }
-    assert!(access.list_api_keys(Some(caller.id)).await.unwrap().is_empty());
+    assert!(access.list_api_keys(caller.id).await.unwrap().is_empty());
     // No second factor is asked for, and there is no number.
     assert_eq!(instance.login("maria_77", PASSWORD).await.unwrap().user.phone, None);
 }

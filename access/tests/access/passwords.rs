@@ -1,8 +1,10 @@
 //! Which passwords may be chosen, by every way to choose one.
 
 use crate::factors::enroll;
-use crate::support::{Instance, PASSWORD, account, secret, settings, tokens, who};
-use karat_access::{Access, AccessError, AccessSettings, Actor, NewAccount, NewUser, Origin, PasswordRules, Role};
+use crate::support::{Instance, PASSWORD, account, secret, settings, tamper, tokens, who};
+use karat_access::{
+    Access, AccessError, AccessSettings, Actor, HashSettings, NewAccount, NewUser, Origin, PasswordRules, Role,
+};
 use std::fmt::Debug;
 
 fn must_break<T: Debug>(way: &str, rule: &str, result: Result<T, AccessError>) {
@@ -108,4 +110,22 @@ async fn security_01_a_shorter_password_beside_a_second_factor_keeps_the_factor(
     access.remove_totp(&caller, Some(secret(PASSWORD)), &origin).await.unwrap();
     must_break("without a factor", "15 to 128", change(PASSWORD, short).await);
     must_break("without a factor for another", "15 to 128", by_shell("fourteen chars").await);
+}
+
+#[tokio::test]
+async fn security_06_a_hash_of_other_costs_is_made_anew_at_the_next_log_in() {
+    const MARK: &str = "UPDATE users SET nickname = 'anew' WHERE password_hash LIKE '$argon2id$v=19$m=128,t=2,p=1$%'";
+    let mut instance = Instance::start().await;
+    let id = instance.register("maria_77").await.user.id;
+    let hashing = HashSettings { memory_kib: 128, passes: 2, ..HashSettings::default() };
+    instance.access = Access::open(AccessSettings { hashing, ..settings(&instance.folder) }).await.unwrap();
+    let nickname = async || {
+        tamper(&instance.folder, MARK).await.unwrap();
+        instance.access.find_user(id).await.unwrap().unwrap().nickname
+    };
+    assert!(instance.login("maria_77", "wrong").await.is_err());
+    assert_eq!(nickname().await, None, "a wrong password changes nothing");
+    instance.login("maria_77", PASSWORD).await.unwrap();
+    assert_eq!(nickname().await.as_deref(), Some("anew"));
+    instance.login("maria_77", PASSWORD).await.unwrap();
 }

@@ -375,6 +375,40 @@ async fn security_81_a_flood_of_credentials_that_do_not_hold_writes_a_row_a_minu
 }
 
 #[tokio::test]
+async fn security_81_a_flood_from_many_networks_leaves_few_rows_and_how_many_more_it_was() {
+    const NETWORKS: u64 = 300;
+    const ROWS_A_MINUTE: usize = 120;
+    let instance = Instance::start().await;
+    let access = &instance.access;
+    let maria = instance.register("maria_77").await.user.id;
+    let began = Instant::now();
+    let flood = async {
+        for n in 0..NETWORKS {
+            let from = format!("2001:db8:1:{n:x}::1").parse().unwrap();
+            access.note_bad_credential(TokenFault::Invalid, &Origin::new(Some(from), None, None)).await;
+        }
+        // Other actions have rows of their own all the same.
+        assert!(access.login("maria_77", secret("wrong"), &origin()).await.is_err());
+        assert!(access.refresh(&secret("0123456789"), &origin()).await.is_err());
+        access.flush().await.unwrap();
+    };
+    let ((), rows) = rows_of(access, flood).await;
+    let minutes = usize::try_from(began.elapsed().as_secs() / 60).unwrap() + 1;
+    assert_eq!(rows.iter().filter(|row| row.action == "login" && row.target_id == Some(maria)).count(), 1, "{rows:?}");
+    assert_eq!(rows.iter().filter(|row| row.action == "refresh").count(), 1, "{rows:?}");
+    let of_flood: Vec<_> = rows.iter().filter(|row| row.action == "credential_refused").collect();
+    let left_out = of_flood.iter().filter_map(|row| row.details.as_ref()?["left_out"].as_u64());
+    let (sums, left_out) = (left_out.clone().count(), left_out.sum::<u64>());
+    let single = of_flood.len() - sums;
+    assert_eq!(u64::try_from(single).unwrap() + left_out, NETWORKS, "{of_flood:?}");
+    assert!((ROWS_A_MINUTE..=ROWS_A_MINUTE * minutes).contains(&single), "{single} rows in {minutes} minutes");
+    assert!(access.verify_audit_log().await.unwrap().broken.is_none());
+    // What was told is told once.
+    let ((), rows) = rows_of(access, async { access.flush().await.unwrap() }).await;
+    assert!(rows.is_empty(), "{rows:?}");
+}
+
+#[tokio::test]
 async fn rows_are_found_by_time() {
     let instance = Instance::start().await;
     instance.register("maria_77").await;

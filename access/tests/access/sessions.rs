@@ -82,10 +82,10 @@ async fn other_processes_hear_of_a_revocation_by_themselves() {
     instance.access.logout(&caller, &Origin::default()).await.unwrap();
     let heard = async {
         while !is_revoked(who(&other, &pair).await) {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(upkeep_interval).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(10), heard).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), heard).await.unwrap();
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_session_refreshes_only_so_often_in_an_hour() {
 #[tokio::test]
 async fn security_25_rotation_moves_no_end() {
     let mut instance = Instance::start().await;
-    let session_ttl = std::time::Duration::from_secs(100);
+    let session_ttl = std::time::Duration::from_secs(1_000);
     instance.access = Access::open(AccessSettings { session_ttl, ..settings(&instance.folder) }).await.unwrap();
     let first = instance.register("maria_77").await;
     let end = async || instance.access.list_sessions(first.user.id).await.unwrap()[0].expires_at_us;
@@ -169,8 +169,8 @@ async fn security_25_rotation_moves_no_end() {
     assert_eq!(end().await, before);
     // Nor does a token outlive its session, though it could live an hour.
     for pair in [&first, &second] {
-        assert!((90..=100).contains(&pair.expires_in_s), "{}", pair.expires_in_s);
-        assert!((90..=100).contains(&pair.session_ends_in_s), "{}", pair.session_ends_in_s);
+        assert!((900..=1_000).contains(&pair.expires_in_s), "{}", pair.expires_in_s);
+        assert!((900..=1_000).contains(&pair.session_ends_in_s), "{}", pair.session_ends_in_s);
     }
 }
 

@@ -51,7 +51,7 @@ impl Service {
 
     /// The code in the message to a number that came so many-th.
     pub async fn code_for(&self, number: &str, count: usize) -> String {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let found = self.requests.lock().get(count - 1).cloned();
             if let Some(request) = found {

@@ -83,7 +83,7 @@ impl Instance {
     }
 
     async fn mail_where(&self, what: &str, find: impl Fn(Vec<String>) -> Option<String>) -> String {
-        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(mail) = find(self.mails()) {
                 return mail;

@@ -41,10 +41,12 @@ impl ApiKeyApi {
 #[OpenApi(prefix_path = "/api-keys", tag = "AuthTag::ApiKeys")]
 impl ApiKeyApi {
     /// List the caller's API keys
+    ///
+    /// Live ones first, then those that were revoked or are over; newest first, 1,000 at most.
     #[oai(path = "/", method = "get", operation_id = "list_api_keys")]
     async fn list(&self, caller: Authenticated) -> Result<Answer<Vec<ApiKeyView>>, ListKeysError> {
         caller.require(Permission::ManageOwnKeys)?;
-        let keys = self.access.list_api_keys(Some(caller.id)).await?;
+        let keys = self.access.list_api_keys(caller.id).await?;
         Ok(ok(keys.into_iter().map(Into::into).collect(), "the caller's API keys"))
     }
 

@@ -3,6 +3,7 @@
 use karat_access::{Access, Consent, Permission};
 use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
+use poem_openapi::param::Query;
 use poem_openapi::{Object, OpenApi};
 use serde::Deserialize;
 
@@ -12,8 +13,10 @@ use super::views::rfc3339;
 error_answers! {
     /// Errors of giving consent.
     pub ConsentError: 400, 401, 403, 404, 413, 415, 422;
-    /// Errors of reading consent and of taking it back.
-    pub ReadConsentError: 401, 403, 404;
+    /// Errors of reading consent.
+    pub ReadConsentError: 400, 401, 403, 404;
+    /// Errors of taking consent back.
+    pub RevokeConsentError: 401, 403, 404;
 }
 
 /// Consent to a version of the text.
@@ -40,8 +43,10 @@ pub struct ConsentView {
     pub version_in_force: Option<String>,
     /// Whether events are refused while the version in force is not granted.
     pub is_required: bool,
-    /// Every step, newest first.
+    /// The steps, newest first; 1,000 at most.
     pub history: Vec<ConsentStepView>,
+    /// For `before` of the next page of `history`; absent when this is the last.
+    pub next_before: Option<i64>,
 }
 
 /// One thing that was agreed to or taken back.
@@ -77,10 +82,10 @@ impl ConsentApi {
         Self { access }
     }
 
-    async fn view(&self, caller: &Authenticated) -> Result<ConsentView, ApiError> {
+    async fn view(&self, caller: &Authenticated, before: Option<i64>) -> Result<ConsentView, ApiError> {
         let user = self.access.find_user(caller.id).await?;
         let user = user.ok_or_else(|| ApiError::not_found("the account was deleted"))?;
-        let history = self.access.list_consents(caller.id).await?;
+        let (history, next_before) = self.access.list_consents(caller.id, before).await?;
         let rule = &self.access.settings().consent;
         Ok(ConsentView {
             status: user.consent_status,
@@ -88,6 +93,7 @@ impl ConsentApi {
             version_in_force: rule.version().map(str::to_owned),
             is_required: rule.is_required(),
             history: history.into_iter().map(Into::into).collect(),
+            next_before,
         })
     }
 }
@@ -96,9 +102,14 @@ impl ConsentApi {
 impl ConsentApi {
     /// Read the caller's consent
     #[oai(path = "/", method = "get", operation_id = "read_consent")]
-    async fn read_consent(&self, caller: Authenticated) -> Result<Answer<ConsentView>, ReadConsentError> {
+    async fn read_consent(
+        &self,
+        caller: Authenticated,
+        /// `next_before` of the page before: older steps.
+        before: Query<Option<i64>>,
+    ) -> Result<Answer<ConsentView>, ReadConsentError> {
         caller.require(Permission::ManageOwnAccount)?;
-        Ok(ok(self.view(&caller).await?, "the caller's consent"))
+        Ok(ok(self.view(&caller, before.0).await?, "the caller's consent"))
     }
 
     /// Consent to a version of the text
@@ -115,7 +126,7 @@ impl ConsentApi {
         caller.require(Permission::ManageOwnAccount)?;
         let source = body.source.as_deref().unwrap_or("api");
         self.access.grant_consent(&caller, &body.version, source, &origin(request)).await?;
-        Ok(ok(self.view(&caller).await?, "the consent was recorded"))
+        Ok(ok(self.view(&caller, None).await?, "the consent was recorded"))
     }
 
     /// Take consent back
@@ -127,9 +138,9 @@ impl ConsentApi {
         &self,
         request: &Request,
         caller: Authenticated,
-    ) -> Result<Answer<ConsentView>, ReadConsentError> {
+    ) -> Result<Answer<ConsentView>, RevokeConsentError> {
         caller.require(Permission::ManageOwnAccount)?;
         self.access.revoke_consent(&caller, "api", &origin(request)).await?;
-        Ok(ok(self.view(&caller).await?, "the consent was taken back"))
+        Ok(ok(self.view(&caller, None).await?, "the consent was taken back"))
     }
 }

@@ -186,7 +186,7 @@ impl ExportApi {
             settings: data.settings.members().map(OwnSettingView::from).collect(),
             events: all(data.events),
             next_before: data.next_before,
-            most_entries: Access::EXPORT_ROWS,
+            most_entries: Access::LIST_ROWS,
             cut: data.cut.into_iter().map(str::to_owned).collect(),
         }
     }

@@ -16,6 +16,18 @@ use super::views::rfc3339;
 const NAME: &str = "Karat";
 const KIND: &str = "public-key";
 
+/// How to begin to add a passkey.
+#[derive(Object, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BeginPasskeyRequest {
+    /// The present password. An account without one leaves it out, and its log-in must be younger than five minutes.
+    #[oai(validator(max_length = 1024))]
+    pub password: Option<String>,
+    /// False for a security key that is a second factor alone: it need not keep the passkey nor check who its user is, which
+    /// those without a PIN cannot. True when left out.
+    pub is_way_in: Option<bool>,
+}
+
 /// A passkey that a browser made. Texts of bytes are in base64url, as `toJSON()` of the browser's answer has them.
 #[derive(Object, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,11 +173,11 @@ pub struct CredentialView {
 #[derive(Debug, Object)]
 #[oai(rename_all = "camelCase")]
 pub struct SelectionView {
-    /// Always `required`: the authenticator keeps the passkey, so that nobody has to type a name.
+    /// `required` for a way in: the authenticator keeps the passkey, so that nobody has to type a name. Else `discouraged`.
     pub resident_key: String,
     /// The same, for older browsers.
     pub require_resident_key: bool,
-    /// Always `preferred`: who the user is is checked where the authenticator can.
+    /// `preferred` for a way in: who the user is is checked where the authenticator can. Else `discouraged`.
     pub user_verification: String,
 }
 
@@ -190,6 +202,8 @@ pub struct PasskeyView {
     pub name: String,
     /// Whether it logs in without a password: its authenticator checks who its user is.
     pub is_way_in: bool,
+    /// Whether there are copies of it on other devices of its owner, as its last log-in said; absent when that was never told.
+    pub is_backed_up: Option<bool>,
     /// RFC 3339 in UTC.
     pub created_at: String,
     /// RFC 3339 in UTC; absent when it was not used yet.
@@ -217,7 +231,9 @@ impl AssertionRequest {
 
 impl From<CreationOptions> for PasskeyCreationView {
     fn from(options: CreationOptions) -> Self {
-        let CreationOptions { challenge, relying_party, user, user_handle, exclude } = options;
+        let CreationOptions { challenge, relying_party, user, user_handle, exclude, is_way_in } = options;
+        let (resident_key, user_verification) =
+            if is_way_in { ("required", "preferred") } else { ("discouraged", "discouraged") };
         let display_name = user.full_name.unwrap_or_else(|| user.username.clone());
         let options = CreationOptionsView {
             challenge,
@@ -227,9 +243,9 @@ impl From<CreationOptions> for PasskeyCreationView {
             timeout: timeout_ms(),
             exclude_credentials: credentials(exclude),
             authenticator_selection: SelectionView {
-                resident_key: "required".to_owned(),
-                require_resident_key: true,
-                user_verification: "preferred".to_owned(),
+                resident_key: resident_key.to_owned(),
+                require_resident_key: is_way_in,
+                user_verification: user_verification.to_owned(),
             },
             attestation: "none".to_owned(),
         };
@@ -264,6 +280,7 @@ impl From<Passkey> for PasskeyView {
             id: passkey.id.to_string(),
             name: passkey.name,
             is_way_in: passkey.is_way_in,
+            is_backed_up: passkey.is_backed_up,
             created_at: rfc3339(passkey.created_at_us),
             last_used_at: passkey.last_used_at_us.map(rfc3339),
         }

@@ -6,13 +6,14 @@ use poem::Request;
 use poem_openapi::OpenApi;
 use poem_openapi::param::Path;
 use poem_openapi::payload::Response;
+use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::AuthTag;
 use super::account::PasswordRequest;
 use super::passkey_views::{
-    AddedPasskeyView, AssertionRequest, NewPasskeyRequest, PasskeyCreationView, PasskeyLoginRequest,
-    PasskeyRequestView, PasskeyView,
+    AddedPasskeyView, AssertionRequest, BeginPasskeyRequest, NewPasskeyRequest, PasskeyCreationView,
+    PasskeyLoginRequest, PasskeyRequestView, PasskeyView,
 };
 use super::session;
 use super::views::LoginView;
@@ -45,16 +46,23 @@ impl PasskeyApi {
     /// Begin to add a passkey
     ///
     /// Needs the password. The answer is for `navigator.credentials.create` of the browser; what that answers goes to
-    /// `/auth/mfa/passkeys/confirm` within five minutes, in the same session.
+    /// `/auth/mfa/passkeys/confirm` within five minutes, in the same session. With `"is_way_in": false` it will be a second
+    /// factor alone, as which a security key without a PIN will do.
     #[oai(path = "/", method = "post", operation_id = "begin_passkey")]
     async fn begin(
         &self,
         request: &Request,
         caller: Authenticated,
-        body: JsonBody<PasswordRequest>,
+        body: JsonBody<BeginPasskeyRequest>,
     ) -> Result<Answer<PasskeyCreationView>, PasskeyError> {
         caller.require(Permission::ManageOwnAccount)?;
-        let options = self.access.begin_passkey(&caller, body.0.secret(), &origin(request)).await?;
+        let JsonBody(BeginPasskeyRequest { password, is_way_in }) = body;
+        let (password, origin) = (password.map(SecretString::from), origin(request));
+        let options = if is_way_in.unwrap_or(true) {
+            self.access.begin_passkey(&caller, password, &origin).await?
+        } else {
+            self.access.begin_security_key(&caller, password, &origin).await?
+        };
         Ok(ok(options.into(), "make a passkey with these options, then confirm it"))
     }
 

@@ -199,6 +199,8 @@ impl SessionApi {
     }
 
     /// List the caller's sessions
+    ///
+    /// Newest first, 1,000 at most. Logging out everywhere ends the others too.
     #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
     async fn sessions(&self, caller: Authenticated) -> Result<Answer<Vec<SessionView>>, SessionsError> {
         caller.require(Permission::ManageOwnAccount)?;

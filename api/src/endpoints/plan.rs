@@ -6,6 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
+use futures::TryStreamExt;
 use karat_access::Role;
 use karat_http::ApiError;
 use karat_lake::{
@@ -18,7 +19,7 @@ use karat_lake::{
         common::{ParamValues, ScalarValue},
         datasource::empty::EmptyTable,
         error::DataFusionError,
-        execution::{context::SQLOptions, runtime_env::RuntimeEnv},
+        execution::{SendableRecordBatchStream, context::SQLOptions, runtime_env::RuntimeEnv},
         logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, SortExpr},
         prelude::{DataFrame, SessionContext},
     },
@@ -32,10 +33,11 @@ use poem::http::StatusCode;
 use super::{checks, kinds::kind_of};
 use crate::{
     lakehouse::{
-        rows::{TableReader, TableVersion},
+        rows::{TableReader, TableVersion, scan_error},
         sql::is_of_values,
     },
-    serving::scans::{NamedTable, query_error, session_over},
+    serving::scans::{NamedTable, session_over},
+    snapshot::Snapshot,
 };
 
 /// Digits of a decimal parameter.
@@ -115,28 +117,48 @@ impl PlannedEndpoint {
     /// Rows `skip` to `skip + fetch` of the answer at one epoch.
     ///
     /// # Errors
-    /// 410 when a table's version is that of a cursor and no longer kept; 422 when a figure cannot be computed from these
-    /// values; 503 when too many wait, or too much memory is used; 500 when the lake fails.
+    /// As [`Self::open`], 503 when too many wait, and what [`answer_error`] makes of an error on the way.
     pub(super) async fn rows(
+        self: &Arc<Self>,
+        reader: &Arc<TableReader>,
+        snapshot: &Arc<Snapshot>,
+        values: Values,
+        skip: usize,
+        fetch: usize,
+    ) -> Result<Vec<RecordBatch>, ApiError> {
+        let (planned, tables, snapshot) = (Arc::clone(self), Arc::clone(reader), Arc::clone(snapshot));
+        let read = async move {
+            let batches = planned.open(&tables, &snapshot.epoch, values, skip, fetch).await?;
+            batches.try_collect::<Vec<_>>().await.map_err(|error| answer_error(error, skip > 0))
+        };
+        reader.scans.run(read).await
+    }
+
+    /// The same as they come, for work that runs in turn.
+    ///
+    /// # Errors
+    /// 410 when a table's version is that of a cursor and no longer kept; 422 when a figure cannot be computed from these
+    /// values; 503 when too much memory is used; 500 when the lake fails.
+    pub(super) async fn open(
         &self,
         reader: &TableReader,
         epoch: &Epoch,
         values: Values,
         skip: usize,
         fetch: usize,
-    ) -> Result<Vec<RecordBatch>, ApiError> {
-        let _turn = reader.scans.turn().await?;
+    ) -> Result<SendableRecordBatchStream, ApiError> {
+        // A page behind the first is that of a cursor.
+        let is_older = skip > 0;
         let mut tables = Vec::with_capacity(self.tables.len());
         for (name, schema) in &self.tables {
             let full_name = format!("gold.{name}");
             let table = match epoch.tables.get(&full_name) {
-                // A page behind the first is that of a cursor.
-                Some(version) => reader.provider(&TableVersion::of(&full_name, *version, skip > 0)).await?,
+                Some(version) => reader.provider(&TableVersion::of(&full_name, *version, is_older)).await?,
                 None => empty_table(schema),
             };
             tables.push((name.clone(), table));
         }
-        self.run(reader, &tables, values, skip, fetch).await.map_err(answer_error)
+        self.run(reader, &tables, values, skip, fetch).await.map_err(|error| answer_error(error, is_older))
     }
 
     async fn run(
@@ -146,13 +168,13 @@ impl PlannedEndpoint {
         values: Values,
         skip: usize,
         fetch: usize,
-    ) -> Result<Vec<RecordBatch>, DataFusionError> {
+    ) -> Result<SendableRecordBatchStream, DataFusionError> {
         let session = reader.scans.session_over(tables)?;
         let plan = logical(&session, &self.declared.sql).await?;
         let plan = plan.replace_params_with_values(&ParamValues::from(values))?;
         let sorts = sorts(&plan, &self.declared.order);
         let plan = LogicalPlanBuilder::from(plan).sort(sorts)?.limit(skip, Some(fetch))?.build()?;
-        DataFrame::new(session.state(), plan).collect().await
+        DataFrame::new(session.state(), plan).execute_stream().await
     }
 }
 
@@ -231,11 +253,12 @@ fn column_problems(declared: &Endpoint, columns: &Schema) -> Vec<String> {
     problems
 }
 
-/// The answer to a failed query. What the values of a request lead to is said to be theirs.
-fn answer_error(error: DataFusionError) -> ApiError {
+/// The answer to a failed query. What the values of a request lead to is said to be theirs; `is_older` is that of
+/// [`scan_error`].
+pub(super) fn answer_error(error: DataFusionError, is_older: bool) -> ApiError {
     if is_of_values(error.find_root()) {
         let message = "a figure cannot be computed from these values: it is too large, divided by zero, or no number";
         return ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "not_computable", message).caused_by(error);
     }
-    query_error(error)
+    scan_error(error, is_older)
 }

@@ -11,7 +11,6 @@ use std::{
 use futures::{StreamExt, TryStreamExt, stream};
 use karat_access::Caller;
 use karat_http::{ApiError, authenticate};
-use karat_lake::arrow::array::RecordBatch;
 use karat_schemas::pipelines::Rows as Whose;
 use poem::{
     Endpoint, EndpointExt, IntoResponse, Request, Response, Result,
@@ -42,9 +41,6 @@ use crate::{
     snapshot::Snapshot,
     summary::rfc3339_utc,
 };
-
-/// The most rows of a file.
-const MAX_FILE_ROWS: usize = 100_000;
 
 /// The routes, for the router. They are not in the metadata, which is the same for every instance; see `document`.
 pub(crate) struct DeclaredApi {
@@ -206,7 +202,7 @@ impl Asking {
     async fn page(self, id: Key, skip: usize, limit: usize, data_state: DataState) -> Result<Vec<u8>, ApiError> {
         let Self { serving, planned, snapshot, values } = self;
         // One more than asked tells whether there are more.
-        let batches = planned.rows(&serving.tables, &snapshot.epoch, values, skip, limit.saturating_add(1)).await?;
+        let batches = planned.rows(&serving.tables, &snapshot, values, skip, limit.saturating_add(1)).await?;
         let write = serving.compute(move |serving, _| {
             let page = Page::of(&batches, limit)?;
             let next = skip.saturating_add(page.num_rows) as u64;
@@ -221,12 +217,9 @@ impl Asking {
         let schema = Arc::clone(&self.planned.schema);
         let read = async move {
             let Self { serving, planned, snapshot, values } = self;
-            let rows = planned.rows(&serving.tables, &snapshot.epoch, values, 0, MAX_FILE_ROWS + 1);
-            let batches = in_time(serving.settings.query_deadline, rows).await?;
-            if batches.iter().map(RecordBatch::num_rows).sum::<usize>() > MAX_FILE_ROWS {
-                return Err(too_many_rows());
-            }
-            Ok(stream::iter(batches.into_iter().map(Ok::<_, ApiError>)))
+            let whole = planned.whole(&serving.tables, &snapshot, values);
+            let batches = in_time(serving.settings.query_deadline, whole).await?;
+            Ok::<_, ApiError>(stream::iter(batches.into_iter().map(Ok::<_, ApiError>)))
         };
         Rows { schema, batches: stream::once(read).try_flatten().boxed() }
     }
@@ -241,12 +234,6 @@ fn written(
     let as_of = snapshot.epoch.as_of_us.and_then(rfc3339_utc);
     let page = WrittenPage { epoch: snapshot.epoch.epoch, as_of, data_state, rows, next_cursor };
     envelope(&page, "the rows of the endpoint")
-}
-
-fn too_many_rows() -> ApiError {
-    let message =
-        format!("the file would have more than {MAX_FILE_ROWS} rows: narrow the parameters, or ask for pages");
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_rows", message)
 }
 
 fn not_served() -> ApiError {

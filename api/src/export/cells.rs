@@ -11,7 +11,7 @@ use karat_lake::arrow::{
 
 /// The schema of a file with rows of `schema`: one form of text and of bytes, no dictionaries, and times in UTC. Times
 /// without a zone are taken as UTC, which the tables have.
-pub(super) fn plain(schema: &Schema) -> SchemaRef {
+pub(crate) fn plain(schema: &Schema) -> SchemaRef {
     let field = |field: &Arc<Field>| {
         let data_type = plain_type(field.data_type());
         Arc::new(Field::new(field.name(), data_type, field.is_nullable()))
@@ -30,7 +30,7 @@ fn plain_type(data_type: &DataType) -> DataType {
 }
 
 /// Gives a batch the types of `schema`. A value that would change is an error.
-pub(super) fn conform(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn conform(schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let exact = CastOptions { safe: false, ..CastOptions::default() };
     let columns = schema.fields().iter().zip(batch.columns()).map(|(field, column)| {
         if column.data_type() == field.data_type() {

@@ -42,6 +42,7 @@ use tokio::{
 
 pub use answer::ExportAnswer;
 pub(crate) use answer::File;
+pub(crate) use cells::{conform, plain};
 pub use download::Download;
 
 use produce::Job;

@@ -276,7 +276,7 @@ async fn all_places_are_free(exports: &Exports) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), free).await.expect("a place was not given back in time");
+    tokio::time::timeout(Duration::from_secs(60), free).await.expect("a place was not given back in time");
 }
 
 #[tokio::test(flavor = "multi_thread")]

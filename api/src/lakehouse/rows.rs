@@ -12,6 +12,7 @@ use karat_lake::{
         logical_expr::{Expr, ident},
         object_store,
     },
+    parquet::errors::ParquetError,
 };
 use serde_json::value::RawValue;
 
@@ -27,6 +28,9 @@ use crate::serving::{
 
 /// A page ends before it would be larger.
 const MAX_PAGE_BYTES: usize = 16 << 20;
+
+/// What every object store says of a file that is not there.
+const NOT_FOUND: &str = " not found: ";
 
 /// The way to the rows of tables. Shared by every request.
 pub(crate) struct TableReader {
@@ -66,8 +70,9 @@ impl TableReader {
         if let Some(facts) = self.tables.known_facts(&table.name, table.version) {
             return Ok(facts);
         }
-        let _turn = self.scans.turn().await?;
-        self.tables.facts(&table.name, table.version).await.map_err(|error| table.failed(error))
+        let (tables, table) = (Arc::clone(&self.tables), table.clone());
+        let read = async move { tables.facts(&table.name, table.version).await.map_err(|error| table.failed(error)) };
+        self.scans.run(read).await
     }
 
     /// The last versions up to this one, newest first and at most `limit`.
@@ -75,11 +80,13 @@ impl TableReader {
     /// # Errors
     /// As [`Self::facts`].
     pub(crate) async fn history(&self, table: &TableVersion, limit: u64) -> Result<Vec<VersionSummary>, ApiError> {
-        let _turn = self.scans.turn().await?;
-        self.tables.history(&table.name, table.version, limit).await.map_err(|error| table.failed(error))
+        let (tables, table) = (Arc::clone(&self.tables), table.clone());
+        let read =
+            async move { tables.history(&table.name, table.version, limit).await.map_err(|error| table.failed(error)) };
+        self.scans.run(read).await
     }
 
-    /// A version that an epoch names, to be scanned in turn.
+    /// A version that an epoch names, for work that runs in turn.
     ///
     /// # Errors
     /// 410 when it is an older one and no longer kept; 500 when the lake fails.
@@ -92,21 +99,25 @@ impl TableReader {
     /// page: see [`Page::of`].
     ///
     /// # Errors
-    /// As [`Self::facts`], and 503 when it takes more memory than there is.
+    /// As [`Self::facts`], and 503 when it takes more memory than there is. What is missing of an older version is 410 also
+    /// when the scan finds it out: versions that are open may have lost their files.
     pub(crate) async fn rows(
-        &self,
+        self: &Arc<Self>,
         table: &TableVersion,
-        question: &RowQuestion,
+        question: RowQuestion,
         scope: Option<Expr>,
         begin: usize,
         limit: usize,
     ) -> Result<Vec<RecordBatch>, ApiError> {
         let facts = self.facts(table).await?;
-        let _turn = self.scans.turn().await?;
-        let provider = self.provider(table).await?;
+        let (reader, table) = (Arc::clone(self), table.clone());
         let range = (begin, limit.saturating_add(1));
-        let batches = self.scan(provider, question, scope, &facts.schema, range).await;
-        batches.map_err(|error| if is_gone(&error) { gone(error) } else { query_error(error) })
+        let read = async move {
+            let provider = reader.provider(&table).await?;
+            let batches = reader.scan(provider, &question, scope, &facts.schema, range).await;
+            batches.map_err(|error| scan_error(error, table.is_older))
+        };
+        self.scans.run(read).await
     }
 
     async fn scan(
@@ -162,11 +173,23 @@ impl Page {
     }
 }
 
+/// What it means that a scan of tables failed; `is_older` when their versions are of an epoch or a number that was named before.
+pub(crate) fn scan_error(error: DataFusionError, is_older: bool) -> ApiError {
+    // The newest versions have all of their files: a lack of one there is a fault of the lake.
+    if is_older && is_gone(&error) { gone(error) } else { query_error(error) }
+}
+
 /// Whether a data file is no longer there.
 fn is_gone(error: &DataFusionError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(object_store::Error::NotFound { .. }) = error.downcast_ref() {
+            return true;
+        }
+        // Of a file's footer the engine passes on nothing but what the store said.
+        if let Some(ParquetError::General(said)) = error.downcast_ref()
+            && said.contains(NOT_FOUND)
+        {
             return true;
         }
         cause = error.source();

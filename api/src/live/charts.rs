@@ -1,7 +1,8 @@
 //! `GET /charts/{chart}`: figures that are pushed at an interval, and at once on a new epoch.
 //!
-//! What a chart shows is rendered once for each epoch and scope, through the cache of answers; only the time in front of it is
-//! each client's own. A client that is slow gets the newest when it has taken the one before.
+//! Charts of runs and of profits follow the epochs of their own pipelines. What a chart shows is rendered once for each epoch
+//! and scope, through the cache of answers; only the time in front of it is each client's own. A client that is slow gets the
+//! newest when it has taken the one before.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,23 +25,25 @@ use super::{
     handshake::Switched,
     line::{Line, Talk},
     opened::Opened,
+    profit_data,
 };
 use crate::{
-    routes::DataTag,
+    routes::{DataTag, PROFITS_PIPELINE, not_declared},
     serving::{
         KeyParts, Question, Serving,
         freshness::DataState,
         now_us,
         params::Params,
+        profits::PROFITS,
         raw::{ChartText, FiguresText, Raw, TicketText},
     },
-    snapshot::DAY_US,
+    snapshot::{DAY_US, Snapshots},
     summary::rfc3339_utc,
 };
 
 error_answers! {
-    /// Errors of `GET /charts/{chart}`.
-    pub ChartError: 400, 401, 403, 404, 422, 426, 429, 503;
+    /// Errors of `GET /charts/{chart}`. 501 is for charts of profits where no pipeline keeps them.
+    pub ChartError: 400, 401, 403, 404, 422, 426, 429, 501, 503;
 }
 
 const USUAL_INTERVAL: Duration = Duration::from_millis(2_000);
@@ -75,9 +78,10 @@ impl ChartApi {
         &self,
         request: &Request,
         opened: Opened,
-        /// Runs of each of the last 30 days, by source, or by status.
+        /// `line` over time, `bar` of the largest, `pie` of the parts.
         chart: Path<Raw<ChartText>>,
-        /// Of which figures.
+        /// Whose figures: runs of the last 30 UTC days by day, source or status, or profits of the last 12 UTC months by month or
+        /// company, which are exact.
         source: Query<Option<Raw<FiguresText>>>,
         /// A one-use ticket of `POST /auth/ws-ticket`, in place of a token.
         #[oai(name = "ticket")]
@@ -89,7 +93,12 @@ impl ChartApi {
         let mut params = Params::of(request, &["source", "ticket"]);
         let source = params.choice("source", source.as_deref(), &SOURCES).unwrap_or_default();
         params.finish()?;
-        let talk = Watch { serving: Arc::clone(&self.serving), form, source };
+        let snapshots = match source {
+            Source::Runs => &self.serving.snapshots,
+            Source::Profits => self.serving.snapshots_of(PROFITS_PIPELINE).ok_or_else(not_declared)?,
+        };
+        let snapshots = Arc::clone(snapshots);
+        let talk = Watch { serving: Arc::clone(&self.serving), snapshots, form, source };
         Ok(self.live.open(request, opened.lease, talk)?)
     }
 }
@@ -97,6 +106,8 @@ impl ChartApi {
 /// One client that watches a chart.
 struct Watch {
     serving: Arc<Serving>,
+    /// The epochs that the figures are of.
+    snapshots: Arc<Snapshots>,
     form: Form,
     source: Source,
 }
@@ -122,7 +133,7 @@ struct Chart {
 
 impl Talk for Watch {
     async fn talk(self, line: &mut Line) -> Ending {
-        let mut moved = self.serving.snapshots.moved();
+        let mut moved = self.snapshots.moved();
         let (mut interval, mut due, mut pushed) = (USUAL_INTERVAL, Instant::now(), None);
         loop {
             tokio::select! {
@@ -180,7 +191,7 @@ impl Watch {
 
     async fn figures(&self, caller: &Caller) -> Result<Bytes, ApiError> {
         let scope = self.serving.scope_of(caller)?;
-        let snapshot = self.serving.snapshots.current();
+        let snapshot = self.snapshots.current();
         let now = now_us();
         let today = now.div_euclid(DAY_US);
         let freshness = self.serving.freshness(&snapshot, now);
@@ -193,18 +204,29 @@ impl Watch {
             freshness,
             clock: (today + 1) * DAY_US,
         };
-        let (form, source) = (self.form, self.source);
-        let render = Arc::clone(&self.serving).compute(move |_, work| {
+        let (form, source, serving) = (self.form, self.source, Arc::clone(&self.serving));
+        let render = async move {
+            let visible = scope.visible;
+            let drawn = match source {
+                Source::Runs => {
+                    let of = Arc::clone(&snapshot);
+                    serving.compute(move |_, work| Ok(draw(form, &of.summary, visible, today, work)?)).await?
+                }
+                Source::Profits => {
+                    let version = snapshot.epoch.tables.get(PROFITS).copied();
+                    profit_data::draw(form, &serving.tables, version, &visible, today).await?
+                }
+            };
             let chart = Chart {
                 chart_type: form.name(),
                 source: source.name(),
                 epoch: snapshot.epoch.epoch,
                 as_of: snapshot.epoch.as_of_us.and_then(rfc3339_utc),
                 data_state: freshness.data_state,
-                drawn: draw(form, source, &snapshot.summary, scope.visible, today, work)?,
+                drawn,
             };
             serde_json::to_vec(&chart).map_err(ApiError::internal)
-        });
+        };
         self.serving.bytes(question, render).await
     }
 }

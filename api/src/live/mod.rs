@@ -22,6 +22,7 @@ mod lorem;
 mod news;
 mod opened;
 mod places;
+mod profit_data;
 mod provider;
 mod runs_changed;
 

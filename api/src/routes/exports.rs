@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use karat_http::{ApiError, Authenticated, error_answers};
 use poem::Request;
 use poem_openapi::OpenApi;
@@ -29,7 +29,7 @@ use crate::{
 
 error_answers! {
     /// Errors of the files.
-    pub ExportError: 400, 401, 403, 410, 422, 429, 503, 504;
+    pub ExportError: 400, 401, 403, 422, 429, 503, 504;
 }
 
 const OF_SUMMARY: [&str; 11] =
@@ -211,13 +211,11 @@ impl ExportsApi {
         let question = Question { id: parts.key(), page, snapshot, freshness, clock: 0 };
         let serving = Arc::clone(&self.serving);
         let rows = move || {
-            let open = async move {
-                match version {
-                    Some(version) => serving.runs.all(version, &scope.visible, &filter).await,
-                    None => Ok(stream::empty().boxed()),
-                }
+            let batches = match version {
+                Some(version) => serving.runs.all(version, scope.visible, filter),
+                None => stream::empty().boxed(),
             };
-            Rows { schema: run_columns::schema(), batches: stream::once(open).try_flatten().boxed() }
+            Rows { schema: run_columns::schema(), batches }
         };
         self.serving.export(request, question, file, rows).await
     }

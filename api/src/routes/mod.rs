@@ -28,6 +28,7 @@ use poem_openapi::Tags;
 
 pub use exports::ExportsApi;
 pub use jobs::JobsApi;
+pub(crate) use profits::not_declared;
 pub use profits::{PROFITS_PIPELINE, ProfitsApi};
 pub use query::QueryApi;
 pub use rows::RowsApi;

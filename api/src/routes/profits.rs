@@ -23,7 +23,7 @@ use crate::serving::{
 
 error_answers! {
     /// Errors of `GET /profits`. 501 is for an instance whose pipelines have no profits.
-    pub ListProfitsError: 400, 401, 403, 410, 422, 429, 501, 503, 504;
+    pub ListProfitsError: 400, 401, 403, 422, 429, 501, 503, 504;
 }
 
 /// The pipeline that the profits are of.
@@ -112,7 +112,8 @@ fn num_pages(num_rows: i64, size: u32) -> i64 {
     num_rows.saturating_add(size - 1) / size
 }
 
-fn not_declared() -> ApiError {
+/// The answer where no pipeline keeps profits.
+pub(crate) fn not_declared() -> ApiError {
     let message = "no pipeline of this instance keeps profits: `finance` is not declared in its pipelines";
     ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_declared", message)
 }

@@ -122,7 +122,7 @@ impl RowsApi {
         let cover = Cover::of(&told, serving.freshness(&snapshot, now_us()));
         let question = Question { id, page, snapshot: told, freshness: cover.freshness, clock: 0 };
         let render = async move {
-            let batches = serving.tables.rows(&table, &rows, condition, begin, limit).await?;
+            let batches = serving.tables.rows(&table, rows, condition, begin, limit).await?;
             let page = serving.compute(move |serving, _| {
                 let page = Page::of(&batches, limit)?;
                 let next = page.has_more.then(|| serving.next_cursor(&snapshot, id, begin + page.num_rows));

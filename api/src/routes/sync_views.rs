@@ -75,7 +75,7 @@ pub struct PipelineStatus {
     pub lag_records: Option<u64>,
     #[oai(nullable)]
     pub lag_bytes: Option<u64>,
-    /// How long ago the epoch was written, when records wait; else 0.
+    /// How long the oldest record that waits has waited; where that is not known, how long ago the epoch was written. 0 when none waits.
     pub lag_seconds: f64,
     /// Newest event time that is folded in.
     #[oai(nullable)]

@@ -67,7 +67,7 @@ pub struct Freshness {
     /// Records that the log has and the epoch does not; `None` while the log is not known.
     pub lag_records: Option<u64>,
     pub lag_bytes: Option<u64>,
-    /// How long ago the epoch was written when records wait, else 0.
+    /// How long the oldest record that waits has waited, else 0; where that is not known, how long ago the epoch was written.
     pub lag: Duration,
 }
 
@@ -78,8 +78,9 @@ impl Freshness {
         let lag_records = lag.records_after(&epoch.pipeline, &covered);
         let lag_bytes = lag.bytes_after(&epoch.pipeline, &covered);
         let is_behind = lag_records.is_some_and(|records| records > 0);
-        let age_us = u64::try_from(now_us - epoch.written_at_us).unwrap_or(0);
-        let lag = if is_behind && epoch.epoch > 0 { Duration::from_micros(age_us) } else { Duration::ZERO };
+        let since_us = lag.waiting_since_us(&epoch.pipeline, &covered).unwrap_or(epoch.written_at_us);
+        let waited_us = u64::try_from(now_us - since_us).unwrap_or(0);
+        let lag = if is_behind && epoch.epoch > 0 { Duration::from_micros(waited_us) } else { Duration::ZERO };
         let data_state = match is_behind {
             true if objective.is_some_and(|objective| lag > objective) => DataState::Late,
             true => DataState::Partial,
@@ -96,11 +97,16 @@ mod tests {
     use super::*;
     use crate::lag::records_behind;
 
-    struct Ends(i64);
+    /// The end of the one partition, and since when records wait.
+    struct Ends(i64, Option<i64>);
 
     impl Lag for Ends {
         fn records_after(&self, _: &str, positions: &BTreeMap<u32, i64>) -> Option<u64> {
             Some(records_behind(&BTreeMap::from([(0, self.0)]), positions))
+        }
+
+        fn waiting_since_us(&self, _: &str, _: &BTreeMap<u32, i64>) -> Option<i64> {
+            self.1
         }
     }
 
@@ -116,11 +122,20 @@ mod tests {
     fn data_is_partial_while_records_wait_and_late_when_they_wait_too_long() {
         let epoch = Epoch { epoch: 1, positions: BTreeMap::from([(0, 5)]), written_at_us: 0, ..Epoch::default() };
         let state =
-            |end, now_s: i64| Freshness::of(&epoch, &Ends(end), Some(Duration::from_secs(60)), now_s * 1_000_000);
+            |end, now_s: i64| Freshness::of(&epoch, &Ends(end, None), Some(Duration::from_secs(60)), now_s * 1_000_000);
         assert_eq!(state(5, 1000).data_state, DataState::Complete);
         assert_eq!(state(8, 30).data_state, DataState::Partial);
         assert_eq!(state(8, 61).data_state, DataState::Late);
         assert_eq!((state(8, 61).lag_records, state(8, 61).lag.as_secs()), (Some(3), 61));
         assert_eq!(state(5, 1000).lag, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_record_after_a_quiet_time_is_not_late_because_the_epoch_is_old() {
+        let epoch = Epoch { epoch: 1, positions: BTreeMap::from([(0, 5)]), written_at_us: 0, ..Epoch::default() };
+        let ends = Ends(6, Some(1_000_000_000));
+        let at = |now_s: i64| Freshness::of(&epoch, &ends, Some(Duration::from_secs(60)), now_s * 1_000_000);
+        assert_eq!((at(1_001).data_state, at(1_001).lag.as_secs()), (DataState::Partial, 1));
+        assert_eq!((at(1_061).data_state, at(1_061).lag.as_secs()), (DataState::Late, 61));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! An answer goes through `Serving::answer`: the key of the question is made first, so that a client that has the
 //! answer gets 304 without a scan and a cached answer is sent as the bytes that it was. Else it is rendered within a
-//! deadline; what takes the processor for a while goes through `Serving::compute`, a few at a time, and ends soon after
-//! everybody who asked has left.
+//! deadline; what takes the processor for a while goes through `Serving::compute`, what reads tables through `Scans` and
+//! `SqlReader`, a few at a time and beside the threads that answer requests, and ends soon after everybody who asked has left.
 
 mod answer;
 mod cache;
@@ -21,6 +21,7 @@ pub(crate) mod scans;
 pub mod sync_state;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod turns;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -44,8 +45,9 @@ pub use load::{ServingCounters, ServingLoad};
 pub use once::OnceAnswer;
 use runs::RunsReader;
 use scans::Scans;
+pub(crate) use threads::Threads;
 use turns::MAX_WAITING;
-pub(crate) use turns::{Turn, Turns, in_time};
+pub(crate) use turns::{Turns, in_time};
 
 use crate::{
     export::{ExportAnswer, ExportSettings, Exports, File, Rows},

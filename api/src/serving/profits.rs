@@ -81,14 +81,17 @@ impl ProfitFilter {
 /// # Errors
 /// 503 when too many wait, or too much memory is used; 500 when the lake fails.
 pub(crate) async fn find(
-    tables: &TableReader,
+    tables: &Arc<TableReader>,
     version: u64,
     visible: &Visible,
     filter: &ProfitFilter,
 ) -> Result<Profits, ApiError> {
-    let _turn = tables.scans.turn().await?;
-    let table = tables.provider(&TableVersion::of(PROFITS, version, false)).await?;
-    scan(tables, table, visible, filter).await.map_err(query_error)
+    let (reader, visible, filter) = (Arc::clone(tables), visible.clone(), filter.clone());
+    let find = async move {
+        let table = reader.provider(&TableVersion::of(PROFITS, version, false)).await?;
+        scan(&reader, table, &visible, &filter).await.map_err(query_error)
+    };
+    tables.scans.run(find).await
 }
 
 async fn scan(

@@ -130,7 +130,7 @@ kinds! {
     ChartText: "string", "line".into(), |schema| schema.enum_items = items(&["line", "bar", "pie"]);
     /// Whose figures a chart shows.
     FiguresText: "string", "runs".into(), |schema| {
-        schema.enum_items = items(&["runs"]);
+        schema.enum_items = items(&["runs", "profits"]);
         schema.default = Some("runs".into());
     };
     /// A ticket, which works once.

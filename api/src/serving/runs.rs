@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{StreamExt, TryStreamExt};
 use karat_http::ApiError;
 use karat_lake::{
     arrow::array::RecordBatch,
@@ -19,10 +19,10 @@ use karat_lake::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{key::KeyParts, run_columns, scans::query_error};
+use super::{key::KeyParts, run_columns, scans::query_error, threads::Items};
 use crate::{
     lakehouse::{
-        rows::{TableReader, TableVersion},
+        rows::{TableReader, TableVersion, scan_error},
         scope::only_visible,
     },
     snapshot::{Columns, RUNS},
@@ -123,58 +123,58 @@ impl RunsReader {
     /// 503 when too many wait, or too much memory is used; 410 when the version of a cursor is no longer kept; 500 when the
     /// lake fails.
     pub async fn find(&self, version: u64, visible: &Visible, filter: &RunFilter) -> Result<Vec<RunRow>, ApiError> {
-        let _turn = self.tables.scans.turn().await?;
-        // Only a cursor names a run to go on behind, and it is of its epoch.
-        let table = TableVersion::of(RUNS, version, filter.after.is_some());
-        let table = self.tables.provider(&table).await?;
-        self.scan(table, visible, filter).await.map_err(query_error)
-    }
-
-    async fn scan(
-        &self,
-        table: Arc<dyn TableProvider>,
-        visible: &Visible,
-        filter: &RunFilter,
-    ) -> Result<Vec<RunRow>, DataFusionError> {
-        let frame = self.wanted(table, visible, filter)?;
-        let batches = frame.sort(newest_first())?.limit(0, Some(filter.limit))?.collect().await?;
-        let mut rows = Vec::new();
-        for batch in &batches {
-            add_rows(batch, &mut rows)?;
-        }
-        Ok(rows)
+        let (tables, visible, filter) = (Arc::clone(&self.tables), visible.clone(), filter.clone());
+        let find = async move {
+            // Only a cursor names a run to go on behind, and it is of its epoch.
+            let is_older = filter.after.is_some();
+            let table = tables.provider(&TableVersion::of(RUNS, version, is_older)).await?;
+            scan(&tables, table, &visible, &filter).await.map_err(|error| scan_error(error, is_older))
+        };
+        self.tables.scans.run(find).await
     }
 
     /// Every run of version `version` that `filter` wants and the caller may see, as batches of [`run_columns::schema`]
     /// or of what can be cast to it. In no order, so that memory does not follow the number of runs; the page and the
-    /// limit of the filter do not count.
-    ///
-    /// # Errors
-    /// 500 when the lake fails.
-    pub(crate) async fn all(
-        &self,
-        version: u64,
-        visible: &Visible,
-        filter: &RunFilter,
-    ) -> Result<BoxStream<'static, Result<RecordBatch, ApiError>>, ApiError> {
-        let table = self.tables.provider(&TableVersion::of(RUNS, version, false)).await?;
-        let frame = self.wanted(table, visible, filter).and_then(|frame| frame.select(run_columns::expressions()));
-        let batches = frame.map_err(query_error)?.execute_stream().await.map_err(query_error)?;
-        Ok(batches.map_err(query_error).boxed())
+    /// limit of the filter do not count. The stream has 500 when the lake fails.
+    pub(crate) fn all(&self, version: u64, visible: Visible, filter: RunFilter) -> Items<RecordBatch> {
+        let tables = Arc::clone(&self.tables);
+        let open = async move {
+            let table = tables.provider(&TableVersion::of(RUNS, version, false)).await?;
+            let frame = wanted(&tables, table, &visible, &filter);
+            let frame = frame.and_then(|frame| frame.select(run_columns::expressions()));
+            let batches = frame.map_err(query_error)?.execute_stream().await.map_err(query_error)?;
+            Ok(batches.map_err(query_error).boxed())
+        };
+        self.tables.scans.stream(open)
     }
+}
 
-    fn wanted(
-        &self,
-        table: Arc<dyn TableProvider>,
-        visible: &Visible,
-        filter: &RunFilter,
-    ) -> Result<DataFrame, DataFusionError> {
-        let mut frame = self.tables.scans.session.read_table(table)?;
-        for condition in conditions(visible, filter) {
-            frame = frame.filter(condition)?;
-        }
-        Ok(frame)
+async fn scan(
+    tables: &TableReader,
+    table: Arc<dyn TableProvider>,
+    visible: &Visible,
+    filter: &RunFilter,
+) -> Result<Vec<RunRow>, DataFusionError> {
+    let frame = wanted(tables, table, visible, filter)?;
+    let batches = frame.sort(newest_first())?.limit(0, Some(filter.limit))?.collect().await?;
+    let mut rows = Vec::new();
+    for batch in &batches {
+        add_rows(batch, &mut rows)?;
     }
+    Ok(rows)
+}
+
+fn wanted(
+    tables: &TableReader,
+    table: Arc<dyn TableProvider>,
+    visible: &Visible,
+    filter: &RunFilter,
+) -> Result<DataFrame, DataFusionError> {
+    let mut frame = tables.scans.session.read_table(table)?;
+    for condition in conditions(visible, filter) {
+        frame = frame.filter(condition)?;
+    }
+    Ok(frame)
 }
 
 fn newest_first() -> Vec<SortExpr> {

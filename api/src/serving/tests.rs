@@ -1,11 +1,16 @@
 //! Keys of answers, deadlines, and work that nobody waits for.
 
+use std::{
+    pin::pin,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
 use karat_lake::Lake;
 use karat_schemas::epoch::Epoch;
-use poem::IntoResponse;
+use poem::{Endpoint, IntoResponse};
 
-use super::*;
-use crate::lag::NoLag;
+use super::{scans::query_error, *};
+use crate::{health, lag::NoLag};
 
 struct Fixture {
     serving: Arc<Serving>,
@@ -29,6 +34,21 @@ impl Fixture {
         let request = Request::builder().finish();
         let question = question(Epoch::default(), DataState::Complete, 0, 1);
         self.serving.answer(&request, question, Arc::clone(&self.serving).compute(endless)).await
+    }
+
+    /// Scans far more rows than there is time for.
+    async fn scan_endlessly(&self) -> Result<(), ApiError> {
+        let session = self.serving.tables.scans.session_over(&[]).unwrap();
+        let scan = async move {
+            let values = vec!["(1)"; 100].join(", ");
+            let nest = |inner: String, _| {
+                format!("SELECT a.x + b.x AS x FROM (VALUES {values}) a(x), ({inner} LIMIT 9000000000000) b")
+            };
+            let inner = (0..6).fold(format!("SELECT x FROM (VALUES {values}) c(x)"), nest);
+            let frame = session.sql(&format!("SELECT sum(x) AS s FROM ({inner})")).await.map_err(query_error)?;
+            frame.collect().await.map(drop).map_err(query_error)
+        };
+        self.serving.tables.scans.run(scan).await
     }
 
     async fn until(&self, holds: impl Fn(ServingLoad) -> bool) {
@@ -100,6 +120,47 @@ async fn security_64_work_ends_when_nobody_waits_for_it_any_more() {
         () = fixture.until(|load| load.running == 1) => {}
     }
     fixture.until(|load| load.running == 0).await;
+}
+
+#[tokio::test]
+async fn security_64_a_scan_without_an_end_ends_when_its_asker_leaves_and_gives_its_turn_back() {
+    let fixture = Fixture::with_deadline(Duration::from_secs(3600));
+    tokio::select! {
+        ended = fixture.scan_endlessly() => panic!("it has no end: {ended:?}"),
+        () = fixture.until(|load| load.running == 1) => {}
+    }
+    fixture.until(|load| load.running == 0).await;
+    let late = in_time(Duration::from_millis(50), fixture.scan_endlessly()).await.unwrap_err();
+    assert_eq!((late.status().as_u16(), late.code()), (504, "deadline_exceeded"));
+    fixture.until(|load| load.running == 0).await;
+}
+
+#[tokio::test]
+async fn a_scan_that_holds_its_thread_holds_none_of_those_that_answer_requests() {
+    let fixture = Fixture::with_deadline(Duration::from_secs(3600));
+    let may_end = Arc::<AtomicBool>::default();
+    let is_ending = Arc::clone(&may_end);
+    let holds_its_thread = async move {
+        while !is_ending.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    };
+    let mut scan = pin!(fixture.serving.tables.scans.run(holds_its_thread));
+    let others = async {
+        fixture.until(|load| load.running == 1).await;
+        // On the one thread of this test: it would wait for the scan if that ran here.
+        health::live().call(Request::builder().finish()).await.unwrap().status().as_u16()
+    };
+    let status = tokio::select! {
+        biased;
+        _ = &mut scan => panic!("it has not been told to end"),
+        status = others => status,
+    };
+    may_end.store(true, Ordering::Relaxed);
+    assert_eq!(status, 200);
+    scan.await.unwrap();
+    assert_eq!(fixture.counters.load().running, 0);
 }
 
 #[tokio::test]

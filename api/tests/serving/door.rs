@@ -184,7 +184,11 @@ async fn the_reference_is_complete_and_closed_where_it_should_be() {
         // The framework cannot say it: a mark of ours stands for it until the page is written.
         assert!(page.text.contains("\"additionalProperties\": false"), "{path}");
         assert!(!page.text.contains("no-other-fields"), "{path}");
+        assert!(page.text.contains("<head><link rel=\"icon\" href=\"data:,\">"), "{path}");
     }
+    let reference = app.send("GET", "/docs", &[], "").await;
+    let configured = "<script\n      id=\"api-reference\" data-configuration='{\"withDefaultFonts\":false}'";
+    assert!(reference.text.contains(configured), "the reference would ask its maker for fonts");
     let closed = TestApp::start_with(|settings| settings.docs_are_public = false).await;
     for path in ["/openapi.json", "/docs", "/swagger"] {
         assert_error(&closed.send("GET", path, &[], "").await, 401, "unauthenticated");

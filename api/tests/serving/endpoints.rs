@@ -44,6 +44,13 @@ rows = "all"
 roles = ["admin"]
 parameters = [{ name = "written", type = "text", required = true }]
 sql = "SELECT job, CAST(:written AS BIGINT) AS number FROM summary_state"
+
+[[pipeline.endpoint]]
+name = "long"
+rows = "all"
+roles = ["admin"]
+parameters = [{ name = "times", type = "int", required = true, min = 1 }]
+sql = "SELECT source, job, repeat(job, CAST(:times AS BIGINT)) AS words FROM summary_state"
 "#;
     let mark = "[[pipeline]]\nname = \"finance\"";
     assert!(BUILT_IN.contains(mark));
@@ -215,6 +222,65 @@ async fn a_file_has_all_rows() {
     let headers = [("if-none-match", csv.headers["etag"].as_str())];
     assert_eq!(app.get_as(&app.user, &format!("{FAILING}?format=csv&source=crm"), &headers).await.status, 304);
     assert_eq!(app.get_as(&app.admin, &format!("{FAILING}?format=csv&source=crm"), &headers).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_file_whose_rows_take_too_much_memory_is_refused_before_it_begins() {
+    let app = with_runs().await;
+    let path = "/api/v1/data/long?format=ndjson&times=";
+    let small = app.get(&format!("{path}3")).await;
+    // Thirty rows: two runs of a job in the same quarter of an hour are one.
+    assert_eq!((small.status, small.text.lines().count()), (200, 30), "{}", small.text);
+    assert!(small.text.contains("\"job 1job 1job 1\""), "{}", small.text);
+    // 30 of 5 times 250,000 bytes.
+    let large = app.get(&format!("{path}250000")).await;
+    assert!(large.text.len() < 10_000, "{} bytes were answered with {}", large.text.len(), large.status);
+    assert_eq!((large.status, large.text_at("/code")), (422, "file_too_large"));
+    assert!(large.text_at("/message").contains("more than 32 MiB"), "{}", large.text);
+    let page = app.get("/api/v1/data/long?limit=2&times=250000").await;
+    assert_eq!((page.status, page.column("/data/rows", "job").len()), (200, 2), "in pages it is answered");
+}
+
+#[tokio::test]
+async fn the_next_page_of_an_endpoint_whose_files_were_cleaned_up_has_expired() {
+    let app = with_runs().await;
+    let first = app.get_as_user(&format!("{FAILING}?limit=3")).await;
+    let next = format!("{FAILING}?limit=3&cursor={}", first.text_at("/data/next_cursor"));
+    app.publish(&[failed(&app.user_id, 1)], 41).await;
+    app.clean("gold.summary_state").await;
+    let gone = app.get_as_user(&next).await;
+    assert_eq!((gone.status, gone.text_at("/code")), (410, "cursor_expired"), "{}", gone.text);
+    let newest = app.get_as_user(FAILING).await;
+    assert_eq!(newest.column("/data/rows", "failures"), [1], "{}", newest.text);
+}
+
+#[tokio::test]
+async fn what_asks_a_pipeline_that_is_not_served_is_not_there_and_the_document_says_so() {
+    let books = r#"
+[[pipeline.endpoint]]
+name = "books"
+rows = "all"
+roles = ["admin"]
+sql = "SELECT job FROM summary_state"
+"#;
+    // It is one of the last pipeline, `finance`.
+    let app = TestApp::start_with_runs_alone(&format!("{BUILT_IN}{books}")).await;
+    let document = app.send("GET", "/openapi.json", &[], "").await;
+    for (path, code, operation) in [
+        ("/data/books", "not_served", "/paths/~1data~1books/get"),
+        ("/data/books?format=csv", "not_served", "/paths/~1data~1books/get"),
+        ("/profits", "not_declared", "/paths/~1profits/get"),
+        ("/charts/line?source=profits", "not_declared", "/paths/~1charts~1{chart}/get"),
+    ] {
+        let refused = app.get(&format!("/api/v1{path}")).await;
+        assert_eq!((refused.status, refused.text_at("/code")), (501, code), "{path}: {}", refused.text);
+        let documented = document.at(&format!("{operation}/responses/501/content"));
+        assert_eq!(documented, document.at("/paths/~1profits/get/responses/501/content"), "{path}");
+    }
+    for operation in ["/paths/~1profits/get", "/paths/~1runs~1export/get", "/paths/~1summary~1export/get"] {
+        let responses = document.at(&format!("{operation}/responses"));
+        assert!(responses.get("410").is_none(), "{operation}: it is of the newest epoch: {responses}");
+    }
 }
 
 #[tokio::test]

@@ -105,3 +105,32 @@ async fn a_cursor_stays_in_its_epoch_and_expires_with_it() {
         assert_eq!((gone.status, gone.at("/code")), (410, &Value::from("cursor_expired")), "{}", gone.text);
     }
 }
+
+#[tokio::test]
+async fn a_cursor_whose_files_were_cleaned_up_has_expired_whoever_finds_it_out() {
+    let app = TestApp::start().await;
+    app.publish(&many(15), 15).await;
+    let rows = "/api/v1/tables/gold.summary_state/rows";
+    let version = app.get("/api/v1/tables/gold.summary_state").await.at("/data/table/version").as_u64().unwrap();
+    app.publish(&many(16), 16).await;
+    let paths = ["/api/v1/runs", "/api/v1/jobs/s/job%200/runs", rows];
+    let mut cursors = Vec::new();
+    for path in paths {
+        let first = app.get(&format!("{path}?limit=1")).await;
+        assert_eq!(first.status, 200, "{}", first.text);
+        cursors.push(format!("{path}?limit=1&cursor={}", first.text_at("/data/next_cursor")));
+    }
+    app.publish(&many(17), 17).await;
+    for table in ["silver.runs", "gold.summary_state"] {
+        app.clean(table).await;
+    }
+    // Versions that are open, with files whose footers were read, and one that nobody has asked for before.
+    cursors.push(format!("{rows}?as_of_version={version}"));
+    for asked in &cursors {
+        let gone = app.get(asked).await;
+        assert_eq!((gone.status, gone.at("/code")), (410, &Value::from("cursor_expired")), "{asked}: {}", gone.text);
+    }
+    for path in paths {
+        assert_eq!(app.get(path).await.status, 200, "{path}: the newest files stay");
+    }
+}

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::support::{Run, TestApp, run};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Of TLS, which the HTTP client asks for whatever it is used for.
 pub fn install_provider() {

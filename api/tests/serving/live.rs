@@ -1,6 +1,7 @@
 //! WebSockets as their clients see them.
 
 mod chat;
+mod profits;
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use tokio_tungstenite::{
 
 use crate::support::{Run, TestApp, run};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 const PIE: &str = "/api/v1/charts/pie";
 
 type Client = WebSocketStream<TcpStream>;

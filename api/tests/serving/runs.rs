@@ -89,9 +89,14 @@ async fn one_run_comes_with_its_parent_and_children() {
 async fn a_table_that_cannot_be_read_is_a_fault_and_no_cursor_that_expired() {
     let app = TestApp::start().await;
     app.publish(&runs(), 1).await;
-    let folder = app.lake.table_url("silver.runs").unwrap().to_file_path().unwrap();
-    std::fs::remove_dir_all(folder).unwrap();
-    for path in ["/runs", "/runs/old", "/runs/export"] {
+    // From here on the version is open, and its lack of files is found by the scan.
+    let rows = "/tables/gold.summary_state/rows";
+    assert_eq!(app.get(&format!("/api/v1{rows}?limit=1")).await.status, 200);
+    for table in ["silver.runs", "gold.summary_state"] {
+        let folder = app.lake.table_url(table).unwrap().to_file_path().unwrap();
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+    for path in ["/runs", "/runs/old", "/runs/export", rows] {
         let reply = app.get(&format!("/api/v1{path}")).await;
         assert_eq!(reply.status, 500, "{path}: {}", reply.text);
     }

@@ -16,7 +16,7 @@ use karat_eventlog::{
 use tempfile::TempDir;
 
 /// Nothing in a case takes longer, or it fails.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(240);
 
 enum Place {
     Folder(TempDir),

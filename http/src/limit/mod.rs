@@ -4,11 +4,14 @@
 //! its kind of credential; the answer tells what is left in `RateLimit` and `RateLimit-Policy` (IETF draft
 //! "RateLimit header fields for HTTP"), a refusal also in `Retry-After`.
 //!
+//! Where a network is counted and it is one of IPv6, the /48 around it has a count too, of 16 times as much.
+//!
 //! Counts are in this process, or in Redis so that several processes share them. When Redis is away, this process
 //! counts alone and tries it again some seconds later: requests go on either way.
 
 mod count;
 mod headers;
+mod keys;
 mod rate;
 mod redis;
 
@@ -16,7 +19,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use karat_access::{Access, AccessError, Caller, CallerKind};
+use karat_access::{Access, AccessError, Caller, CallerKind, Credential};
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 use tokio::sync::Semaphore;
@@ -30,12 +33,16 @@ use crate::client_ip::limit_key;
 use crate::{ApiError, client_ip};
 use count::LocalCounts;
 use headers::Policies;
+use keys::{Keys, quota_around};
 
 /// Good keys that are new here wait at most so long behind made-up ones of their network.
 const MADE_UP_WINDOW: Duration = Duration::from_secs(60);
 
 /// Credentials that were never seen are looked up so many at a time.
 const LOOKUPS: usize = 8;
+
+/// How long a request waits for its credential to be looked up, its turn included: as long as its head may take.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// So many requests in so long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,13 +110,25 @@ pub struct Limits {
     local: LocalCounts,
     shared: Option<SharedCounts>,
     lookups: Semaphore,
+    patience: Duration,
 }
 
 impl Limits {
     /// Limits that are counted here, or in Redis when there is one.
     pub fn new(settings: LimitSettings, shared: Option<SharedCounts>) -> Arc<Self> {
         let (policies, local) = (Policies::of(&settings), LocalCounts::default());
-        Arc::new(Self { settings, policies, local, shared, lookups: Semaphore::new(LOOKUPS) })
+        let lookups = Semaphore::new(LOOKUPS);
+        Arc::new(Self { settings, policies, local, shared, lookups, patience: LOOKUP_PATIENCE })
+    }
+
+    /// The same, where every turn to look up a credential is taken and nobody waits long for one.
+    #[cfg(test)]
+    pub(crate) fn without_turns(mut self: Arc<Self>) -> Arc<Self> {
+        if let Some(limits) = Arc::get_mut(&mut self) {
+            limits.lookups.forget_permits(LOOKUPS);
+            limits.patience = Duration::from_millis(20);
+        }
+        self
     }
 
     /// Answers a request, if its quota allows.
@@ -118,12 +137,13 @@ impl Limits {
         if let Some(caller) = caller {
             request.set_data(Recognised(caller));
         }
-        let (key, quota) = match rule {
+        let (keys, quota) = match rule {
             Rule::Free => return endpoint.call(request).await,
             Rule::Full(quota, taken) => return Ok(self.refusal(quota, taken)),
-            Rule::Under(key, quota) => (key, quota),
+            Rule::Busy => return Ok(ApiError::from(AccessError::Busy).into_response()),
+            Rule::Under(keys, quota) => (keys, quota),
         };
-        let taken = self.take(&key, quota).await;
+        let taken = self.take_both(&keys, quota).await;
         if !taken.is_allowed {
             return Ok(self.refusal(quota, taken));
         }
@@ -135,7 +155,10 @@ impl Limits {
             }
         };
         if response.status() == StatusCode::NOT_MODIFIED {
-            self.give_back(&key).await;
+            self.give_back(&keys.client).await;
+            if let Some(around) = &keys.around {
+                self.give_back(around).await;
+            }
         }
         put(&mut response, self.policies.headers(quota, taken));
         Ok(response)
@@ -164,11 +187,12 @@ impl Limits {
         let path = path.trim_end_matches('/');
         let is_rule = |rule: &&RouteRule| rule.is_for(request.method(), path);
         if let Some(rule) = self.settings.rules.iter().find(is_rule) {
-            return (Rule::Under(format!("{}:{ip}", rule.quota.name), rule.quota), None);
+            let keys = Keys::of_network(ip, |network| format!("{}:{network}", rule.quota.name));
+            return (Rule::Under(keys, rule.quota), None);
         }
         let caller = match self.caller(request, ip).await {
             Ok(caller) => caller,
-            Err((quota, taken)) => return (Rule::Full(quota, taken), None),
+            Err(refused) => return (refused, None),
         };
         let settings = &self.settings;
         let rule = match caller.as_ref().map(|caller| &caller.kind) {
@@ -176,20 +200,19 @@ impl Limits {
                 // The first part only: what follows may be anything.
                 let route = path.split('/').nth(1).unwrap_or_default();
                 let route: String = route.chars().take(32).collect();
-                Rule::Under(
-                    format!("{}:{ip}:{} {route}", settings.anonymous.name, request.method()),
-                    settings.anonymous,
-                )
+                let name =
+                    |network: &str| format!("{}:{network}:{} {route}", settings.anonymous.name, request.method());
+                Rule::Under(Keys::of_network(ip, name), settings.anonymous)
             }
             Some(CallerKind::User { .. }) => {
                 let id = caller.as_ref().map(|caller| caller.id).unwrap_or_default();
-                Rule::Under(format!("{}:{id}", settings.user.name), settings.user)
+                Rule::Under(Keys::of_credential(format!("{}:{id}", settings.user.name)), settings.user)
             }
             Some(CallerKind::ApiKey { .. }) if settings.publishing.iter().any(|route| path.starts_with(route)) => {
                 Rule::Free
             }
             Some(CallerKind::ApiKey { key, .. }) => {
-                Rule::Under(format!("{}:{key}", settings.api_key.name), settings.api_key)
+                Rule::Under(Keys::of_credential(format!("{}:{key}", settings.api_key.name)), settings.api_key)
             }
         };
         (rule, caller)
@@ -199,34 +222,62 @@ impl Limits {
     async fn uncounted(&self, request: &Request, ip: IpAddr) -> (Rule, Option<Arc<Caller>>) {
         match self.caller(request, ip).await {
             Ok(caller) => (Rule::Free, caller),
-            Err((quota, taken)) => (Rule::Full(quota, taken), None),
+            Err(refused) => (refused, None),
         }
     }
 
     /// Who asks; a credential that does not hold counts as none. An API key that was never seen has to be looked up in
     /// the database, which many made-up ones must not reach: of a network that showed as many as it may ask without a
     /// credential, keys that were good before are still taken, and others have to wait. Counted in this process, whose
-    /// database connections are at stake.
-    async fn caller(&self, request: &Request, ip: IpAddr) -> Result<Option<Arc<Caller>>, (Quota, Taken)> {
+    /// database connections are at stake. The error is the rule by which the request is refused.
+    async fn caller(&self, request: &Request, ip: IpAddr) -> Result<Option<Arc<Caller>>, Rule> {
         let Some(access) = request.data::<Access>() else { return Ok(None) };
         let Ok(credential) = credential(request) else { return Ok(None) };
         if access.is_known(credential) {
             return Ok(access.authenticate(credential).await.ok());
         }
+        // Boxed: rare, and the way to the database would make the future of every request larger.
+        let looking_up = Box::pin(self.look_up(access, credential, ip));
+        tokio::time::timeout(self.patience, looking_up).await.unwrap_or(Err(Rule::Busy))
+    }
+
+    async fn look_up(
+        &self,
+        access: &Access,
+        credential: Credential<'_>,
+        ip: IpAddr,
+    ) -> Result<Option<Arc<Caller>>, Rule> {
         let anonymous = self.settings.anonymous;
         let quota = Quota { window: anonymous.window.min(MADE_UP_WINDOW), ..anonymous };
-        let key = format!("{}:{ip}:unknown keys", quota.name);
+        let keys = Keys::of_network(ip, |network| format!("{}:{network}:unknown keys", quota.name));
         // It is counted after it was looked up, so that many good new keys at a time are not refused: those that are under way
         // at that moment are what a flood has beyond its quota.
         let _turn = self.lookups.acquire().await.ok();
-        if let Some(taken) = self.local.full(&key, quota) {
-            return Err((quota, taken));
+        let full = self.local.full(&keys.client, quota);
+        let full = full.or_else(|| self.local.full(keys.around.as_deref()?, quota_around(quota)));
+        if let Some(taken) = full {
+            return Err(Rule::Full(quota, taken));
         }
         let result = access.authenticate(credential).await;
         if matches!(result, Err(AccessError::NotAuthenticated(_))) {
-            self.local.take(&key, quota);
+            self.local.take(&keys.client, quota);
+            if let Some(around) = &keys.around {
+                self.local.take(around, quota_around(quota));
+            }
         }
         Ok(result.ok())
+    }
+
+    /// Counts a request for the client, then for what is around it: what a client may not do counts for nobody else.
+    async fn take_both(&self, keys: &Keys, quota: Quota) -> Taken {
+        let taken = self.take(&keys.client, quota).await;
+        let Some(around) = keys.around.as_deref().filter(|_| taken.is_allowed) else { return taken };
+        let of_all = self.take(around, quota_around(quota)).await;
+        if !of_all.is_allowed {
+            self.give_back(&keys.client).await;
+            return of_all;
+        }
+        Taken { remaining: taken.remaining.min(of_all.remaining), ..taken }
     }
 
     async fn take(&self, key: &str, quota: Quota) -> Taken {
@@ -251,10 +302,12 @@ impl Limits {
 enum Rule {
     /// Not at all.
     Free,
-    /// Under this name.
-    Under(String, Quota),
+    /// Under these names.
+    Under(Keys, Quota),
     /// It is refused already.
     Full(Quota, Taken),
+    /// Its credential could not be looked up in time.
+    Busy,
 }
 
 /// Why Redis could not be set up.

@@ -23,7 +23,7 @@ async fn read(encoding: &str, sent: Vec<u8>, limits: BodyLimits) -> Result<Vec<u
     }
     let chunks: Vec<_> = sent.chunks(7).map(|c| Ok::<_, std::io::Error>(bytes::Bytes::copy_from_slice(c))).collect();
     let body = Body::from_bytes_stream(futures::stream::iter(chunks));
-    read_body(&headers, body, limits).await.map(|bytes| bytes.to_vec())
+    read_body(&headers, body, limits, &mut ()).await.map(|bytes| bytes.to_vec())
 }
 
 fn code<T>(result: Result<T, ApiError>) -> (u16, &'static str) {

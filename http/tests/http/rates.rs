@@ -31,6 +31,22 @@ async fn callers_without_a_declared_rate_are_not_counted() {
 }
 
 #[tokio::test]
+async fn a_key_with_nothing_left_is_told_before_anybody_counts_its_events() {
+    let rates = EventRates::new(None);
+    let checked = async |caller: &Caller| rates.check(caller).await.map_or_else(|e| e.status().as_u16(), |()| 200);
+    let (key, fast, free) = (caller(Some(1)), caller(Some(1_000_000)), caller(None));
+    for _ in 0..10 {
+        for caller in [&key, &fast, &free] {
+            assert_eq!(checked(caller).await, 200, "asking spends nothing");
+        }
+    }
+    // Owed for longer than this runs.
+    assert_eq!(status(&rates, &key, 1_000).await, 200);
+    assert_eq!((checked(&key).await, status(&rates, &key, 1).await), (429, 429));
+    assert_eq!((checked(&fast).await, checked(&free).await), (200, 200));
+}
+
+#[tokio::test]
 async fn processes_count_the_events_of_a_key_together_and_alone_while_redis_is_away() {
     let Some(mut redis) = Redis::start().await.unwrap() else {
         eprintln!("skipped: redis-server is not installed");

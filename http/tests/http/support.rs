@@ -17,10 +17,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Enough on a busy machine; nothing waits this long when all is well.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// More than the buffers of both sides of a connection hold.
 pub const LARGE_BYTES: usize = 32 << 20;
+
+/// Some parts of an answer.
+pub const MEDIUM_BYTES: usize = 128 << 10;
 
 pub struct Server {
     pub address: SocketAddr,
@@ -31,8 +35,8 @@ pub struct Server {
     pub counts: ConnectionCounts,
 }
 
-/// Answers `ok`; on `/slow` it says that it was entered and waits to be released, on `/large` it answers with much, on `/body`
-/// with the length of what it was sent, once it said that it was entered.
+/// Answers `ok`; on `/slow` it says that it was entered and waits to be released, on `/large` and `/medium` it answers with
+/// much and less, on `/body` with the length of what it was sent, once it said that it was entered.
 pub fn start(settings: ServeSettings) -> Server {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -48,6 +52,7 @@ pub fn start(settings: ServeSettings) -> Server {
                     "ok".into_response()
                 }
                 "/large" => vec![b'x'; LARGE_BYTES].into_response(),
+                "/medium" => vec![b'x'; MEDIUM_BYTES].into_response(),
                 "/body" => {
                     entered.notify_one();
                     request.take_body().into_vec().await?.len().to_string().into_response()
@@ -84,7 +89,7 @@ impl Server {
         }
     }
 
-    /// That a client at another address is served, soon.
+    /// That a client at another address is served.
     pub async fn others_are_served(&self) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
@@ -93,7 +98,7 @@ impl Server {
             stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
             read_to_end(stream).await
         };
-        let answer = tokio::time::timeout(DEADLINE / 4, served).await.expect("others must be served");
+        let answer = tokio::time::timeout(DEADLINE, served).await.expect("others must be served");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     }
 }
@@ -111,4 +116,14 @@ pub async fn read_to_end(mut stream: impl AsyncRead + Unpin) -> String {
     // An error is a reset; what came before it counts.
     let _ = read.expect("the server must close the connection");
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads on until these bytes have come.
+pub async fn read_until(stream: &mut TcpStream, seen: &mut Vec<u8>, wanted: &[u8]) {
+    let reading = async {
+        while !seen.windows(wanted.len()).any(|found| found == wanted) {
+            assert!(stream.read_buf(seen).await.unwrap() > 0, "the server closed the connection");
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading).await.expect("what is waited for must come");
 }

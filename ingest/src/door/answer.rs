@@ -189,6 +189,11 @@ fn refused(outcome: Outcome, wants_problem: bool) -> Result<PublishAnswer, ApiEr
         let error = ApiError::forbidden("the credential may not publish events of these types");
         return Err(error.details(details(&outcome.errors)));
     }
+    if all_are(Code::ConsentNeeded) {
+        let message = "nobody whom these events name has consented to them";
+        let error = ApiError::new(StatusCode::FORBIDDEN, Code::ConsentNeeded.as_str(), message);
+        return Err(error.details(details(&outcome.errors)));
+    }
     if all_are(Code::EventTooLarge) {
         let message = format!("every event is larger than the limit of {MAX_EVENT_BYTES} bytes");
         let error = ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "event_too_large", message);

@@ -17,6 +17,7 @@ use super::{
     answer::{PublishAnswer, PublishFailed, ReceiptFailed, ReceiptState, answer},
     body::{EventsBody, LineageBatchBody, LineageBody, event_mode, lineage_form},
     budget::Budget,
+    named::with_consent,
 };
 use crate::{
     cloudevents,
@@ -86,6 +87,7 @@ impl IngestApi {
     /// Boxed by its callers: the framework moves the future of a handler several times.
     async fn publish(
         &self,
+        caller: &Caller,
         request: &Request,
         body: Body,
         door: DoorName,
@@ -93,9 +95,14 @@ impl IngestApi {
         decode: impl FnOnce(&Bytes, &Contracts) -> Result<Decoded, BodyFault> + Send + 'static,
     ) -> Result<PublishAnswer, ApiError> {
         let headers = request.headers();
-        let room = self.budget.reserve(headers).await?;
+        let mut room = self.budget.room(headers);
         let limits = BodyLimits::of(MAX_REQUEST_BYTES as u64);
-        let body = read_body(headers, body, limits).await?;
+        let body = read_body(headers, body, limits, &mut room).await?;
+        room.settle();
+        if body.len() > INLINE_DECODE_BYTES {
+            // Asking is cheaper than telling a large body apart.
+            self.rates.check(caller).await?;
+        }
         let events = self.decode(body, decode).await?;
         // As late as can be: what is still being sent when the credential is revoked or consent is taken back is refused. A body
         // may take many minutes.
@@ -104,6 +111,11 @@ impl IngestApi {
         require_consent(request, &caller).await?;
         // Refused ones count too: they were read and checked.
         self.rates.admit(&caller, events.len()).await?;
+        // Boxed: few keys may, and the way to the database would make the future of every request larger.
+        let events = match caller.may_publish_for_others() {
+            true => Box::pin(with_consent(request, &caller, &self.budget, events)).await?,
+            false => events,
+        };
         let outcome = self.publisher.publish(events, &PublishAs::from(&*caller), door).await?;
         drop(room);
         if outcome.errors.iter().any(|rejection| rejection.code == Code::TypeNotAllowed) {
@@ -163,7 +175,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let mode = event_mode(request.headers())?;
         let decode = move |body: &Bytes, contracts: &Contracts| cloudevents::decode(mode, body, contracts);
-        Ok(Box::pin(self.publish(request, body.0, DoorName::Http, wait.0, decode)).await?)
+        Ok(Box::pin(self.publish(&caller, request, body.0, DoorName::Http, wait.0, decode)).await?)
     }
 
     /// Publish an OpenLineage event
@@ -182,7 +194,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let form = lineage_form(request.headers(), Form::One)?;
         let decode = move |body: &Bytes, contracts: &Contracts| lineage::decode(form, body, contracts);
-        Ok(Box::pin(self.publish(request, body.0, DoorName::Lineage, wait.0, decode)).await?)
+        Ok(Box::pin(self.publish(&caller, request, body.0, DoorName::Lineage, wait.0, decode)).await?)
     }
 
     /// Publish many OpenLineage events
@@ -200,7 +212,7 @@ impl IngestApi {
         caller.require(Permission::Publish)?;
         let form = lineage_form(request.headers(), Form::Array)?;
         let decode = move |body: &Bytes, contracts: &Contracts| lineage::decode(form, body, contracts);
-        Ok(Box::pin(self.publish(request, body.0, DoorName::Lineage, wait.0, decode)).await?)
+        Ok(Box::pin(self.publish(&caller, request, body.0, DoorName::Lineage, wait.0, decode)).await?)
     }
 
     /// Follow an accepted batch

@@ -10,7 +10,7 @@
 //! | 207 | some were refused, the others are durable |
 //! | 422 | all were refused: the error envelope, with the same counts and errors in `data` |
 //! | 403 | all were refused because the credential may not publish their types |
-//! | 403 | consent is required, and the owner of the credential has not consented to the version in force |
+//! | 403 | consent is required, and the owner of the credential has not given it, or nobody whom the events name has |
 //! | 408 | the body came too slowly |
 //! | 413 | the request, the number of events, or the only event is over its limit, which the message names |
 //! | 429 | the key publishes more events in a second than was declared for it, or its quota is used up |
@@ -21,6 +21,8 @@ mod answer;
 mod api;
 mod body;
 mod budget;
+mod named;
+mod uploads;
 
 pub use answer::{
     Acceptance, PublishAnswer, PublishFailed, Published, PublishedError, ReceiptState, Refusal, RefusedBody,

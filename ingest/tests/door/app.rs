@@ -4,15 +4,18 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use karat_access::{
-    Access, AccessSettings, Actor, AuditFilter, AuditRow, CallerKind, ConsentRule, Credential, HashSettings, NewApiKey,
-    NewUser, Origin, Role, Scopes,
+    Access, AccessSettings, Actor, AuditFilter, AuditRow, Caller, CallerKind, ConsentRule, Credential, HashSettings,
+    NewApiKey, NewUser, Origin, Role, Scopes,
 };
 use karat_eventlog::{
     ConsumerSettings, EventLog, PollLimits, Record, Result as LogResult, StartPositions, TopicSpec,
     embedded::EmbeddedLog,
 };
 use karat_http::harden;
-use karat_ingest::{Progress, Publisher, ReceiptKey, door::IngestApi};
+use karat_ingest::{
+    Progress, Publisher, ReceiptKey,
+    door::{Budget, IngestApi},
+};
 use karat_schemas::{events::Contracts, pipelines};
 use poem::endpoint::BoxEndpoint;
 use poem::{Body, Endpoint, EndpointExt, IntoEndpoint, Request, Response, Route};
@@ -28,6 +31,8 @@ pub struct App {
     pub key: String,
     /// The OpenAPI document.
     pub spec: String,
+    /// The memory for requests in flight.
+    pub budget: Budget,
     access: Access,
     owner: uuid::Uuid,
     _folder: TempDir,
@@ -70,13 +75,15 @@ impl App {
         let access = open_access(folder.path(), consent).await;
         let receipts = ReceiptKey::new(&SecretBox::new(b"a secret of the test".to_vec().into()));
         let publisher = Publisher::new(wrap(log.clone()), Arc::new(contracts()), receipts);
-        let service = OpenApiService::new(IngestApi::new(publisher, progress), "karat", "1");
+        let api = IngestApi::new(publisher, progress);
+        let budget = api.budget();
+        let service = OpenApiService::new(api, "karat", "1");
         let spec = service.spec();
         let app = Route::new().nest("/api/v1", service).data(access.clone());
         let endpoint = harden(app).into_endpoint().boxed();
         let owner = user(&access, "owner", Role::Operator).await;
         let key = api_key(&access, owner, &["publish:*"], None).await;
-        Self { endpoint, log, key, spec, access, owner, _folder: folder }
+        Self { endpoint, log, key, spec, budget, access, owner, _folder: folder }
     }
 
     /// Another key of the same owner.
@@ -116,9 +123,19 @@ impl App {
         }))
     }
 
+    /// Whose a key is.
+    pub async fn owner_of(&self, key: &str) -> Arc<Caller> {
+        self.access.authenticate(Credential::ApiKey(key)).await.unwrap()
+    }
+
     /// The owner consents to a version, or takes that back.
     pub async fn consent(&self, version: Option<&str>) {
-        let owner = self.access.authenticate(Credential::ApiKey(&self.key)).await.unwrap();
+        self.consent_of(&self.key, version).await;
+    }
+
+    /// The same, of the owner of another key.
+    pub async fn consent_of(&self, key: &str, version: Option<&str>) {
+        let owner = self.owner_of(key).await;
         let origin = Origin::default();
         let done = match version {
             Some(version) => self.access.grant_consent(&owner, version, "test", &origin).await,
@@ -167,7 +184,7 @@ impl App {
         let settings =
             ConsumerSettings { group: "test".into(), topic: topic.into(), start: Arc::new(FromTheBeginning) };
         let mut consumer = self.log.consumer(settings).await.unwrap();
-        let limits = PollLimits { max_records: 20_000, max_bytes: 64 << 20, max_wait: Duration::from_secs(5) };
+        let limits = PollLimits { max_records: 20_000, max_bytes: 64 << 20, max_wait: Duration::from_secs(60) };
         let mut records = Vec::new();
         while (records.len() as i64) < wanted {
             let polled = consumer.poll(limits).await.unwrap().records;

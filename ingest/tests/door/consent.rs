@@ -1,6 +1,6 @@
 //! Where consent is required, events of those who have not given it are refused.
 
-use karat_access::ConsentRule;
+use karat_access::{ConsentRule, Role};
 use serde_json::json;
 
 use crate::app::{App, event, run_event};
@@ -51,4 +51,46 @@ async fn security_84_events_that_are_still_being_sent_when_consent_is_taken_back
     let answered = app.publish("events", "application/json", app.after_withdrawal(event("1").to_string())).await;
     assert_eq!((answered.status, &answered.body["code"]), (403, &json!("consent_needed")), "{}", answered.body);
     assert_eq!(app.records().await.len(), 0);
+}
+
+#[tokio::test]
+async fn security_84_what_a_program_publishes_for_somebody_with_an_account_needs_the_consent_of_that_person() {
+    let mut app = App::start_asking(ConsentRule::new(true, Some("2026-11")).unwrap()).await;
+    app.consent(Some("2026-11")).await;
+    let key_of_maria = app.key_of("maria_77", Role::User).await;
+    let maria = app.owner_of(&key_of_maria).await.id.to_string();
+    let about = |id: &str, person: &str| {
+        let mut sent = event(id);
+        sent["data"]["user_id"] = json!(person);
+        sent
+    };
+    let many = [about("1", &maria), about("2", "not of here"), event("3"), about("4", &maria.to_uppercase())];
+    let many = serde_json::Value::from(many.to_vec()).to_string();
+    let one = about("5", &maria).to_string();
+    let batch = "application/cloudevents-batch+json";
+    // Whom a key names that may not publish for others decides nothing: what it sends is its owner's.
+    assert_eq!(app.publish("events", batch, many.clone()).await.status, 202);
+
+    app.key = app.key_with(&["publish:*", "publish_for_others"]).await;
+    let answered = app.publish("events", batch, many.clone()).await;
+    let data = &answered.body["data"];
+    assert_eq!((answered.status, &data["accepted"], &data["rejected"]), (207, &json!(2), &json!(2)), "{data}");
+    for (place, index) in [(0, 0), (1, 3)] {
+        let error = &data["errors"][place];
+        let told = (&error["code"], &error["index"], &error["path"]);
+        assert_eq!(told, (&json!("consent_needed"), &json!(index), &json!("/data/user_id")), "{error}");
+    }
+    let refused = app.publish("events", "application/json", one.clone()).await;
+    assert_eq!((refused.status, &refused.body["code"]), (403, &json!("consent_needed")), "{}", refused.body);
+    let rows = app.denied().await;
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!(rows[0].details.as_ref().unwrap()["consent"], "2026-11");
+
+    app.consent_of(&key_of_maria, Some("2026-11")).await;
+    assert_eq!(app.publish("events", batch, many).await.status, 202);
+    let taken = app.records().await.len();
+    assert_eq!(taken, 4 + 2 + 4);
+    app.consent_of(&key_of_maria, None).await;
+    assert_eq!(app.publish("events", "application/json", one).await.status, 403);
+    assert_eq!(app.records().await.len(), taken, "nothing more was written");
 }

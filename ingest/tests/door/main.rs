@@ -9,4 +9,5 @@ mod hostile;
 mod progress;
 mod receipts;
 mod rights;
+mod slow;
 mod trouble;

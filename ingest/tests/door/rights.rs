@@ -128,6 +128,8 @@ async fn a_key_is_held_at_every_door_to_the_events_in_a_second_that_were_declare
         ("events", "application/cloudevents-batch+json", json!([event("x"), event("y")]).to_string()),
         ("lineage", "application/json", run_event("r1").to_string()),
         ("lineage/batch", "application/json", json!([run_event("r1"), run_event("r2")]).to_string()),
+        // Large, and too many: nobody looked.
+        ("events", "application/x-ndjson", "{\n".repeat(50_000)),
     ] {
         let answered = app.publish(path, content_type, body).await;
         assert_eq!((answered.status, &answered.body["code"]), (429, &json!("too_many_requests")), "{path}");

@@ -337,11 +337,12 @@ mod tests {
         }
         assert_eq!((failures, door.failed()), (10, 15));
         let before = done.load(Ordering::Relaxed);
-        door.set(Weather::CarriesOutLate(Duration::from_millis(50)));
+        // Later than the request that comes after it, on a slow machine too.
+        door.set(Weather::CarriesOutLate(Duration::from_secs(3)));
         assert!(client.put(&url).header("if-none-match", "*").body("x").send().await.is_err());
         assert!(put().await.unwrap().text().await.unwrap().starts_with(&format!("{} ", before + 1)));
         while door.came_late() == 0 {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(done.load(Ordering::Relaxed), before + 2);
     }

@@ -111,9 +111,8 @@ impl Collector for Pipelines {
             ("pipeline_lag_records", "Records of the log that the newest epoch does not cover", &|of| {
                 of.records.map(|records| records as f64)
             }),
-            ("pipeline_lag_seconds", "Age of the newest epoch while records wait, else 0", &|of| {
-                let is_behind = of.newest.number > 0 && of.records? > 0;
-                Some(if is_behind { seconds(now_us - of.newest.written_at_us).max(0.0) } else { 0.0 })
+            ("pipeline_lag_seconds", "Age of the oldest record that the newest epoch does not cover, else 0", &|of| {
+                of.lag_us(now_us).map(seconds)
             }),
             ("pipeline_epoch", "Number of the newest epoch", &|of| Some(of.newest.number as f64)),
             ("pipeline_epoch_written_timestamp_seconds", "When the newest epoch was written", &|of| {

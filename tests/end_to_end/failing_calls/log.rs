@@ -1,6 +1,6 @@
 //! The embedded log: what was answered is there, and after a failure nothing more is taken until it is opened again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use karat_eventlog::{
 };
 
 use super::{Shim, child_folder, noise, tell};
+use crate::wait::DEADLINE;
 
 const TOPIC: &str = "t";
 /// Appends of so many bytes: in the end the buffer of the log is full, and becomes files.
@@ -58,7 +59,7 @@ async fn numbers(log: &EmbeddedLog) -> Vec<u64> {
     let end = log.topic(TOPIC).await.unwrap().partitions[0].end;
     let settings = ConsumerSettings { group: "g".into(), topic: TOPIC.into(), start: Arc::new(FromTheBeginning) };
     let mut consumer = log.consumer(settings).await.unwrap();
-    let limits = PollLimits { max_records: 10, max_bytes: 8 << 20, max_wait: Duration::from_secs(10) };
+    let limits = PollLimits { max_records: 10, max_bytes: 8 << 20, max_wait: DEADLINE };
     let mut found = Vec::new();
     while i64::try_from(found.len()).unwrap() < end {
         let polled = consumer.poll(limits).await.unwrap();

@@ -17,6 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::wait::DEADLINE;
+
 /// Which calls fail, and how.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
@@ -37,7 +39,7 @@ enum Error {
 const CALLS: [&str; 5] = ["write", "sync", "open", "rename", "resize"];
 
 /// A child that takes longer hangs.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = DEADLINE;
 
 /// Where the child does its work, and what tells it that it is one.
 const FOLDER: &str = "KARAT_FAILING_FOLDER";

@@ -102,6 +102,19 @@ async fn the_trace_of_a_request_goes_with_its_event_into_the_log_the_tables_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_recorded_before_a_stop_is_at_the_collector_when_the_process_has_ended() {
+    let collector = Collector::start().await;
+    let folder = Folder::new();
+    let (karat, client) = served(&folder, &["--otlp", &collector.url]).await;
+    let ask = client.request("/api/v1/runs").header("traceparent", traceparent());
+    assert!(ask.send().await.unwrap().status().is_success());
+    karat.stop().await;
+    let spans = collector.spans.lock();
+    let is_its = |span: &Value| span["traceId"] == TRACE_ID && span["parentSpanId"] == PARENT_ID;
+    assert!(spans.iter().any(is_its), "{spans:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_away_costs_spans_and_nothing_else() {
     let folder = Folder::new();
     // Nobody listens there.

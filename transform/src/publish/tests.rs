@@ -210,7 +210,7 @@ async fn slots_of_gold_begin_small_and_grow_with_the_table() {
 }
 
 #[test]
-fn rows_of_neighbouring_slots_are_read_together_up_to_a_number_of_keys() {
+fn rows_of_neighbouring_slots_are_read_together_up_to_a_number_of_keys_and_of_bytes() {
     let slots = |keys: &[(u32, usize)]| {
         let slots = keys.iter().flat_map(|(slot, keys)| std::iter::repeat_n(Some(*slot), *keys));
         // As in the order of their keys: every slot all over, and new keys among them.
@@ -218,9 +218,26 @@ fn rows_of_neighbouring_slots_are_read_together_up_to_a_number_of_keys() {
         slots.reverse();
         slots
     };
-    assert_eq!(read_together(&slots(&[(2, 1), (5, READ_TOGETHER - 1), (6, 1)])), [2..=5, 6..=6]);
+    let small = |_: u32| 1_u64;
+    assert_eq!(read_together(&slots(&[(2, 1), (5, READ_TOGETHER - 1), (6, 1)]), small), [2..=5, 6..=6]);
     let large = READ_TOGETHER + 1;
-    assert_eq!(read_together(&slots(&[(0, 1), (1, large), (3, 1), (9, 1)])), [0..=0, 1..=1, 3..=9]);
+    assert_eq!(read_together(&slots(&[(0, 1), (1, large), (3, 1), (9, 1)]), small), [0..=0, 1..=1, 3..=9]);
+    let half = |slot: u32| if slot == 5 { READ_BYTES / 2 } else { 1 };
+    assert_eq!(read_together(&slots(&[(2, 1), (5, 1), (6, 1), (7, 1)]), half), [2..=7]);
+    assert_eq!(read_together(&slots(&[(2, 1), (5, 2), (6, 1), (7, 1)]), half), [2..=2, 5..=5, 6..=7]);
+    assert_eq!(read_together(&slots(&[(5, 3), (6, 1)]), |_: u32| u64::MAX), [5..=5, 6..=6]);
+}
+
+#[tokio::test]
+async fn new_keys_are_read_in_parts_that_are_smaller_where_rows_are_large() {
+    let mut world = World::new().await;
+    let most = WRITTEN_TOGETHER * SLOT_ROWS as usize;
+    assert_eq!(world.table.new_together(), most);
+    world.change(&[(1, 1)], &[], Publish::AtOnce).await;
+    world.table.slots.values_mut().for_each(|slot| slot.bytes = READ_BYTES / 10 * slot.rows);
+    assert_eq!(world.table.new_together(), 10);
+    world.table.slots.values_mut().for_each(|slot| slot.bytes = u64::MAX);
+    assert_eq!(world.table.new_together(), 1);
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! A crash at every named point of an event's life, and of a replay: nothing is lost, nothing is there twice.
 
-use std::time::Duration;
-
 use karat_eventlog::NewRecord;
 use karat_lake::crash;
 use karat_schemas::pipelines::BUILT_IN;
@@ -9,7 +7,7 @@ use karat_schemas::pipelines::BUILT_IN;
 use crate::{
     airline::assert_daily_figures,
     judged::Judged,
-    support::{airline, record},
+    support::{DEADLINE, airline, record},
 };
 
 /// Points that a batch of events passes on its way to gold.
@@ -63,7 +61,7 @@ fn round(events: &[NewRecord], rounds: usize, number: usize) -> Vec<NewRecord> {
 
 /// Waits for the armed spot, or says that nothing came by.
 pub async fn reached(armed: &crash::Armed, spot: &str) {
-    let wait = tokio::time::timeout(Duration::from_secs(180), armed.reached());
+    let wait = tokio::time::timeout(DEADLINE, armed.reached());
     assert!(wait.await.is_ok(), "nothing passed `{spot}`");
 }
 

@@ -5,7 +5,11 @@ use std::time::Duration;
 use karat_lake::faulty;
 use karat_schemas::pipelines::BUILT_IN;
 
-use crate::{airline::assert_daily_figures, judged::Judged, support::airline};
+use crate::{
+    airline::assert_daily_figures,
+    judged::Judged,
+    support::{DEADLINE, airline},
+};
 
 /// Writes that fail, in the order in which an event passes them. A commit is tried four times by itself, so five
 /// failures are what the worker notices.
@@ -41,7 +45,7 @@ async fn writes_that_fail_anywhere_lose_nothing_and_the_work_goes_on_by_itself()
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        assert!(tokio::time::timeout(Duration::from_secs(60), hit).await.is_ok(), "nothing passed `{fault}`");
+        assert!(tokio::time::timeout(DEADLINE, hit).await.is_ok(), "nothing passed `{fault}`");
         judged.settled(&life, fault).await;
         drop(armed);
     }

@@ -12,7 +12,7 @@ use karat_transform::verify::TableReport;
 
 use crate::{
     airline::assert_daily_figures,
-    support::{World, airline},
+    support::{DEADLINE, World, airline},
 };
 
 /// Puts other rows into a published table, as somebody with access to the lake could: a commit and an epoch that names it.
@@ -128,7 +128,7 @@ async fn run_and_crash(world: &World, after: Duration) {
     let running = world.start_on(runtime.handle());
     tokio::time::sleep(after).await;
     assert!(!running.is_over(), "the worker ended by itself");
-    tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(30))).await.unwrap();
+    tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,7 +164,7 @@ async fn crashes_during_replays_leave_the_figures_right() {
         let replay = runtime.spawn(async move { running.replay("etl_runs").await });
         tokio::time::sleep(Duration::from_millis(after)).await;
         drop(replay);
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(30))).await.unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await.unwrap();
         world.publish(events[..10].to_vec()).await;
     }
     let running = world.start();

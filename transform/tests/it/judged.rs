@@ -12,7 +12,7 @@ use karat_transform::{
 };
 use tokio::runtime::Runtime;
 
-use crate::support::{Running, World};
+use crate::support::{DEADLINE, Running, World};
 
 pub struct Judged {
     pub world: World,
@@ -42,7 +42,7 @@ impl Judged {
 
     /// Publishes part after part, again and again, until the armed spot is reached.
     pub async fn publish_until(&mut self, armed: &Armed, spot: &str, events: &[NewRecord]) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(180);
+        let deadline = tokio::time::Instant::now() + DEADLINE;
         for part in events.chunks(30).cycle() {
             self.publish(part.to_vec()).await;
             if tokio::time::timeout(Duration::from_millis(60), armed.reached()).await.is_ok() {
@@ -96,7 +96,7 @@ impl Life {
     /// Ends with everything in it, at whatever it was doing. What the system was told to write, it still writes.
     pub async fn crash(mut self) {
         let runtime = self.runtime.take().unwrap();
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(30))).await.unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await.unwrap();
     }
 
     pub async fn stop(mut self) {

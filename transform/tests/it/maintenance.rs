@@ -15,6 +15,9 @@ use crate::{judged::Judged, support::airline};
 /// Longer than any file waits for its commit here.
 const KEPT: Duration = Duration::from_secs(10);
 
+/// More than a hundred steps, and the time after which files go.
+const LONGEST: Duration = Duration::from_secs(900);
+
 fn parquet_files(folder: &Path) -> usize {
     let files = fs::read_dir(folder).into_iter().flatten();
     files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "parquet")).count()
@@ -27,7 +30,7 @@ async fn small_files_are_merged_and_old_ones_go_beside_live_appends() {
     let lake = judged.world.folder().join("lake");
     let events = airline();
     let life = judged.live();
-    let deadline = Instant::now() + Duration::from_secs(300);
+    let deadline = Instant::now() + LONGEST;
     let mut number = 0;
     loop {
         let part: Vec<NewRecord> = events.iter().skip(number * 8 % events.len()).take(8).cloned().collect();
@@ -73,7 +76,7 @@ async fn a_crash_anywhere_in_maintenance_loses_nothing_and_counts_nothing_twice(
         let life = judged.live();
         judged.settled(&life, spot).await;
         let armed = judged.arm(spot);
-        let deadline = Instant::now() + Duration::from_secs(300);
+        let deadline = Instant::now() + LONGEST;
         loop {
             assert!(Instant::now() < deadline, "nothing passed `{spot}`");
             judged.publish(events.by_ref().take(2).collect()).await;
@@ -115,7 +118,7 @@ async fn bronze_is_merged_behind_its_pipelines_and_a_replay_reads_it_all_the_sam
     let days =
         || fs::read_dir(&folder).unwrap().map(|day| day.unwrap().path()).filter(|day| !day.ends_with("_delta_log"));
     let files = || days().map(|day| parquet_files(&day)).sum::<usize>();
-    let deadline = Instant::now() + Duration::from_secs(180);
+    let deadline = Instant::now() + LONGEST;
     while bronze.merged_to() == 0 || files() > bronze.files().len() {
         assert!(Instant::now() < deadline, "merged to {}, {} files", bronze.merged_to(), files());
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     judged::Judged,
-    support::{Running, World, airline, start},
+    support::{DEADLINE, Running, World, airline, start},
 };
 
 /// Another machine: a state folder of its own.
@@ -30,7 +30,7 @@ async fn fill_bronze(world: &World) {
         BronzeWriter::open(topic, settings.bronze, settings.log.clone(), &settings.lake, Vec::new()).await.unwrap();
     let writing = tokio::spawn(async move { writer.run("bronze", stopped).await });
     let ends = settings.log.topic(topic).await.unwrap().partitions;
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
         let mut table = settings.lake.open(&karat_transform::bronze::table_name(topic)).await.unwrap();
         let mut is_behind = false;
@@ -153,7 +153,7 @@ async fn a_replay_that_another_machine_left_half_done_is_noticed() {
     judged.settled(&life, "first").await;
     let armed = judged.arm("replace.after@/gold/:1");
     life.order_replay("etl_runs").await;
-    tokio::time::timeout(std::time::Duration::from_secs(60), armed.reached()).await.unwrap();
+    tokio::time::timeout(DEADLINE, armed.reached()).await.unwrap();
     life.crash().await;
     drop(armed);
     judged.world.settings.state_folder.clone_from(&homes[1]);

@@ -7,7 +7,7 @@ use karat_lake::epochs::Epochs;
 use karat_schemas::epoch::Epoch;
 use serde_json::json;
 
-use crate::support::{World, record};
+use crate::support::{DEADLINE, World, record};
 
 /// Two pipelines over the same events, each with a silver and a gold table.
 fn pair() -> String {
@@ -53,7 +53,7 @@ fn sale(id: &str, cents: i64) -> NewRecord {
 /// Waits until the newest epoch of a pipeline is as asked.
 async fn epoch_that(world: &World, pipeline: &str, is_it: impl Fn(&Epoch) -> bool) -> Epoch {
     let epochs = Epochs::of(&world.settings.lake, pipeline).unwrap();
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     loop {
         let epoch = epochs.latest().await.unwrap().unwrap_or_default();
         if is_it(&epoch) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use karat_eventlog::NewRecord;
 use karat_schemas::pipelines::BUILT_IN;
 
-use crate::support::{World, record};
+use crate::support::{DEADLINE, World, record};
 
 /// The largest amount that a profit holds, without its sign.
 const LARGEST: &str = "999999999999999999999999999999999999.99";
@@ -100,7 +100,7 @@ async fn both_pipelines_that_ship_go_on_beside_each_other() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(120), arrived).await.expect("no epoch has all profits");
+    tokio::time::timeout(DEADLINE, arrived).await.expect("no epoch has all profits");
     let epoch = world.epochs().latest().await.unwrap().unwrap();
     assert!(epoch.tables.contains_key("gold.daily_summary") && !epoch.tables.contains_key("gold.profits"), "{epoch:?}");
     assert_eq!(world.rows("gold.profits").await.num_rows(), 5);

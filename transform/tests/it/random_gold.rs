@@ -35,6 +35,7 @@ use self::{
     declaration::{GOLD, TOPIC, Table},
     events::{Events, Random},
 };
+use crate::support::DEADLINE;
 
 const STEPS: usize = 8;
 
@@ -214,7 +215,7 @@ impl World {
             () = armed.reached() => {}
             done = work => done.unwrap(),
         }
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(30))).await.unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE)).await.unwrap();
         drop(armed);
         let mut runner = self.open().await;
         assert!(runner.is_current().await.unwrap(), "seed {}, {spot}", self.seed);

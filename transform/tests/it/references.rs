@@ -6,7 +6,7 @@ use karat_eventlog::NewRecord;
 use karat_transform::reference;
 use serde_json::json;
 
-use crate::support::{Running, World, record};
+use crate::support::{DEADLINE, Running, World, record};
 
 const SHOP: &str = r#"
 version = 1
@@ -96,7 +96,7 @@ async fn world(folder: &Path) -> World {
 
 /// Waits until the pipeline has the generation.
 async fn generation(world: &World, running: &Running, wanted: u64) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     while world.epochs().latest().await.unwrap().is_none_or(|epoch| epoch.generation < wanted) {
         assert!(!running.is_over(), "the worker ended");
         assert!(tokio::time::Instant::now() < deadline, "generation {wanted} did not come");

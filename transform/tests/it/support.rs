@@ -33,6 +33,9 @@ use tokio::{
     task::JoinHandle,
 };
 
+/// Enough for a development build on a busy machine; nothing waits this long when all is well.
+pub const DEADLINE: Duration = Duration::from_secs(300);
+
 pub struct World {
     folder: tempfile::TempDir,
     pub settings: WorkerSettings,
@@ -99,7 +102,7 @@ impl World {
         let pipeline = self.pipeline();
         let epochs = self.epochs();
         let info = self.settings.log.topic(&pipeline.topic).await.unwrap();
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
+        let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
             if running.is_over() {
                 panic!("the worker ended: {:?}", self.text("_karat.event_log", &["at", "kind", "message"]).await);
@@ -193,7 +196,7 @@ impl Running {
 
     /// Waits for its end by itself.
     pub async fn ended(self) -> karat_transform::Result<()> {
-        tokio::time::timeout(Duration::from_secs(60), self.task).await.unwrap().unwrap()
+        tokio::time::timeout(DEADLINE, self.task).await.unwrap().unwrap()
     }
 
     pub async fn stop(self) {

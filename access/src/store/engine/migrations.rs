@@ -16,6 +16,7 @@ macro_rules! files {
             (5, "keys", include_str!(concat!("../../../migrations/", $engine, "/0005_keys.sql"))),
             (6, "settings", include_str!(concat!("../../../migrations/", $engine, "/0006_settings.sql"))),
             (7, "speed", include_str!(concat!("../../../migrations/", $engine, "/0007_speed.sql"))),
+            (8, "backup", include_str!(concat!("../../../migrations/", $engine, "/0008_backup.sql"))),
         ]
     };
 }

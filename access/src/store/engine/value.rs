@@ -115,6 +115,10 @@ impl Row {
         Ok(self.int(column)? != 0)
     }
 
+    pub(crate) fn truth_or_null(&self, column: &str) -> Result<Option<bool>, AccessError> {
+        Ok(self.int_or_null(column)?.map(|number| number != 0))
+    }
+
     pub(crate) fn id(&self, column: &'static str) -> Result<Uuid, AccessError> {
         parse_id(column, self.text(column)?)
     }

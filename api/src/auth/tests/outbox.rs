@@ -17,7 +17,7 @@ pub(super) fn mails(app: &App) -> Vec<String> {
 
 /// Waits until so many messages have a text in them; answers the last of these.
 pub(super) async fn mail_with(app: &App, text: &str, count: usize) -> String {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let found = mails(app).into_iter().filter(|mail| mail.contains(text)).nth(count - 1);
         if let Some(mail) = found {

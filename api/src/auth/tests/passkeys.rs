@@ -83,6 +83,7 @@ async fn a_browser_adds_a_passkey_logs_in_by_it_and_removes_it() {
     let token = second.access_token();
     let listed = app.call(Method::GET, PASSKEYS, Some(token), None).await;
     assert_eq!((listed.text("/data/0/name"), listed.text("/data/0/id")), ("laptop", added.text("/data/id")));
+    assert_eq!(listed.body["data"][0]["is_backed_up"], json!(false), "{}", listed.body);
     let path = format!("{PASSKEYS}/{}", added.text("/data/id"));
     let wrong = app.call(Method::DELETE, &path, Some(token), Some(json!({"password": "wrong"}))).await;
     assert_eq!(wrong.status, 401);
@@ -91,6 +92,17 @@ async fn a_browser_adds_a_passkey_logs_in_by_it_and_removes_it() {
     assert_eq!(app.me(login.access_token()).await.status, 401, "the other sessions have ended");
     let none = app.call(Method::DELETE, &format!("{PASSKEYS}/x"), Some(token), Some(json!({}))).await;
     assert_eq!(none.status, 404);
+}
+
+#[tokio::test]
+async fn a_security_key_is_asked_for_nothing_that_it_may_not_have() {
+    let app = app().await;
+    let tokens = app.register("maria_77").await;
+    let body = json!({"password": PASSWORD, "is_way_in": false});
+    let begun = app.call(Method::POST, PASSKEYS, Some(tokens.access_token()), Some(body)).await;
+    assert_eq!(begun.status, 200, "{}", begun.body);
+    let asked = json!({"residentKey": "discouraged", "requireResidentKey": false, "userVerification": "discouraged"});
+    assert_eq!(begun.body["data"]["options"]["authenticatorSelection"], asked);
 }
 
 #[tokio::test]

@@ -202,6 +202,14 @@ async fn consent_is_given_read_and_taken_back() {
         (&revoked.body["data"]["is_required"], revoked.body["data"].get("version_in_force")),
         (&json!(false), None)
     );
+    // Older steps than those that there are.
+    let before = async |time: &str| {
+        let path = format!("/api/v1/consent?before={time}");
+        app.call(Method::GET, &path, Some(tokens.access_token()), None).await
+    };
+    let older = before("1").await;
+    assert_eq!((&older.body["data"]["history"], older.body["data"].get("next_before")), (&json!([]), None));
+    assert_eq!(before("x").await.status, 400);
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ pub(super) async fn start_service() -> (App, mpsc::Receiver<String>) {
 pub(super) async fn ask_for_code(app: &App, messages: &mut mpsc::Receiver<String>) -> (String, String) {
     let asked = app.post(REQUEST, json!({"phone": PHONE})).await;
     assert_eq!(asked.status, 200, "{}", asked.body);
-    let message = tokio::time::timeout(Duration::from_secs(20), messages.recv()).await.unwrap().unwrap();
+    let message = tokio::time::timeout(Duration::from_secs(60), messages.recv()).await.unwrap().unwrap();
     assert!(message.contains("To=%2B34600123456"), "{message}");
     let code = &message.split("Body=").nth(1).unwrap()[..6];
     (asked.text("/data/code_request").to_owned(), code.to_owned())

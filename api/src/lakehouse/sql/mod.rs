@@ -3,14 +3,17 @@
 //! - One `SELECT` a question: its text, its statement and its plan are each judged (`guard`, `statement`), and its context
 //!   has the tables of the epoch that it names and nothing else: no files, no addresses, no settings.
 //! - Each question has a pool of memory of its own, writes nothing to disk, and ends at a deadline. A few run at a time.
+//! - What functions make is in no pool. A value of one has a bound that is found before it is made (`growth`), so that those of a
+//!   batch take as much as the pool at most; functions whose values have no such bound are left out (`LEFT_OUT`).
 //! - It runs on threads of its own, whose stacks are as deep as what is let through needs, and beside those that answer other
 //!   requests. Dropping the future of a question ends its work at the next batch.
 //!
-//! Not bounded by the pool: values that a function makes larger than what it reads. Functions that are made for it are left
-//! out (`LEFT_OUT`).
+//! Not bounded: what an aggregate made of many rows (`string_agg`), within the pool, and a join then puts on every row of a batch.
 
 mod error;
+mod growth;
 mod guard;
+mod joined;
 mod statement;
 mod written_out;
 
@@ -30,28 +33,38 @@ use karat_lake::datafusion::{
     prelude::{SessionConfig, SessionContext},
 };
 use serde_json::value::RawValue;
-use tokio::{
-    runtime::{Builder, Runtime},
-    task::JoinSet,
-};
 
-use self::error::{not_answered, not_planned};
 pub(crate) use self::{error::is_of_values, guard::MAX_CHARS};
+use self::{
+    error::{not_answered, not_planned},
+    growth::{BATCH_ROWS, PARTITIONS, ValueBound, bounded_functions},
+    joined::BoundedPlanner,
+};
 use super::{
     json::{JsonRows, Shape},
     tables::Tables,
     types::type_name,
 };
-use crate::serving::{ServingCounters, Turn, Turns, in_time};
+use crate::serving::{ServingCounters, Threads, Turns, in_time};
 
-/// Stack of a thread: an expression of the depth that is let through takes a tenth of it in a build without optimisation.
-/// Memory is taken as it is used.
-const STACK_BYTES: usize = 64 << 20;
 /// Layers whose tables are asked.
 const LAYERS: [&str; 3] = ["gold", "silver", "quarantine"];
 /// Functions whose values can be far larger than what they read.
-const LEFT_OUT: [&str; 8] =
-    ["repeat", "lpad", "rpad", "range", "generate_series", "array_repeat", "array_resize", "gen_series"];
+const LEFT_OUT: [&str; 13] = [
+    "repeat",
+    "lpad",
+    "rpad",
+    "range",
+    "generate_series",
+    "gen_series",
+    "array_repeat",
+    "array_resize",
+    "array_replace",
+    "array_replace_n",
+    "array_replace_all",
+    "array_to_string",
+    "array_transform",
+];
 
 /// Bounds of questions in SQL.
 #[derive(Debug, Clone)]
@@ -100,7 +113,7 @@ impl SqlReader {
         settings: SqlSettings,
         counters: &Arc<ServingCounters>,
     ) -> Result<Self, ApiError> {
-        let threads = Threads::new(settings.parallel).map_err(ApiError::internal)?;
+        let threads = Threads::new("sql", settings.parallel)?;
         // Nobody waits: a question may take as long as its deadline.
         let turns = Turns::new(settings.parallel, 0, counters);
         Ok(Self { tables, threads, turns, settings })
@@ -128,16 +141,7 @@ impl SqlReader {
             answer_bytes: self.settings.answer_bytes,
             limit,
         };
-        // Ends the task when it is dropped, by the deadline or because nobody waits any more.
-        let mut task = JoinSet::new();
-        self.threads.spawn(&mut task, run(work, sql, turn));
-        let ended = async {
-            match task.join_next().await {
-                Some(Ok(answered)) => answered,
-                Some(Err(error)) => Err(ApiError::internal(error)),
-                None => Err(ApiError::internal("a question ended without an answer")),
-            }
-        };
+        let ended = self.threads.run(turn, async move { work.answer(&sql).await });
         in_time(self.settings.deadline, ended).await
     }
 }
@@ -151,16 +155,10 @@ struct Work {
     limit: usize,
 }
 
-/// The turn is given back when the work has ended, which is after a step that cannot be broken off.
-async fn run(work: Work, sql: String, turn: Turn) -> Result<Answered, ApiError> {
-    let answered = work.answer(&sql).await;
-    drop(turn);
-    answered
-}
-
 impl Work {
     async fn answer(&self, sql: &str) -> Result<Answered, ApiError> {
-        let context = self.context().map_err(ApiError::internal)?;
+        let bound = ValueBound::within(self.memory_bytes);
+        let context = self.context(&bound).map_err(ApiError::internal)?;
         let state = context.state();
         let parsed = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect);
         let parsed = parsed.map_err(|error| not_planned(error, None))?;
@@ -174,6 +172,7 @@ impl Work {
         let planned = state.statement_to_plan(parsed).await;
         let plan = planned.map_err(|error| not_planned(error, unknown_function.as_deref()))?;
         statement::check_plan(&plan)?;
+        bound.divide_among(&plan).map_err(ApiError::internal)?;
         let columns = plan.schema().fields().iter();
         let columns = columns.map(|field| (field.name().clone(), type_name(field.data_type()))).collect();
         // One more than asked tells whether there are more.
@@ -193,21 +192,29 @@ impl Work {
     }
 
     /// A context without tables, which can reach nothing.
-    fn context(&self) -> Result<SessionContext, DataFusionError> {
+    fn context(&self, bound: &ValueBound) -> Result<SessionContext, DataFusionError> {
         let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_limit(self.memory_bytes, 1.0)
             .with_disk_manager_builder(no_disk)
             .build_arc()?;
         let config = SessionConfig::new()
-            .with_target_partitions(2)
+            .with_target_partitions(PARTITIONS)
+            .with_batch_size(BATCH_ROWS)
             .with_information_schema(false)
             .set_bool("datafusion.execution.enable_recursive_ctes", false);
-        let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime).with_default_features();
+        let functions = bounded_functions(bound);
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_expr_planners(vec![Arc::new(BoundedPlanner::new(&functions, bound))])
+            .with_default_features();
         let context = SessionContext::new_with_state(state.build());
+        functions.into_iter().for_each(|function| context.register_udf(function));
         for name in LEFT_OUT {
             context.deregister_udf(name);
             context.deregister_udtf(name);
+            context.deregister_higher_order_function(name);
         }
         let catalog = context.catalog("datafusion");
         let catalog = catalog.ok_or_else(|| DataFusionError::Internal("there is no catalog".to_owned()))?;
@@ -215,31 +222,5 @@ impl Work {
             catalog.register_schema(layer, Arc::new(MemorySchemaProvider::new()))?;
         }
         Ok(context)
-    }
-}
-
-/// The threads of questions.
-struct Threads(Option<Runtime>);
-
-impl Threads {
-    fn new(count: usize) -> std::io::Result<Self> {
-        let mut threads = Builder::new_multi_thread();
-        threads.worker_threads(count.max(1)).thread_name("sql").thread_stack_size(STACK_BYTES).enable_all();
-        threads.build().map(|threads| Self(Some(threads)))
-    }
-
-    fn spawn<T: Send + 'static>(&self, tasks: &mut JoinSet<T>, work: impl Future<Output = T> + Send + 'static) {
-        if let Some(threads) = &self.0 {
-            tasks.spawn_on(work, threads.handle());
-        }
-    }
-}
-
-impl Drop for Threads {
-    /// A runtime may not wait for its threads inside of another one.
-    fn drop(&mut self) {
-        if let Some(threads) = self.0.take() {
-            threads.shutdown_background();
-        }
     }
 }

@@ -19,7 +19,7 @@ use karat_api::{
     snapshot::{Poke, Snapshots, follow},
 };
 use karat_http::{ServeSettings, serve};
-use karat_lake::{Lake, TableSpec, arrow::array::RecordBatch, epochs::Epochs};
+use karat_lake::{Cleaner, Kept, Lake, TableSpec, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::{epoch::Epoch, pipelines};
 use serde_json::json;
 use tokio::{sync::Notify, task::JoinHandle};
@@ -64,7 +64,7 @@ impl Followed {
     async fn wait_for(&self, epoch: u64) {
         let mut moved = self.snapshots.moved();
         self.poke.notify_one();
-        let arrived = tokio::time::timeout(Duration::from_secs(30), moved.wait_for(|number| *number >= epoch)).await;
+        let arrived = tokio::time::timeout(Duration::from_secs(120), moved.wait_for(|number| *number >= epoch)).await;
         arrived.expect("the epoch was not followed in time").unwrap();
     }
 }
@@ -84,7 +84,7 @@ impl TestApp {
     }
 
     pub async fn start_with(change: impl FnOnce(&mut ApiSettings)) -> Self {
-        Self::start_as(|accounts| accounts, change, Vec::new()).await
+        Self::start_as(|accounts| accounts, change, Vec::new(), true).await
     }
 
     /// With other settings of the accounts.
@@ -92,24 +92,24 @@ impl TestApp {
         accounts: impl FnOnce(AccessSettings) -> AccessSettings,
         change: impl FnOnce(&mut ApiSettings),
     ) -> Self {
-        Self::start_as(accounts, change, Vec::new()).await
+        Self::start_as(accounts, change, Vec::new(), true).await
     }
 
     /// With the endpoints that a file of pipelines declares over the tables of the runs.
     pub async fn start_with_endpoints(declaration: &str) -> Self {
-        let file = pipelines::parse(declaration).unwrap_or_else(|problems| panic!("{problems}"));
-        let gold = [("summary_state".to_owned(), rows::summary_state(&[]).schema())];
-        let mut planned = Vec::new();
-        for endpoint in file.endpoints {
-            planned.push(Arc::new(PlannedEndpoint::new(endpoint, &gold).await.unwrap_or_else(|p| panic!("{p:?}"))));
-        }
-        Self::start_as(|accounts| accounts, |_| {}, planned).await
+        Self::start_as(|accounts| accounts, |_| {}, planned(declaration).await, true).await
+    }
+
+    /// The same where no pipeline but that of the runs is served.
+    pub async fn start_with_runs_alone(declaration: &str) -> Self {
+        Self::start_as(|accounts| accounts, |_| {}, planned(declaration).await, false).await
     }
 
     async fn start_as(
         accounts: impl FnOnce(AccessSettings) -> AccessSettings,
         change: impl FnOnce(&mut ApiSettings),
         endpoints: Vec<Arc<PlannedEndpoint>>,
+        has_profits: bool,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hashing = HashSettings { memory_kib: 64, passes: 1, ..HashSettings::default() };
@@ -132,7 +132,7 @@ impl TestApp {
             snapshots: Arc::clone(&runs.snapshots),
             lag: log_ends.clone(),
             checks: vec![],
-            others: vec![Arc::clone(&finance.snapshots)],
+            others: has_profits.then(|| Arc::clone(&finance.snapshots)).into_iter().collect(),
             endpoints,
             counters: Arc::default(),
         };
@@ -141,7 +141,15 @@ impl TestApp {
         let address = listener.local_addr().unwrap();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
-        let served = tokio::spawn(serve(listener, endpoint, ServeSettings::default(), async move {
+        // A machine that is busy with other tests is not a client that takes its time.
+        let long = Duration::from_secs(600);
+        let settings = ServeSettings {
+            header_timeout: long,
+            body_timeout: long,
+            answer_timeout: long,
+            ..ServeSettings::default()
+        };
+        let served = tokio::spawn(serve(listener, endpoint, settings, async move {
             stopped.notified().await;
         }));
         let mut app = Self {
@@ -281,10 +289,28 @@ impl TestApp {
         table.commit(old, staged.into_iter().collect(), &[]).await.unwrap().version()
     }
 
+    /// Removes what only older versions of a table have, as clean-up does when they are old enough.
+    pub async fn clean(&self, table: &str) {
+        let kept = Kept { age: Duration::ZERO, version: None, commits_after: None, milestones: None };
+        let cleaned = Cleaner::new(self.lake.clone()).clean(table, &kept).await.unwrap();
+        assert!(cleaned.files > 0, "no file of {table} is of older versions alone");
+    }
+
     /// Removes every trace of an epoch, as clean-up does with old ones.
     pub async fn forget_epochs_before(&self, number: u64) {
         Epochs::of(&self.lake, "etl_runs").unwrap().remove_before(number).await;
     }
+}
+
+/// The endpoints of a file of pipelines, over the tables of the runs.
+async fn planned(declaration: &str) -> Vec<Arc<PlannedEndpoint>> {
+    let file = pipelines::parse(declaration).unwrap_or_else(|problems| panic!("{problems}"));
+    let gold = [("summary_state".to_owned(), rows::summary_state(&[]).schema())];
+    let mut planned = Vec::new();
+    for endpoint in file.endpoints {
+        planned.push(Arc::new(PlannedEndpoint::new(endpoint, &gold).await.unwrap_or_else(|p| panic!("{p:?}"))));
+    }
+    planned
 }
 
 /// Microseconds of an RFC 3339 time.
