@@ -232,10 +232,11 @@ async fn security_64_no_function_makes_a_value_that_its_question_has_no_memory_f
     let app = TestApp::start().await;
     app.publish(&runs(100), 1).await;
     let larger = |inner: &str| format!("replace({inner}, 'a', '{}')", "a".repeat(1_000));
-    // Each query joins many values of the one below.
-    let nested = |join: fn(Vec<&str>) -> String, count: usize| {
-        let of = |below: &str| format!("(SELECT {} AS x FROM {below} t)", join(vec!["x"; count]));
-        format!("SELECT max(length(x)) AS n FROM {} t", of(&of(&of("(SELECT run_id AS x FROM silver.runs)"))))
+    // Each query joins ten values of the one below.
+    let nested = |join: fn(Vec<&str>) -> String| {
+        let of = |below: &str| format!("(SELECT {} AS x FROM {below} t)", join(vec!["x"; 10]));
+        let long = format!("(SELECT replace(run_id, 'r', '{}') AS x FROM silver.runs)", "x".repeat(1_000));
+        format!("SELECT max(length(x)) AS n FROM {} t", of(&of(&of(&long))))
     };
     let encoded = (0..20).fold("run_id".to_owned(), |inner, _| format!("encode({inner}, 'hex')"));
     let lists = "SELECT max(cardinality(array_concat(l, l, l, l, l, l, l, l))) FROM (SELECT array_concat(k, k, k, k) AS l \
@@ -251,9 +252,9 @@ async fn security_64_no_function_makes_a_value_that_its_question_has_no_memory_f
                 "\\0".repeat(1_000)
             ),
         ),
-        ("concat", nested(|values| format!("concat({})", values.join(", ")), 30)),
-        ("concat_ws", nested(|values| format!("concat_ws('----', {})", values.join(", ")), 30)),
-        ("||", nested(|values| values.join(" || "), 25)),
+        ("concat", nested(|values| format!("concat({})", values.join(", ")))),
+        ("concat_ws", nested(|values| format!("concat_ws('----', {})", values.join(", ")))),
+        ("||", nested(|values| values.join(" || "))),
         ("encode", format!("SELECT max({encoded}) FROM silver.runs")),
         ("a format", format!("SELECT max(to_char(started_at, '{}')) FROM silver.runs", "%c".repeat(8_000))),
         ("lists", lists.replace("LONG", &"x".repeat(2_000))),
