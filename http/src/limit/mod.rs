@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use karat_access::{Access, AccessError, Caller, CallerKind};
+use karat_access::{Access, AccessError, Caller, CallerKind, Credential};
 use poem::http::{Method, StatusCode};
 use poem::{Endpoint, IntoResponse, Request, Response, Result};
 use tokio::sync::Semaphore;
@@ -210,8 +210,18 @@ impl Limits {
     async fn caller(&self, request: &Request, ip: IpAddr) -> Result<Option<Arc<Caller>>, (Quota, Taken)> {
         let Some(access) = request.data::<Access>() else { return Ok(None) };
         let Ok(credential) = credential(request) else { return Ok(None) };
+        Ok(self.look_up(access, credential, ip).await?.ok())
+    }
+
+    /// [`Access::authenticate`] under the bound of made-up keys; refused when the network showed too many.
+    pub(crate) async fn look_up(
+        &self,
+        access: &Access,
+        credential: Credential<'_>,
+        ip: IpAddr,
+    ) -> Result<Result<Arc<Caller>, AccessError>, (Quota, Taken)> {
         if access.is_known(credential) {
-            return Ok(access.authenticate(credential).await.ok());
+            return Ok(access.authenticate(credential).await);
         }
         let anonymous = self.settings.anonymous;
         let quota = Quota { window: anonymous.window.min(MADE_UP_WINDOW), ..anonymous };
@@ -226,7 +236,7 @@ impl Limits {
         if matches!(result, Err(AccessError::NotAuthenticated(_))) {
             self.local.take(&key, quota);
         }
-        Ok(result.ok())
+        Ok(result)
     }
 
     async fn take(&self, key: &str, quota: Quota) -> Taken {
