@@ -15,7 +15,7 @@ MINUTES ?= 2
 WITHOUT_SERVICES := accounts bad_input canary chaos clock consent crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
   observed power replay settings shell stop vitals
 
-.PHONY: help check test chaos soak test-services check-demo check-slow check-sockets schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check test chaos soak test-services check-demo check-slow check-sockets check-postgres-wire schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,12 @@ check-slow: ## Runs slow clients and idle sockets against the demo, and asks mea
 check-sockets: ## Runs clients from npm (ws, eventsource) against the WebSockets and the stream of events of the demo (needs Node.js)
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-sockets.sh
+
+check-postgres-wire: ## Lints, tests and builds the PostgreSQL port, and asks the demo with psql and psycopg (needs psql and openssl)
+	$(CARGO) clippy --workspace --all-targets --locked --features postgres-wire -- -D warnings
+	$(CARGO) test --workspace --locked --features postgres-wire --lib --test serving -- wire::
+	$(CARGO) build --workspace --bin karat --locked --features postgres-wire
+	dev/check-postgres-wire.sh
 
 schemathesis: ## Asks a server with the sample data what its API document allows, for some minutes; SEED=5 for the same questions
 	$(CARGO) build --workspace --bin karat --locked

@@ -105,7 +105,7 @@ impl Port {
         self.listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
         let local = listener.local_addr()?;
-        tracing::info!(address = %local, "listening for PostgreSQL clients");
+        tracing::info!(address = %local, "PostgreSQL clients are answered");
         let settings = AcceptSettings {
             max_connections: MAX_CONNECTIONS,
             max_connections_per_network: MAX_CONNECTIONS,
