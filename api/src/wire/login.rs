@@ -26,6 +26,8 @@ pub(super) const LOG_IN_WITHIN: Duration = Duration::from_secs(15);
 const CANCEL: i32 = 80_877_102;
 const TLS: i32 = 80_877_103;
 const GSS: i32 = 80_877_104;
+/// Version 3.0.
+const VERSION: i32 = 3 << 16;
 /// Messages before the one that begins a session: each of the others is answered once.
 const MOST_FIRST: usize = 4;
 /// Parameters of a beginning.
@@ -96,9 +98,9 @@ async fn first(channel: &mut Channel) -> Result<First, Broken> {
             let parameters = parameters(&mut fields)?;
             let unknown: Vec<&String> = parameters.keys().filter(|name| name.starts_with("_pq_.")).collect();
             if version & 0xffff != 0 || !unknown.is_empty() {
-                // Version 3.0 is spoken, without options.
+                // Version 3.0 is spoken, without options. PostgreSQL sends both halves of the number, too.
                 message(channel.out(), b'v', |out| {
-                    out.put_i32(0);
+                    out.put_i32(VERSION);
                     out.put_i32(i32::try_from(unknown.len()).unwrap_or(i32::MAX));
                     unknown.iter().for_each(|name| text(out, name));
                 });
