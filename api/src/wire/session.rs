@@ -75,17 +75,18 @@ impl Session {
                     self.kept.end_of_turn(self.block);
                     self.say_ready().await?;
                 }
+                b'H' => self.channel.send().await?,
                 _ if is_skipping => {}
                 b'Q' => {
                     let asked = self.ask_at_once(fields).await;
                     self.refuse(asked)?;
                     self.say_ready().await?;
                 }
-                b'H' => self.channel.send().await?,
                 _ => {
                     let answered = self.extended(kind, fields).await;
                     is_skipping = self.refuse(answered)?;
-                    self.channel.send_parts().await?;
+                    // A client may wait for it before it says anything else.
+                    if is_skipping { self.channel.send().await? } else { self.channel.send_parts().await? }
                 }
             }
         }
