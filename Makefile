@@ -15,7 +15,7 @@ MINUTES ?= 2
 WITHOUT_SERVICES := accounts bad_input canary chaos clock consent crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
   observed power replay settings shell stop vitals embedded kill
 
-.PHONY: help check fetch test chaos soak test-services check-demo check-openapi check-slow check-sockets check-browser schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check fetch test chaos soak test-services check-demo check-openapi check-slow check-sockets check-browser check-postgres-wire schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,12 @@ check-sockets: ## Runs clients from npm (ws, eventsource) against the WebSockets
 check-browser: ## Uses passkeys, the dashboard and the reference pages of the demo in Chromium (needs Node.js and Chromium)
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-browser.sh
+
+check-postgres-wire: ## Lints, tests and builds the PostgreSQL port, and asks the demo with psql and psycopg (needs psql and openssl)
+	$(CARGO) clippy --workspace --all-targets --locked --features postgres-wire -- -D warnings
+	$(CARGO) test --workspace --locked --features postgres-wire --lib --test serving -- wire::
+	$(CARGO) build --workspace --bin karat --locked --features postgres-wire
+	dev/check-postgres-wire.sh
 
 schemathesis: ## Asks a server with the sample data what its API document allows, for some minutes; SEED=5 for the same questions
 	$(CARGO) build --workspace --bin karat --locked
