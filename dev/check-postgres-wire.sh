@@ -4,6 +4,7 @@
 # broken off), then starts it again with a certificate and asks under TLS.
 #
 #   dev/check-postgres-wire.sh
+#   dev/check-postgres-wire.sh fetch      installs what it needs, and asks nothing
 #
 # Needs psql and openssl (Debian: postgresql-client, openssl) and Python 3.10 or newer; psycopg is installed from PyPI once, into
 # ${KARAT_DEV_DIR:-target/dev}/postgres-wire. KARAT_BIN names another binary than the one in CARGO_TARGET_DIR (default target); it
@@ -13,7 +14,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 here=$PWD/dev
 name=check-postgres-wire
 karat=${KARAT_BIN:-${CARGO_TARGET_DIR:-target}/debug/karat}
-. dev/demo-server.sh
+version=3.3.9
+
+home=${KARAT_DEV_DIR:-target/dev}/postgres-wire
+mkdir -p "$home"
+# The last step of the installation leaves the mark, so that a broken-off one, or that of another version, is done again.
+if [ ! -e "$home/.installed-$version" ]; then
+  echo "$name: installing psycopg $version into $home" >&2
+  python3 -m venv --clear "$home/venv"
+  "$home/venv/bin/pip" install --quiet --disable-pip-version-check "psycopg[binary]==$version" >&2
+  touch "$home/.installed-$version"
+fi
+
+if [ "${1:-}" = fetch ]; then exit 0; fi
 
 for tool in psql openssl; do
   if ! command -v "$tool" >/dev/null; then
@@ -21,15 +34,7 @@ for tool in psql openssl; do
     exit 1
   fi
 done
-home=${KARAT_DEV_DIR:-target/dev}/postgres-wire
-mkdir -p "$home"
-# The last step of the installation leaves the mark, so that a broken-off one is done again.
-if [ ! -e "$home/.installed" ]; then
-  echo "$name: installing psycopg into $home" >&2
-  python3 -m venv --clear "$home/venv"
-  "$home/venv/bin/pip" install --quiet --disable-pip-version-check 'psycopg[binary]>=3.2,<4' >&2
-  touch "$home/.installed"
-fi
+. dev/demo-server.sh
 
 # Where the port is, as the log says it.
 postgres_port() { sed -n 's/.*PostgreSQL clients are answered.*127\.0\.0\.1:\([0-9]*\).*/\1/p' "$work/log" | tail -n 1; }
