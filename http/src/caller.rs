@@ -335,6 +335,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_connection_that_is_none_of_http_is_under_the_bound_of_made_up_keys_too() {
+        let (_folder, access, limits, key) = behind_limits().await;
+        let open = async |limits: &Limits, ip: &str, key: &str| {
+            let origin = Origin::new(Some(ip.parse().unwrap()), None, None);
+            let lease = lease_of(&access, Some(limits), Credential::ApiKey(key), &origin).await;
+            lease.map(|lease| lease.caller().username.to_string()).map_err(|error| error.status())
+        };
+        for number in 0..100 {
+            let refused = open(limits.as_ref(), "192.0.2.1", format!("kk_{number:04x}_00").as_str()).await;
+            assert_eq!(refused, Err(StatusCode::UNAUTHORIZED), "{number}");
+        }
+        let key = key.expose_secret();
+        assert_eq!(
+            open(limits.as_ref(), "192.0.2.1", key).await,
+            Err(StatusCode::TOO_MANY_REQUESTS),
+            "it is not known yet"
+        );
+        assert_eq!(open(limits.as_ref(), "192.0.2.2", key).await, Ok("maria_77".to_owned()));
+        assert_eq!(open(limits.as_ref(), "192.0.2.1", key).await, Ok("maria_77".to_owned()), "it is known now");
+        let busy = limits.without_turns();
+        let late = open(busy.as_ref(), "192.0.2.2", "kk_00_01").await;
+        assert_eq!(late, Err(StatusCode::SERVICE_UNAVAILABLE));
+    }
+
+    #[tokio::test]
     async fn security_26_who_was_recognised_by_the_limits_is_refused_when_the_key_is_revoked_before_the_body_is_here() {
         let (_folder, access, limits, key) = behind_limits().await;
         let route = make(|request: Request| async move {
