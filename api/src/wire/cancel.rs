@@ -1,5 +1,5 @@
-//! [`Sessions`]: how a client breaks its question off. The protocol has a connection of its own for that, which names the session
-//! and a secret that the session was told.
+//! [`Sessions`]: those that are open, and how a client breaks its question off. The protocol has a connection of its own for that,
+//! which names the session and a secret that the session was told.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,10 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The sessions that are open: as many as there are connections.
+/// Sessions at a time. Fewer than connections, so that there is room for those that break a question off.
+const MAX_SESSIONS: usize = 64;
+
+/// The sessions that are open.
 #[derive(Default)]
 pub(super) struct Sessions {
     open: Mutex<HashMap<i32, (i32, Arc<Notify>)>>,
@@ -29,11 +32,16 @@ pub(super) struct Registered {
 }
 
 impl Sessions {
-    pub(super) fn register(self: &Arc<Self>) -> Registered {
+    /// A place for one more; none when there are as many as may be.
+    pub(super) fn register(self: &Arc<Self>) -> Option<Registered> {
+        let mut open = self.open.lock();
+        if open.len() >= MAX_SESSIONS {
+            return None;
+        }
         let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let (secret, cancelled) = (rand::random(), Arc::<Notify>::default());
-        self.open.lock().insert(number, (secret, Arc::clone(&cancelled)));
-        Registered { sessions: Arc::clone(self), number, secret, cancelled }
+        open.insert(number, (secret, Arc::clone(&cancelled)));
+        Some(Registered { sessions: Arc::clone(self), number, secret, cancelled })
     }
 
     /// Breaks off what the session is asking at this moment, if the secret is its own. Nobody is told whether it was.
@@ -68,7 +76,7 @@ mod tests {
     #[tokio::test]
     async fn only_who_knows_the_secret_breaks_a_question_off_and_only_the_one_that_runs() {
         let sessions = Arc::<Sessions>::default();
-        let (one, other) = (sessions.register(), sessions.register());
+        let (one, other) = (sessions.register().unwrap(), sessions.register().unwrap());
         sessions.cancel(one.number, one.secret);
         let mut waiting = Box::pin(one.cancelled());
         assert!((&mut waiting).now_or_never().is_none(), "what came before does not count");
@@ -80,5 +88,14 @@ mod tests {
         drop(waiting);
         drop((one, other));
         assert!(sessions.open.lock().is_empty());
+    }
+
+    #[test]
+    fn there_are_so_many_sessions_and_one_that_ends_makes_room() {
+        let sessions = Arc::<Sessions>::default();
+        let mut open: Vec<_> = (0..MAX_SESSIONS).map(|_| sessions.register().unwrap()).collect();
+        assert!(sessions.register().is_none());
+        open.pop();
+        assert!(sessions.register().is_some());
     }
 }

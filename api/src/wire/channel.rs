@@ -109,12 +109,15 @@ impl Channel {
     /// Sends what was written.
     pub(super) async fn send(&mut self) -> Result<(), Broken> {
         let Self { stream, outgoing, .. } = self;
-        let sent = async {
-            stream.write_all(outgoing).await?;
-            stream.flush().await
-        };
-        timeout(TAKE_WITHIN, sent).await.map_err(|_| Broken::Gone)??;
-        self.outgoing.clear();
+        for part in outgoing.chunks(PART_BYTES) {
+            in_time(stream.write_all(part)).await?;
+        }
+        in_time(stream.flush()).await?;
+        if outgoing.capacity() > 2 * PART_BYTES {
+            // A long row does not keep its memory for as long as the session is open.
+            *outgoing = BytesMut::new();
+        }
+        outgoing.clear();
         Ok(())
     }
 
@@ -146,6 +149,11 @@ impl Channel {
         message.advance(before + 4);
         Ok(Some(Fields(message.freeze())))
     }
+}
+
+/// Waits for the client, for as long as it may take.
+async fn in_time(taken: impl Future<Output = io::Result<()>>) -> Result<(), Broken> {
+    Ok(timeout(TAKE_WITHIN, taken).await.map_err(|_| Broken::Gone)??)
 }
 
 /// The fields of a message, read one after the other.
@@ -222,6 +230,17 @@ mod tests {
             let refused = channel.next(false).await.err();
             assert!(matches!(refused, Some(Broken::Malformed(_))), "{length:?}: {refused:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_longer_than_a_part_is_sent_whole_and_leaves_no_memory_behind() {
+        let (mut client, server) = duplex(1024);
+        let mut channel = Channel::new(server);
+        message(channel.out(), b'D', |out| out.put_bytes(b'x', 10 * PART_BYTES));
+        let mut heard = vec![0; 10 * PART_BYTES + 5];
+        let (sent, read) = tokio::join!(channel.send(), client.read_exact(&mut heard));
+        assert_eq!((sent, read.unwrap()), (Ok(()), heard.len()));
+        assert_eq!(channel.outgoing.capacity(), 0);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use super::{
 
 /// Prepared statements of a session.
 const MAX_STATEMENTS: usize = 64;
+/// Bytes of their names and texts.
+const MAX_STATEMENT_BYTES: usize = 1 << 20;
 /// Portals of a session, each of which may hold an answer.
 const MAX_PORTALS: usize = 2;
 
@@ -119,11 +121,17 @@ impl Session {
         }
         Statement::of(&sql)?;
         self.kept.close_statement(&name);
-        if self.kept.statements.len() >= MAX_STATEMENTS {
-            let words = format!("there are {MAX_STATEMENTS} prepared statements already: `DEALLOCATE` some");
+        let kept = &mut self.kept.statements;
+        let bytes = kept.iter().fold(name.len() + sql.len(), |bytes, (name, sql)| bytes + name.len() + sql.len());
+        if kept.len() >= MAX_STATEMENTS || bytes > MAX_STATEMENT_BYTES {
+            let words = format!(
+                "prepared statements: at most {MAX_STATEMENTS} with {MAX_STATEMENT_BYTES} bytes, found {} and one more with {bytes} \
+                 bytes together: `DEALLOCATE` some",
+                kept.len()
+            );
             return Err(Refusal::new("54000", words).into());
         }
-        self.kept.statements.insert(name, sql.into());
+        kept.insert(name, sql.into());
         message(self.channel.out(), b'1', |_| {});
         Ok(())
     }

@@ -5,12 +5,13 @@
 //!   (`statement`).
 //! - **Who asks** logs in with the name or address of an account and one of its API keys as the password, which travels under TLS,
 //!   or to an address that only this machine reaches (`login`). The key is looked at again each second.
-//! - **Bounded**: connections, of which one client network has half; messages before they are read (`channel`); prepared
-//!   statements and portals (`extended`); the time for a log-in, for taking an answer, and between questions (`session`).
+//! - **Bounded**: connections, also of one client network; sessions (`cancel`); messages before they are read (`channel`); prepared
+//!   statements and portals (`extended`); answers that are kept (`question`); the time for a log-in, for taking an answer, and
+//!   between questions (`session`).
 //! - A question ends when its client leaves or breaks it off (`cancel`). A stop lets those that run finish.
 //!
 //! The protocol is written out here, in version 3.0 (the simple and the extended protocol, without parameters), because what is
-//! read before a log-in must be bounded and must not end the process.
+//! read before a log-in must be bounded and no message may make it panic: docs/ARCHITECTURE.md, Choices that surprise.
 
 mod cancel;
 mod channel;
@@ -35,20 +36,22 @@ use karat_http::{
     accept,
 };
 use poem::endpoint::BoxEndpoint;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
 
 use self::{
     cancel::Sessions,
     channel::Channel,
     login::{Begun, LOG_IN_WITHIN, LoggedIn},
-    question::{Asker, agent},
-    refusal::Trouble,
+    question::{Asker, MAX_ANSWERS_KIB, agent},
+    refusal::{Refusal, Trouble},
     session::Session,
 };
 use crate::{ApiSettings, auth::AuthSettings, live::guard::Guard};
 
-/// Connections at a time. Each may hold some answers.
-const MAX_CONNECTIONS: usize = 32;
+/// Connections at a time, those included that have not logged in and those that break a question off.
+const MAX_CONNECTIONS: usize = 256;
+/// Of one client network.
+const MAX_CONNECTIONS_PER_NETWORK: usize = 32;
 /// How often a session looks whether its key still holds.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The name of the protocol in TLS.
@@ -108,7 +111,7 @@ impl Port {
         tracing::info!(address = %local, "PostgreSQL clients are answered");
         let settings = AcceptSettings {
             max_connections: MAX_CONNECTIONS,
-            max_connections_per_network: MAX_CONNECTIONS,
+            max_connections_per_network: MAX_CONNECTIONS_PER_NETWORK,
             trusted_proxies: self.trusted_proxies,
             counts: ConnectionCounts::default(),
             shutdown_deadline: self.shutdown_deadline,
@@ -122,6 +125,7 @@ impl Port {
             host: self.host,
             local,
             sessions: Arc::default(),
+            room: Arc::new(Semaphore::new(MAX_ANSWERS_KIB)),
         });
         let answer = |stopping: Stopping| {
             move |socket, peer, share| Arc::clone(&door).answer(socket, peer, share, stopping.clone())
@@ -142,6 +146,8 @@ struct Door {
     host: Option<String>,
     local: SocketAddr,
     sessions: Arc<Sessions>,
+    /// For the answers that sessions keep, in KiB.
+    room: Arc<Semaphore>,
 }
 
 impl Door {
@@ -185,10 +191,15 @@ impl Door {
                 return None;
             }
         };
-        let registered = self.sessions.register();
+        let Some(registered) = self.sessions.register() else {
+            let words = "there are as many sessions as may be: close one, or try again in a moment";
+            end(channel, Refusal::new("53300", words).into()).await;
+            return None;
+        };
         login::welcome(&mut channel, &facts, &registered);
         let asker = Asker {
             app: Arc::clone(&self.app),
+            room: Arc::clone(&self.room),
             key,
             agent: agent(&facts.application),
             host: self.host.clone(),

@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BufMut;
-use serde_json::value::RawValue;
 use tokio::time::timeout;
 
 use super::{
@@ -80,6 +79,7 @@ impl Session {
                 b'Q' => {
                     let asked = self.ask_at_once(fields).await;
                     self.refuse(asked)?;
+                    self.kept.end_of_turn(self.block);
                     self.say_ready().await?;
                 }
                 _ => {
@@ -144,6 +144,10 @@ impl Session {
                 Outcome::Done(if is_kept { "COMMIT" } else { "ROLLBACK" })
             }
             Statement::Ignored(word) => Outcome::Done(word),
+            Statement::Discard => {
+                self.kept.deallocate(None);
+                Outcome::Done("DISCARD ALL")
+            }
             Statement::Deallocate(name) => {
                 self.kept.deallocate(name.as_deref());
                 Outcome::Done("DEALLOCATE")
@@ -206,12 +210,11 @@ pub(super) async fn put_rows(
     formats: &Formats,
 ) -> Result<(usize, bool), Trouble> {
     formats.check(answer.columns.len())?;
-    let rows: Vec<&RawValue> = serde_json::from_str(answer.rows.get()).map_err(Refusal::internal)?;
     let mut sent = 0;
-    for row in rows.iter().skip(from).take(most) {
+    for row in answer.rows.iter().skip(from).take(most) {
         put_row(channel.out(), &answer.columns, row, formats)?;
         sent += 1;
         channel.send_parts().await?;
     }
-    Ok((sent, from + sent < rows.len()))
+    Ok((sent, from + sent < answer.rows.len()))
 }

@@ -14,6 +14,8 @@ pub(super) enum Statement {
     Ignored(&'static str),
     /// Forgets a prepared statement, or all.
     Deallocate(Option<String>),
+    /// Forgets all that a session keeps, which is what it has prepared.
+    Discard,
     /// One fact about the session, by its name in small letters.
     Tell(String),
     /// Goes to the tables.
@@ -39,7 +41,8 @@ impl Statement {
             "rollback" | "abort" => Self::Rollback,
             "set" => Self::Ignored("SET"),
             "reset" => Self::Ignored("RESET"),
-            "discard" => Self::Ignored("DISCARD ALL"),
+            "discard" if rest == "all" => Self::Discard,
+            "discard" => Self::Ignored("DISCARD"),
             "deallocate" => Self::Deallocate(deallocated(sql)),
             "show" => Self::Tell(rest.trim_matches('"').to_owned()),
             "select" => fact(&rest).map_or(Self::Question, |name| Self::Tell(name.to_owned())),
@@ -160,7 +163,8 @@ mod tests {
             ("rollback", Statement::Rollback),
             ("ROLLBACK TO SAVEPOINT a", Statement::Question),
             ("SET extra_float_digits = 3", Statement::Ignored("SET")),
-            ("DISCARD ALL", Statement::Ignored("DISCARD ALL")),
+            ("DISCARD ALL;", Statement::Discard),
+            ("DISCARD TEMP", Statement::Ignored("DISCARD")),
             ("DEALLOCATE \"_pg3_0\"", Statement::Deallocate(Some("_pg3_0".to_owned()))),
             ("DEALLOCATE ALL", Statement::Deallocate(None)),
             ("SHOW TRANSACTION ISOLATION LEVEL", Statement::Tell("transaction isolation level".to_owned())),
