@@ -1,6 +1,7 @@
 # Short names for what people run often. `make` lists them.
 # Every target builds with the same package selection: cargo chooses features by selection, so another one would build
-# the dependencies again.
+# the dependencies again. The feature `postgres-wire` changes two packages and no dependency: lints and documentation have it, so
+# that they see all there is, tests and binaries do not, but for those of `check-postgres-wire`.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,7 +16,7 @@ MINUTES ?= 2
 WITHOUT_SERVICES := accounts bad_input canary chaos clock consent crash dashboard demo disk epochs failing_calls flood fsck matrix memory openapi \
   observed power replay settings shell stop vitals embedded kill
 
-.PHONY: help check fetch test chaos soak test-services check-demo check-openapi check-slow check-sockets check-browser schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
+.PHONY: help check fetch test chaos soak test-services check-demo check-openapi check-slow check-sockets check-browser check-postgres-wire schemathesis lint fmt doc bench demo read-tables check-buckets coverage clean-dev
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,7 @@ fetch: ## Fetches what the services and the scripts in dev/ need from elsewhere,
 	dev/engines.sh >/dev/null
 	dev/schemathesis.sh fetch
 	dev/check-browser.sh fetch
+	dev/check-postgres-wire.sh fetch
 
 # Examples in comments are none that run, so they are not looked for (`--tests`): that takes a while for each crate.
 test: ## Runs every test that needs no service
@@ -93,19 +95,25 @@ check-browser: ## Uses passkeys, the dashboard and the reference pages of the de
 	$(CARGO) build --workspace --bin karat --locked
 	dev/check-browser.sh
 
+# It leaves the binary with the port; every target that needs the usual one builds it, which links it anew and no more.
+check-postgres-wire: ## Builds the PostgreSQL port, runs its tests, and asks the demo with psql and psycopg (needs psql and openssl)
+	$(CARGO) build --workspace --bin karat --locked --features postgres-wire
+	$(CARGO) test --workspace --locked --features postgres-wire --lib --test serving -- wire::
+	dev/check-postgres-wire.sh
+
 schemathesis: ## Asks a server with the sample data what its API document allows, for some minutes; SEED=5 for the same questions
 	$(CARGO) build --workspace --bin karat --locked
 	$(if $(SEED),KARAT_SEED=$(SEED)) dev/schemathesis.sh
 
 lint: ## Formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --locked --features postgres-wire -- -D warnings
 
 fmt: ## Formats the code
 	$(CARGO) fmt --all
 
 doc: ## Builds the API documentation of the crates, warnings are errors
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --locked
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --locked --features postgres-wire
 
 bench: ## Runs every benchmark in release mode and prints a table (benches/README.md)
 	benches/run.sh

@@ -7,6 +7,7 @@ mod descriptors;
 mod ends;
 mod metrics;
 mod notices;
+mod postgres;
 mod process;
 mod secret;
 mod spans;
@@ -15,7 +16,7 @@ use std::{collections::HashSet, net::TcpListener, process::ExitCode, sync::Arc, 
 
 use karat_access::Access;
 use karat_api::{
-    ApiSettings, Parts, app,
+    ApiSettings, Doors, Parts, app,
     auth::{AuthSettings, AvatarSettings},
     endpoints::PlannedEndpoint,
     export::ExportSettings,
@@ -26,7 +27,7 @@ use karat_api::{
     snapshot::{Poke, Snapshots, follow},
 };
 use karat_eventlog::EventLog;
-use karat_http::{EventRates, ServeSettings, SharedCounts, serve};
+use karat_http::{EventRates, SharedCounts};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_lake::{Lake, objects};
 use karat_schemas::pipelines::Pipeline;
@@ -172,17 +173,17 @@ enum Door {
     Api,
 }
 
-/// An HTTP server, bound and ready to run.
+/// A server, bound and ready to run.
 struct Server {
-    listener: TcpListener,
+    doors: Doors,
     note: Note,
     access: Access,
     log: Arc<dyn EventLog>,
     parts: Parts,
     settings: ApiSettings,
-    serving: ServeSettings,
     metrics: Option<MetricsServer>,
-    doors: (Option<IngestApi>, ReplaysApi),
+    /// Operations of others than the API.
+    beside: (Option<IngestApi>, ReplaysApi),
     /// Epochs that this server answers from, each with what wakes its follower.
     followed: Vec<(Arc<Snapshots>, Poke)>,
     watcher: Arc<notices::Watcher>,
@@ -256,6 +257,13 @@ impl Server {
         settings.auth.origins = arguments.access.origins()?;
         arguments.access.harden(&mut settings.harden)?;
         arguments.live.apply(&mut settings.live)?;
+        let doors = postgres::open(
+            arguments.sql.postgres_listen,
+            Doors::new(listener, serving.clone()),
+            &access,
+            &settings,
+            &serving,
+        )?;
         let parts = Parts {
             access: access.clone(),
             lake,
@@ -267,37 +275,27 @@ impl Server {
             counters,
         };
         Ok(Self {
-            listener,
+            doors,
             note,
             access,
             log: Arc::clone(log),
             parts,
             settings,
-            serving,
             metrics,
-            doors: (ingest, replays),
+            beside: (ingest, replays),
             followed,
             watcher,
         })
     }
 
-    async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
+    async fn run(self, stop: watch::Receiver<bool>) -> Result<()> {
         let follow_each = |(snapshots, poke)| tokio::spawn(follow(snapshots, poke));
         let following: Vec<_> = self.followed.into_iter().map(follow_each).collect();
         let watching = tokio::spawn(self.watcher.run(self.log));
         let counting = self.metrics.map(|metrics| tokio::spawn(metrics.run(stop.clone())));
-        let stopped = async move {
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        let served = match self.doors {
-            (Some(ingest), replays) => {
-                let app = app(self.settings, self.parts, (ingest, replays))?;
-                serve(self.listener, app, self.serving, stopped).await
-            }
-            (None, replays) => {
-                let app = app(self.settings, self.parts, replays)?;
-                serve(self.listener, app, self.serving, stopped).await
-            }
+        let served = match self.beside {
+            (Some(ingest), replays) => self.doors.serve(app(self.settings, self.parts, (ingest, replays))?, stop).await,
+            (None, replays) => self.doors.serve(app(self.settings, self.parts, replays)?, stop).await,
         };
         following.iter().for_each(tokio::task::JoinHandle::abort);
         watching.abort();

@@ -1,6 +1,7 @@
 //! The thin query API: people and programs ask, gold answers.
 //!
-//! - [`mod@app`] puts every route together; the binary serves it.
+//! - [`mod@app`] puts every route together; [`doors`] are where it is asked: HTTP, and with the feature `postgres-wire` `wire`, the
+//!   protocol of PostgreSQL.
 //! - [`snapshot`] holds the rows of one epoch in memory and moves to the next in one step.
 //! - [`summary`] folds them: one stored state for days, weeks and months of every zone.
 //! - [`lakehouse`] reads tables by name, for typed filters and for SQL.
@@ -14,6 +15,7 @@
 
 pub mod app;
 pub mod auth;
+pub mod doors;
 pub mod endpoints;
 pub mod export;
 pub mod health;
@@ -28,8 +30,11 @@ pub mod serving;
 pub mod snapshot;
 pub mod summary;
 mod tally;
+#[cfg(feature = "postgres-wire")]
+pub mod wire;
 
 pub use app::{ApiSettings, Parts, app, openapi_json};
+pub use doors::Doors;
 
 #[cfg(test)]
 #[allow(dead_code)]

@@ -3,6 +3,7 @@
 //! An operation that takes it needs a credential and says so in the OpenAPI document; one that does not is public on
 //! purpose. The application carries the accounts with `.data(access)`.
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -13,8 +14,9 @@ use poem_openapi::registry::{MetaSecurityScheme, Registry};
 use poem_openapi::{ApiExtractor, ApiExtractorType, ExtractParamOptions};
 use secrecy::SecretString;
 
+use crate::client_ip::limit_key;
 use crate::harden::WholeUri;
-use crate::{ApiError, client_ip, context, request_id};
+use crate::{ApiError, Limits, client_ip, context, request_id};
 
 const BEARER: &str = "bearer";
 const API_KEY: &str = "api_key";
@@ -80,6 +82,34 @@ pub async fn lease(request: &Request, ticket: Option<&SecretString>) -> Result<L
     let lease = admit(access, request, found).await?;
     look_at(access, request, lease.caller()).await?;
     Ok(lease)
+}
+
+/// Who opens a connection that is none of HTTP, by what it presents there. `limits` bound what is made up.
+///
+/// # Errors
+/// 401 when the credential does not hold; 429 when the client's network showed too many such; 500 or 503 when it cannot be looked
+/// up, or not in time.
+pub async fn lease_of(
+    access: &Access,
+    limits: Option<&Limits>,
+    credential: Credential<'_>,
+    origin: &Origin,
+) -> Result<Lease, ApiError> {
+    let client = limit_key(origin.ip.unwrap_or(IpAddr::from([0, 0, 0, 0])));
+    let looked_up = match limits {
+        Some(limits) => limits.look_up(access, credential, client).await,
+        None => Ok(access.authenticate(credential).await),
+    };
+    let found = match looked_up {
+        // From memory now.
+        Ok(Ok(_)) => access.lease(credential).await,
+        Ok(Err(error)) => Err(error),
+        Err(refused) => return Err(refused.into()),
+    };
+    if let Err(AccessError::NotAuthenticated(fault)) = &found {
+        access.note_bad_credential(*fault, origin).await;
+    }
+    Ok(found?)
 }
 
 async fn recognise(access: &Access, request: &Request) -> Result<Arc<Caller>, ApiError> {
@@ -243,7 +273,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::{LimitSettings, Limits, Quota};
+    use crate::{LimitSettings, Quota};
 
     /// Accounts, limits in front of a route, and a key.
     async fn behind_limits() -> (tempfile::TempDir, Access, Arc<Limits>, SecretString) {
@@ -302,6 +332,31 @@ mod tests {
         assert!(late.headers().contains_key("retry-after"));
         let other = limits.call(&route, request(&access, "no key at all")).await.unwrap();
         assert_eq!(other.status(), StatusCode::OK, "nobody has to look");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_none_of_http_is_under_the_bound_of_made_up_keys_too() {
+        let (_folder, access, limits, key) = behind_limits().await;
+        let open = async |limits: &Limits, ip: &str, key: &str| {
+            let origin = Origin::new(Some(ip.parse().unwrap()), None, None);
+            let lease = lease_of(&access, Some(limits), Credential::ApiKey(key), &origin).await;
+            lease.map(|lease| lease.caller().username.to_string()).map_err(|error| error.status())
+        };
+        for number in 0..100 {
+            let refused = open(limits.as_ref(), "192.0.2.1", format!("kk_{number:04x}_00").as_str()).await;
+            assert_eq!(refused, Err(StatusCode::UNAUTHORIZED), "{number}");
+        }
+        let key = key.expose_secret();
+        assert_eq!(
+            open(limits.as_ref(), "192.0.2.1", key).await,
+            Err(StatusCode::TOO_MANY_REQUESTS),
+            "it is not known yet"
+        );
+        assert_eq!(open(limits.as_ref(), "192.0.2.2", key).await, Ok("maria_77".to_owned()));
+        assert_eq!(open(limits.as_ref(), "192.0.2.1", key).await, Ok("maria_77".to_owned()), "it is known now");
+        let busy = limits.without_turns();
+        let late = open(busy.as_ref(), "192.0.2.2", "kk_00_01").await;
+        assert_eq!(late, Err(StatusCode::SERVICE_UNAVAILABLE));
     }
 
     #[tokio::test]

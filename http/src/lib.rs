@@ -14,8 +14,10 @@
 //! * [`RequestTrace`] is the place of a request in a trace of its client (W3C trace context).
 //! * [`metrics`] answers what a process counts, in the text form of Prometheus.
 //! * [`serve`] runs the application, in the open or with a certificate ([`Tls`]): with deadlines for heads, bodies, answers,
-//!   silence and a stop ([`Stopping`]), and with room for connections that client networks share ([`ConnectionCounts`]).
+//!   silence and a stop ([`Stopping`]), and with room for connections that client networks share ([`ConnectionCounts`]). [`accept`]
+//!   is the part of it that knows nothing of HTTP.
 
+mod accept;
 mod access_error;
 mod answering;
 mod answers;
@@ -50,9 +52,12 @@ mod translate;
 mod unread_body;
 mod untaken;
 
+pub use accept::{AcceptSettings, accept};
 pub use answers::{documented_errors, register_errors};
 pub use body::{BodyLimits, Room, decode_body, limit_body, limited_body, read_body, unpacked_bytes};
-pub use caller::{Authenticated, SOCKET_PROTOCOL, authenticate, authenticate_anew, lease, origin, require_consent};
+pub use caller::{
+    Authenticated, SOCKET_PROTOCOL, authenticate, authenticate_anew, lease, lease_of, origin, require_consent,
+};
 pub use client_ip::{TrustedProxies, client_ip};
 pub use context::{request_id, request_trace};
 pub use counts::ConnectionCounts;
@@ -66,8 +71,9 @@ pub use metrics::metrics;
 pub use origins::Origins;
 pub use render::{ErrorBody, ProblemBody};
 pub use serve::{ServeSettings, serve};
+pub use shares::Share;
 pub use stopping::Stopping;
-pub use tls::Tls;
+pub use tls::{Tls, TlsAcceptor};
 pub use trace::RequestTrace;
 
 /// Re-exported for the expansion of [`error_answers!`] and [`unread_body!`].

@@ -24,14 +24,13 @@ use poem::web::{LocalAddr, RemoteAddr};
 use poem::{Body, Endpoint, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
+use crate::accept::{AcceptSettings, accept};
 use crate::answering::Answering;
 use crate::arrival::{Arrival, Deadlines, Overdue, Running};
 use crate::host::WrongHost;
 use crate::pace::{Pace, Paced};
-use crate::shares::{Share, Shares};
+use crate::shares::Share;
 use crate::streams::{self, Streams};
 use crate::traffic::Traffic;
 use crate::{ConnectionCounts, Stopping, Tls, TrustedProxies};
@@ -114,37 +113,19 @@ where
     let listener = TcpListener::from_std(listener)?;
     let local = listener.local_addr()?;
     tracing::info!(address = %local, "{}", settings.announcement);
-    let (stop, stopping) = watch::channel(false);
     let renewing = settings.tls.clone().map(|tls| tokio::spawn(tls.keep_current()));
-    let shares =
-        Shares::new(settings.max_connections, settings.max_connections_per_network, settings.trusted_proxies.clone());
-    let door = Arc::new(Door { app, settings, local, stopping: Stopping::new(stopping) });
-    let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let accept = async {
-            let room = shares.room().await;
-            (room, listener.accept().await)
-        };
-        tokio::select! {
-            () = &mut shutdown => break,
-            (room, accepted) = accept => match accepted {
-                Ok((socket, peer)) => match shares.take(peer.ip(), room) {
-                    Some(share) => {
-                        connections.spawn(Arc::clone(&door).answer_connection(socket, peer, share));
-                    }
-                    None => door.settings.counts.note_refused(),
-                },
-                Err(error) => pause_after_accept_error(&error).await,
-            },
-            Some(_) = connections.join_next(), if !connections.is_empty() => {}
-        }
-    }
-    drop(listener);
-    let _ = stop.send(true);
-    let deadline = door.settings.shutdown_deadline;
-    drop(door);
-    drain(connections, &stop, deadline).await;
+    let room = AcceptSettings {
+        max_connections: settings.max_connections,
+        max_connections_per_network: settings.max_connections_per_network,
+        trusted_proxies: settings.trusted_proxies.clone(),
+        counts: settings.counts.clone(),
+        shutdown_deadline: settings.shutdown_deadline,
+    };
+    let answer = |stopping| {
+        let door = Arc::new(Door { app, settings, local, stopping });
+        move |socket, peer, share| Arc::clone(&door).answer_connection(socket, peer, share)
+    };
+    accept(listener, room, shutdown, answer).await;
     if let Some(renewing) = renewing {
         renewing.abort();
     }
@@ -275,30 +256,5 @@ impl<E: Endpoint<Output = Response> + 'static> Door<E> {
             .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
             .max_header_list_size(u32::try_from(self.settings.max_head_bytes).unwrap_or(u32::MAX));
         builder
-    }
-}
-
-/// Out of file descriptors and the like: trying again at once would spin.
-async fn pause_after_accept_error(error: &io::Error) {
-    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
-        tracing::warn!(%error, "cannot accept a connection");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn drain(mut connections: JoinSet<()>, stop: &watch::Sender<bool>, deadline: Duration) {
-    let all_closed = async {
-        while connections.join_next().await.is_some() {}
-        // Whoever took a connection over holds a receiver.
-        stop.closed().await;
-    };
-    if tokio::time::timeout(deadline, all_closed).await.is_err() {
-        tracing::warn!(
-            open = connections.len(),
-            taken_over = stop.receiver_count(),
-            deadline_s = deadline.as_secs(),
-            "closing connections at the deadline"
-        );
-        connections.shutdown().await;
     }
 }

@@ -48,7 +48,7 @@ impl Shares {
 }
 
 /// The place of one connection, until it is dropped.
-pub(crate) struct Share {
+pub struct Share {
     shares: Arc<Shares>,
     network: Option<IpAddr>,
     _room: Option<OwnedSemaphorePermit>,

@@ -11,16 +11,14 @@ use std::{
 };
 
 use parking_lot::RwLock;
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::aws_lc_rs,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-        server::{ClientHello, ResolvesServerCert},
-        sign::CertifiedKey,
-        version::TLS13,
-    },
+pub use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+    version::TLS13,
 };
 
 /// How often the files are looked at.
@@ -85,6 +83,14 @@ impl Tls {
 
     pub(crate) fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor
+    }
+
+    /// Takes connections on which something else than HTTP is spoken, with the same certificate, also after it was renewed.
+    /// `protocol` is the name that clients may ask for (ALPN).
+    pub fn acceptor_of(&self, protocol: &[u8]) -> TlsAcceptor {
+        let mut config = ServerConfig::clone(self.acceptor.config());
+        config.alpn_protocols = vec![protocol.to_vec()];
+        TlsAcceptor::from(Arc::new(config))
     }
 
     /// Looks at the files again and again.

@@ -1,11 +1,11 @@
 //! How much a question in SQL may take, on the command line and in the environment.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 use karat_api::lakehouse::sql::SqlSettings;
 
-/// Bounds of `POST /query`.
+/// Bounds of `POST /query`, and the port that asks it for PostgreSQL clients.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Questions in SQL")]
 pub struct SqlArgs {
@@ -18,6 +18,10 @@ pub struct SqlArgs {
     /// Questions in SQL that run at a time; further ones are refused.
     #[arg(long, value_name = "NUMBER", env = "KARAT__SERVER__SQL_PARALLEL", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub sql_parallel: u16,
+    /// Address for PostgreSQL clients, who log in with an API key, in binaries that are built with the feature `postgres-wire`;
+    /// there is no such port when absent.
+    #[arg(long, value_name = "ADDR", env = "KARAT__SERVER__POSTGRES_LISTEN")]
+    pub postgres_listen: Option<SocketAddr>,
 }
 
 impl SqlArgs {

@@ -152,6 +152,15 @@ async fn a_certificate_makes_every_connection_tls_and_commands_still_find_the_in
     karat.stop().await;
 }
 
+#[cfg(not(feature = "postgres-wire"))]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_binary_without_a_port_for_postgresql_clients_refuses_the_setting_that_asks_for_one() {
+    let folder = Folder::new();
+    let said = folder.run(&["up", "--listen", "127.0.0.1:0", "--postgres-listen", "127.0.0.1:0"]).await;
+    assert!(said.code == 78 && said.err.contains("`server.postgres_listen`"), "{said:?}");
+    assert!(said.err.contains("`--features postgres-wire`"), "{said:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_find_an_instance_that_answers_under_another_name_only() {
     let folder = Folder::new();

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::{
 
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// The client left, or its connection broke.
     Gone,
     Expired,

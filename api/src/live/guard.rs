@@ -9,7 +9,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use super::ending::Ending;
 
 /// The right of a connection, and the stop of the server.
-pub(super) struct Guard {
+pub(crate) struct Guard {
     access: Access,
     lease: Lease,
     stopping: Stopping,
@@ -17,7 +17,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(access: Access, lease: Lease, stopping: Stopping, look_every: Duration) -> Self {
+    pub(crate) fn new(access: Access, lease: Lease, stopping: Stopping, look_every: Duration) -> Self {
         Self { access, lease, stopping, look: every(look_every) }
     }
 
@@ -27,7 +27,7 @@ impl Guard {
     }
 
     /// Waits until the connection has to end. May be dropped and asked again at any time.
-    pub(super) async fn ended(&mut self) -> Ending {
+    pub(crate) async fn ended(&mut self) -> Ending {
         loop {
             tokio::select! {
                 () = self.stopping.stopped() => return Ending::ServerStops,

@@ -12,10 +12,10 @@
 mod chart_data;
 mod charts;
 mod chat;
-mod ending;
+pub(crate) mod ending;
 mod events;
 mod feed;
-mod guard;
+pub(crate) mod guard;
 mod handshake;
 mod line;
 mod lorem;

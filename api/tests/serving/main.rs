@@ -21,3 +21,5 @@ mod support;
 mod sync_status;
 mod tables;
 mod vitals;
+#[cfg(feature = "postgres-wire")]
+mod wire;

@@ -11,7 +11,7 @@ use crate::support::{Reply, Run, TestApp, run};
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// Goes through far more rows than there is time for, and keeps few of them.
-fn endless() -> String {
+pub fn endless() -> String {
     let nest = |inner: String, _| {
         format!("SELECT a.events + b.events AS events FROM silver.runs a, ({inner} LIMIT 9000000000000) b")
     };
@@ -19,12 +19,12 @@ fn endless() -> String {
     format!("SELECT sum(events) AS s FROM ({inner})")
 }
 
-fn runs(count: usize) -> Vec<Run> {
+pub fn runs(count: usize) -> Vec<Run> {
     (0..count).map(|n| run(&format!("r{n:03}"), "crm", &format!("job {}", n % 3), "2026-01-05T10:00:00Z")).collect()
 }
 
 /// The rows of the audit log about questions, newest first: details and outcome.
-async fn notes(app: &TestApp) -> Vec<(Value, String)> {
+pub async fn notes(app: &TestApp) -> Vec<(Value, String)> {
     let reply = app.get("/api/v1/admin/audit?action=query_run&limit=500").await;
     let rows = reply.at("/data/rows").as_array().unwrap().clone();
     rows.iter()
@@ -326,7 +326,7 @@ async fn ask_and_go_on(app: &TestApp, sql: &str) -> TcpStream {
 }
 
 /// Waits for a condition.
-async fn until<T>(what: &str, condition: impl AsyncFn() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, condition: impl AsyncFn() -> Option<T>) -> T {
     let ends = Instant::now() + LONGEST;
     loop {
         if let Some(found) = condition().await {

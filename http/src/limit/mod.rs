@@ -139,8 +139,8 @@ impl Limits {
         }
         let (keys, quota) = match rule {
             Rule::Free => return endpoint.call(request).await,
-            Rule::Full(quota, taken) => return Ok(self.refusal(quota, taken)),
-            Rule::Busy => return Ok(ApiError::from(AccessError::Busy).into_response()),
+            Rule::Refused(Refused::Full(quota, taken)) => return Ok(self.refusal(quota, taken)),
+            Rule::Refused(busy @ Refused::Busy) => return Ok(ApiError::from(busy).into_response()),
             Rule::Under(keys, quota) => (keys, quota),
         };
         let taken = self.take_both(&keys, quota).await;
@@ -192,7 +192,7 @@ impl Limits {
         }
         let caller = match self.caller(request, ip).await {
             Ok(caller) => caller,
-            Err(refused) => return (refused, None),
+            Err(refused) => return (Rule::Refused(refused), None),
         };
         let settings = &self.settings;
         let rule = match caller.as_ref().map(|caller| &caller.kind) {
@@ -222,31 +222,41 @@ impl Limits {
     async fn uncounted(&self, request: &Request, ip: IpAddr) -> (Rule, Option<Arc<Caller>>) {
         match self.caller(request, ip).await {
             Ok(caller) => (Rule::Free, caller),
-            Err(refused) => (refused, None),
+            Err(refused) => (Rule::Refused(refused), None),
         }
     }
 
-    /// Who asks; a credential that does not hold counts as none. An API key that was never seen has to be looked up in
-    /// the database, which many made-up ones must not reach: of a network that showed as many as it may ask without a
-    /// credential, keys that were good before are still taken, and others have to wait. Counted in this process, whose
-    /// database connections are at stake. The error is the rule by which the request is refused.
-    async fn caller(&self, request: &Request, ip: IpAddr) -> Result<Option<Arc<Caller>>, Rule> {
+    /// Who asks; a credential that does not hold counts as none.
+    async fn caller(&self, request: &Request, ip: IpAddr) -> Result<Option<Arc<Caller>>, Refused> {
         let Some(access) = request.data::<Access>() else { return Ok(None) };
         let Ok(credential) = credential(request) else { return Ok(None) };
-        if access.is_known(credential) {
-            return Ok(access.authenticate(credential).await.ok());
-        }
-        // Boxed: rare, and the way to the database would make the future of every request larger.
-        let looking_up = Box::pin(self.look_up(access, credential, ip));
-        tokio::time::timeout(self.patience, looking_up).await.unwrap_or(Err(Rule::Busy))
+        Ok(self.look_up(access, credential, ip).await?.ok())
     }
 
-    async fn look_up(
+    /// [`Access::authenticate`] for a client of the network `ip`. An API key that was never seen has to be looked up in
+    /// the database, which many made-up ones must not reach: of a network that showed as many as it may ask without a
+    /// credential, keys that were good before are still taken, and others have to wait. Counted in this process, whose
+    /// database connections are at stake.
+    pub(crate) async fn look_up(
         &self,
         access: &Access,
         credential: Credential<'_>,
         ip: IpAddr,
-    ) -> Result<Option<Arc<Caller>>, Rule> {
+    ) -> Result<Result<Arc<Caller>, AccessError>, Refused> {
+        if access.is_known(credential) {
+            return Ok(access.authenticate(credential).await);
+        }
+        // Boxed: rare, and the way to the database would make the future of every request larger.
+        let asking = Box::pin(self.ask_database(access, credential, ip));
+        tokio::time::timeout(self.patience, asking).await.unwrap_or(Err(Refused::Busy))
+    }
+
+    async fn ask_database(
+        &self,
+        access: &Access,
+        credential: Credential<'_>,
+        ip: IpAddr,
+    ) -> Result<Result<Arc<Caller>, AccessError>, Refused> {
         let anonymous = self.settings.anonymous;
         let quota = Quota { window: anonymous.window.min(MADE_UP_WINDOW), ..anonymous };
         let keys = Keys::of_network(ip, |network| format!("{}:{network}:unknown keys", quota.name));
@@ -256,7 +266,7 @@ impl Limits {
         let full = self.local.full(&keys.client, quota);
         let full = full.or_else(|| self.local.full(keys.around.as_deref()?, quota_around(quota)));
         if let Some(taken) = full {
-            return Err(Rule::Full(quota, taken));
+            return Err(Refused::Full(quota, taken));
         }
         let result = access.authenticate(credential).await;
         if matches!(result, Err(AccessError::NotAuthenticated(_))) {
@@ -265,7 +275,7 @@ impl Limits {
                 self.local.take(around, quota_around(quota));
             }
         }
-        Ok(result.ok())
+        Ok(result)
     }
 
     /// Counts a request for the client, then for what is around it: what a client may not do counts for nobody else.
@@ -305,9 +315,24 @@ enum Rule {
     /// Under these names.
     Under(Keys, Quota),
     /// It is refused already.
+    Refused(Refused),
+}
+
+/// Why a credential is not looked up.
+pub(crate) enum Refused {
+    /// Its network showed too many that do not hold.
     Full(Quota, Taken),
-    /// Its credential could not be looked up in time.
+    /// It did not have its turn, or an answer, in time.
     Busy,
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Full(_, taken) => Self::too_many_requests(taken.resets_in),
+            Refused::Busy => AccessError::Busy.into(),
+        }
+    }
 }
 
 /// Why Redis could not be set up.

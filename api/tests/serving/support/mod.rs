@@ -12,17 +12,17 @@ use std::{
 
 use karat_access::{Access, AccessSettings, Actor, HashSettings, NewUser, Origin, Role};
 use karat_api::{
-    ApiSettings, Parts, app,
+    ApiSettings, Doors, Parts, app,
     auth::AuthSettings,
     endpoints::PlannedEndpoint,
     lag::{Lag, records_behind},
     snapshot::{Poke, Snapshots, follow},
 };
-use karat_http::{ServeSettings, serve};
+use karat_http::ServeSettings;
 use karat_lake::{Cleaner, Kept, Lake, TableSpec, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::{epoch::Epoch, pipelines};
 use serde_json::json;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 
 pub use client::Reply;
 pub use rows::{Profit, Run};
@@ -32,6 +32,9 @@ const PASSWORD: &str = "nine-Blue-7-boats";
 /// A running application. Ends with the test.
 pub struct TestApp {
     pub address: SocketAddr,
+    /// Of the port for PostgreSQL clients.
+    #[cfg(feature = "postgres-wire")]
+    pub postgres: SocketAddr,
     /// Sees everything.
     pub admin: String,
     /// Sees own rows.
@@ -43,7 +46,7 @@ pub struct TestApp {
     log_ends: Arc<LogEnds>,
     /// The last epoch of each pipeline.
     epochs: Mutex<BTreeMap<String, u64>>,
-    stop: Arc<Notify>,
+    stop: watch::Sender<bool>,
     served: Mutex<Option<JoinHandle<std::io::Result<()>>>>,
     _folder: tempfile::TempDir,
 }
@@ -126,6 +129,24 @@ impl TestApp {
         let auth = AuthSettings::without_limits();
         let mut settings = ApiSettings { auth, ..ApiSettings::default() };
         change(&mut settings);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // A machine that is busy with other tests is not a client that takes its time.
+        let long = Duration::from_secs(600);
+        let serving = ServeSettings {
+            header_timeout: long,
+            body_timeout: long,
+            answer_timeout: long,
+            ..ServeSettings::default()
+        };
+        let doors = Doors::new(listener, serving.clone());
+        #[cfg(feature = "postgres-wire")]
+        let (doors, postgres) = {
+            let local = "127.0.0.1:0".parse().unwrap();
+            let port = karat_api::wire::Port::bind(local, access.clone(), &settings, &serving).unwrap();
+            let postgres = port.address().unwrap();
+            (doors.with_postgres(port), postgres)
+        };
         let parts = Parts {
             access,
             lake: lake.clone(),
@@ -137,23 +158,12 @@ impl TestApp {
             counters: Arc::default(),
         };
         let endpoint = app(settings, parts, ()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let stop = Arc::new(Notify::new());
-        let stopped = Arc::clone(&stop);
-        // A machine that is busy with other tests is not a client that takes its time.
-        let long = Duration::from_secs(600);
-        let settings = ServeSettings {
-            header_timeout: long,
-            body_timeout: long,
-            answer_timeout: long,
-            ..ServeSettings::default()
-        };
-        let served = tokio::spawn(serve(listener, endpoint, settings, async move {
-            stopped.notified().await;
-        }));
+        let (stop, stopped) = watch::channel(false);
+        let served = tokio::spawn(doors.serve(endpoint, stopped));
         let mut app = Self {
             address,
+            #[cfg(feature = "postgres-wire")]
+            postgres,
             admin: String::new(),
             user: String::new(),
             user_id: String::new(),
@@ -212,7 +222,7 @@ impl TestApp {
 
     /// Tells the server to stop; the task ends when it has.
     pub fn stop(&self) -> JoinHandle<std::io::Result<()>> {
-        self.stop.notify_one();
+        self.stop.send_replace(true);
         self.served.lock().unwrap().take().unwrap()
     }
 
