@@ -32,9 +32,8 @@ fetch: ## Fetches what the services and the scripts in dev/ need from elsewhere,
 	dev/check-browser.sh fetch
 	dev/check-postgres-wire.sh fetch
 
-# Examples in comments are none that run, so they are not looked for (`--tests`): that takes a while for each crate.
 test: ## Runs every test that needs no service
-	$(CARGO) test --workspace --tests --locked
+	$(CARGO) test --workspace --locked
 
 chaos: ## Faults under load for MINUTES=2, from SEED if given, with LOG=embedded or kafka, or LAKE=s3; prints a table
 	$(if $(filter kafka,$(LOG)),trap 'dev/kafka.sh stop' EXIT;) \
