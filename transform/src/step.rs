@@ -107,11 +107,14 @@ pub async fn run(
             appending.begin(&name, rows);
         }
     }
-    gold(plan, step, &changes, shaped.now_us, &mut output).await?;
     let bad = without_repeats(step, &mut shaped, &mut counts)?;
     counts.quarantined = bad.len() as u64;
     output.quarantine = quarantine_rows(&shaped.bronze, &bad, &plan.fingerprint)?;
     output.counts = counts;
+    let now_us = shaped.now_us;
+    // Gold takes the changed rows alone. The payloads, most of what was shaped, need not be in memory beside its work.
+    drop((shaped, bad));
+    gold(plan, step, &changes, now_us, &mut output).await?;
     Ok(output)
 }
 

@@ -230,7 +230,7 @@ impl FoldPlan {
 }
 
 impl CurrentRows for FoldPlan {
-    fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [Vec<u8>]) -> BoxFuture<'a, Result<GoldChanges>> {
+    fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [&'a [u8]]) -> BoxFuture<'a, Result<GoldChanges>> {
         Box::pin(async move {
             let keyspace = Self::keyspace(&self.name);
             let (rule, folded) = (&self.rule, &self.folded);
@@ -244,7 +244,7 @@ impl CurrentRows for FoldPlan {
             })?;
             let folded = join(folded, parts)?;
             let (upserts, kept) = self.shape(&folded).await?;
-            Ok(present(keys.to_vec(), upserts, kept))
+            Ok(present(keys.iter().map(|key| key.to_vec()).collect(), upserts, kept))
         })
     }
 }
