@@ -22,7 +22,7 @@ use fjall::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::buffers::Buffers;
-pub(crate) use self::reader::{Cursor, Part, Push, Reader, identity_of_pair, push_identity};
+pub(crate) use self::reader::{Part, Push, Reader, identity_of_pair, push_identity};
 use crate::{
     Error, Result,
     identities::{Entries as IdentityEntries, Identities},
