@@ -29,7 +29,7 @@ struct Open {
 
 /// What is left of a reading: the pairs of each keyspace, by its place among them.
 type Reading = VecDeque<(usize, Pairs)>;
-type Pairs = Box<dyn Iterator<Item = std::result::Result<KvPair, LsmError>> + Send>;
+type Pairs = Box<dyn Iterator<Item = Result<KvPair, LsmError>> + Send>;
 
 /// How the pairs of a keyspace are stored.
 pub(super) enum Kind {
