@@ -8,6 +8,7 @@
 //! Where the touched keys are all over the table, rewriting the slots at each step would cost what the table is large.
 //! Then the changes *wait*, and all of them are written at once after a while (decision 2). A version of the table always has everything up to its position, and nothing behind it.
 
+mod keys;
 mod waiting;
 
 use std::{
@@ -27,8 +28,8 @@ use karat_lake::{
 };
 use karat_schemas::trace::Traces;
 
-use self::waiting::Behind;
 pub use self::waiting::{Due, Publish, Waiting};
+use self::{keys::WaitingKeys, waiting::Behind};
 use crate::{
     Result,
     batches::join,
@@ -100,7 +101,7 @@ impl Prepared {
 /// Where the rows of keys that waited come from.
 pub trait CurrentRows: Send {
     /// The rows that the keys have now; those that have none are deleted.
-    fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [Vec<u8>]) -> BoxFuture<'a, Result<GoldChanges>>;
+    fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [&'a [u8]]) -> BoxFuture<'a, Result<GoldChanges>>;
 }
 
 impl PublishedTable {
@@ -140,34 +141,34 @@ impl PublishedTable {
         Ok(prepared)
     }
 
-    /// Writes the files that hold the keys, which are sorted, with the rows that they have now: those of some slots at a time,
-    /// so that memory is bounded. Nothing is visible yet.
+    /// Writes the files that hold the keys, with the rows that they have now: those of some slots at a time, so that memory is
+    /// bounded. Nothing is visible yet.
     pub async fn prepare_keys(
         &mut self,
         step: &mut Step<'_>,
-        mut keys: Vec<Vec<u8>>,
+        keys: WaitingKeys,
         rows: &mut dyn CurrentRows,
     ) -> Result<Prepared> {
         let began = Instant::now();
         let keyspace = Self::keyspace(self.table.name());
-        let before = &*step;
-        let slots = in_parts(&keys, PART_KEYS, |keys| {
+        let (before, sorted) = (&*step, keys.sorted());
+        let slots = in_parts(&sorted, PART_KEYS, |keys| {
             keys.iter().map(|key| place(before, &keyspace, key, None)).collect::<Result<Vec<_>>>()
         })?;
         let slots: Vec<Option<u32>> = slots.into_iter().flatten().collect();
         let (mut prepared, mut open) = (Prepared::default(), self.open_slot());
         for range in read_together(&slots, |slot| self.slots.get(&slot).map_or(1, Slot::row_bytes)) {
-            let of_range = keys.iter_mut().zip(&slots).filter_map(|(key, slot)| {
+            let of_range = sorted.iter().zip(&slots).filter_map(|(key, slot)| {
                 let slot = slot.filter(|slot| range.contains(slot))?;
-                Some((std::mem::take(key), slot))
+                Some((*key, slot))
             });
-            let (keys, slots): (Vec<Vec<u8>>, Vec<u32>) = of_range.unzip();
-            let places: Places<'_> = keys.iter().map(Vec::as_slice).zip(slots).collect();
+            let (keys, slots): (Vec<&[u8]>, Vec<u32>) = of_range.unzip();
+            let places: Places<'_> = keys.iter().copied().zip(slots).collect();
             let changes = rows.rows_of(step, &keys).await?;
             self.add(step, &changes, Some(&places), &mut open, &mut prepared).await?;
         }
-        let new = keys.into_iter().zip(slots).filter(|(_, slot)| slot.is_none());
-        let new: Vec<Vec<u8>> = new.map(|(key, _)| key).collect();
+        let new = sorted.iter().zip(&slots).filter(|(_, slot)| slot.is_none());
+        let new: Vec<&[u8]> = new.map(|(key, _)| *key).collect();
         for keys in new.chunks(self.new_together()) {
             let changes = rows.rows_of(step, keys).await?;
             self.add(step, &changes, Some(&Places::default()), &mut open, &mut prepared).await?;

@@ -30,6 +30,7 @@ use crate::{
     journal::Journal,
     plan::{PipelinePlan, declaration_number},
     shape::Shaped,
+    shaper::STEP_ROWS,
     state::{StateStore, Writes},
     step::StepCounts,
     tables::{Position, Tables},
@@ -88,9 +89,8 @@ const SWAP: &str = "swap";
 /// Names a store, another at each opening.
 const STORE: &str = "store";
 
-/// Bronze rows and bytes read from files in one step while catching up: they bound memory, and keep columns of bytes
-/// within 32-bit offsets.
-const CATCH_UP_ROWS: usize = 100_000;
+/// Bytes of bronze rows read from files in one step while catching up, of at most [`STEP_ROWS`] and a version's rows: both
+/// bound memory, and this keeps columns of bytes within 32-bit offsets.
 const CATCH_UP_BYTES: usize = 256 << 20;
 
 impl Runner {
@@ -315,7 +315,7 @@ impl Runner {
     async fn read_bronze(&mut self, newest: u64) -> Result<(u64, RecordBatch, BTreeMap<u32, i64>)> {
         let (mut to, mut batches, mut rows, mut bytes) = (self.position, Vec::new(), 0, 0);
         let (mut positions, mut covered) = (BTreeMap::new(), self.covered.clone());
-        while to < newest && rows < CATCH_UP_ROWS && bytes < CATCH_UP_BYTES {
+        while to < newest && rows < STEP_ROWS && bytes < CATCH_UP_BYTES {
             let part = read_after(&mut self.bronze, to, &covered).await?;
             rows += part.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
             bytes += part.rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();

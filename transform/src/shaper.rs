@@ -22,8 +22,8 @@ use crate::{
     shape::{Shaped, Shaping},
 };
 
-/// Bronze rows that are shaped as one step when the pipeline is busy.
-const STEP_ROWS: usize = 50_000;
+/// Bronze rows at which a step is full, whether they come from memory or from files: a step holds each of them in several forms.
+pub(crate) const STEP_ROWS: usize = 50_000;
 
 /// Shaped rows of the bronze versions after `after`, up to `version`.
 pub struct ShapedBatch {

@@ -22,7 +22,7 @@ use fjall::{
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::buffers::Buffers;
-pub(crate) use self::reader::{Cursor, Part, Push, Reader, identity_of_pair, push_identity};
+pub(crate) use self::reader::{Part, Push, Reader, identity_of_pair, push_identity};
 use crate::{
     Error, Result,
     identities::{Entries as IdentityEntries, Identities},
@@ -222,6 +222,9 @@ impl Writes {
     }
 }
 
+/// Keys and values.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The view of one step: the store with the step's own writes over it.
 pub struct Step<'s> {
     store: &'s StateStore,
@@ -272,7 +275,7 @@ impl Step<'_> {
     }
 
     /// The pairs whose key starts with `prefix`, in key order.
-    pub fn prefix(&self, keyspace: &str, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn prefix(&self, keyspace: &str, prefix: &[u8]) -> Result<Pairs> {
         let mut found = BTreeMap::new();
         for guard in self.store.keyspace(keyspace)?.prefix(prefix) {
             let (key, value) = guard.into_inner()?;
@@ -291,19 +294,37 @@ impl Step<'_> {
     }
 
     /// Every pair of a keyspace as this step sees it. Rare: reads it whole.
-    pub fn scan(&self, keyspace: &str) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn scan(&self, keyspace: &str) -> Result<Pairs> {
         self.prefix(keyspace, &[])
     }
 
     /// The next pairs of the store after a key that is not empty, in key order, at most `limit`. What the step wrote itself
     /// is not among them.
-    pub fn stored_after(&self, keyspace: &str, key: Option<&Vec<u8>>, limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    pub fn stored_after(&self, keyspace: &str, key: Option<&Vec<u8>>, limit: usize) -> Result<Pairs> {
         let from = key.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
         let pairs = self.store.keyspace(keyspace)?.range::<Vec<u8>, _>((from, Bound::Unbounded));
         let pairs = pairs.take(limit).map(|guard| {
             guard.into_inner().map(|(key, value)| (key_of_stored(&key), value.to_vec())).map_err(Error::from)
         });
         pairs.collect()
+    }
+
+    /// The next pairs after a key that is not empty, in key order, about `limit` of them, as this step sees them; and the key
+    /// to go on after, none at the end.
+    pub fn seen_after(&self, keyspace: &str, key: Option<&Vec<u8>>, limit: usize) -> Result<(Pairs, Option<Vec<u8>>)> {
+        let stored = self.stored_after(keyspace, key, limit)?;
+        let last = stored.last().filter(|_| stored.len() >= limit).map(|(key, _)| key.clone());
+        let Some(entries) = self.writes.keyspaces.get(keyspace) else { return Ok((stored, last)) };
+        let mut seen: BTreeMap<Vec<u8>, Vec<u8>> = stored.into_iter().collect();
+        let from = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let to = last.as_ref().map_or(Bound::Unbounded, Bound::Included);
+        for (key, value) in entries.range::<Vec<u8>, _>((from, to)) {
+            match value {
+                Some(value) => seen.insert(key.clone(), value.to_vec()),
+                None => seen.remove(key),
+            };
+        }
+        Ok((seen.into_iter().collect(), last))
     }
 
     /// Ends the step and hands over what it wrote.
@@ -341,6 +362,38 @@ mod tests {
         assert_eq!(keys(&store.begin()), [b"k1", b"k2"]);
         assert_eq!(store.begin().get("a", b"").unwrap().as_deref(), Some(b"of all".as_slice()));
         assert_eq!(store.begin().scan("a").unwrap()[0], (Vec::new(), b"of all".to_vec()));
+    }
+
+    #[test]
+    fn a_step_sees_the_same_in_parts_of_any_size_as_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = StateStore::open(folder.path(), &["a".to_owned()]).unwrap();
+        let mut step = store.begin();
+        (1..9_u8).for_each(|number| step.put("a", vec![number * 10], vec![number]));
+        let writes = step.into_writes();
+        store.apply(&writes).unwrap();
+        for has_writes in [false, true] {
+            let mut step = store.begin();
+            if has_writes {
+                [10, 30, 31, 80].into_iter().for_each(|key| step.remove("a", vec![key]));
+                let puts = [1, 20, 41, 42, 90, 91].into_iter();
+                puts.for_each(|key| step.put("a", vec![key], b"of the step".to_vec()));
+            }
+            let whole = step.scan("a").unwrap();
+            assert_eq!(whole.len(), if has_writes { 10 } else { 8 });
+            for limit in 1..12 {
+                let (mut seen, mut after) = (Vec::new(), None);
+                loop {
+                    let (pairs, last) = step.seen_after("a", after.as_ref(), limit).unwrap();
+                    seen.extend(pairs);
+                    after = last;
+                    if after.is_none() {
+                        break;
+                    }
+                }
+                assert_eq!(seen, whole, "{limit}");
+            }
+        }
     }
 
     #[test]

@@ -23,15 +23,16 @@ use crate::{
     appending::Appending,
     batches::{column, join},
     decode::{ROW, hash},
-    gold::GoldChanges,
+    gold::{GoldChanges, choose::GoldPlan},
     plan::{AppendPlan, NamedGold, PipelinePlan, gold_name, quarantine_schema, silver_name},
     shape::{Bad, Shaped},
     silver::{
         checks::{INGEST_TIME, RuleCounts},
-        fold::{EVENT_HASH, weighted_schema, with_weight},
+        fold::{EVENT_HASH, FoldPlan, weighted_schema, with_weight},
     },
     state::Step,
     traces,
+    value::Value,
 };
 
 /// What a step gives for the tables.
@@ -107,11 +108,14 @@ pub async fn run(
             appending.begin(&name, rows);
         }
     }
-    gold(plan, step, &changes, shaped.now_us, &mut output).await?;
     let bad = without_repeats(step, &mut shaped, &mut counts)?;
     counts.quarantined = bad.len() as u64;
     output.quarantine = quarantine_rows(&shaped.bronze, &bad, &plan.fingerprint)?;
     output.counts = counts;
+    let now_us = shaped.now_us;
+    // Gold takes the changed rows alone. The payloads, most of what was shaped, need not be in memory beside its work.
+    drop((shaped, bad));
+    gold(plan, step, &changes, now_us, &mut output).await?;
     Ok(output)
 }
 
@@ -207,14 +211,38 @@ async fn gold(
             let fold = plan.folds.iter_mut().find(|fold| fold.name == source);
             let fold = fold
                 .ok_or_else(|| Error::Declaration(format!("silver table `{source}` cannot be read back by group")))?;
-            let rows = fold.all_rows(step).await?;
-            let rows = with_weight(&fold.weighted_schema(), &rows, 1)?;
-            parts.push(plan.golds[index].plan.recompute(step, &applied.recompute, &rows, now_us).await?);
+            let gold = &mut plan.golds[index].plan;
+            parts.push(recompute(gold, fold, step, &applied.recompute, now_us).await?);
         }
         let name = gold_name(&plan.golds[index].name);
         output.keyed.push((name, together(parts)?));
     }
     Ok(())
+}
+
+/// Rows of a silver table that are in memory together when all of them are read.
+const ROWS_TOGETHER: usize = 1 << 16;
+
+/// Computes groups again from every row of the silver table.
+async fn recompute(
+    gold: &mut GoldPlan,
+    fold: &mut FoldPlan,
+    step: &mut Step<'_>,
+    groups: &[Vec<Value>],
+    now_us: i64,
+) -> Result<GoldChanges> {
+    let (mut needed, mut after) = (Vec::new(), None);
+    loop {
+        let (rows, last) = fold.current_rows(step, after.as_ref(), ROWS_TOGETHER).await?;
+        let rows = with_weight(&fold.weighted_schema(), &rows, 1)?;
+        needed.push(gold.needed_of(groups, &rows).await?);
+        after = last;
+        if after.is_none() {
+            break;
+        }
+    }
+    let schema = needed.first().map_or_else(|| fold.weighted_schema(), RecordBatch::schema);
+    gold.recompute(step, groups, &join(&schema, needed)?, now_us).await
 }
 
 /// Changed rows by the groups of a table. What a table gave that coarser ones are made of is kept in `known`.

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{Consumer, ConsumerSettings, Error, Fingerprint, PollLimits, Polled, Record, Result};
 
-/// Most bytes that one visit to the store fetches for a partition.
-const FETCH_BYTES: usize = 8 * 1024 * 1024;
+/// Most bytes that one visit to the store fetches for a partition, beyond one batch. A consumer that is behind holds as much of
+/// each partition, whose records may wait for seconds.
+const FETCH_BYTES: usize = 2 * 1024 * 1024;
 
 pub(super) struct EmbeddedConsumer {
     store: Store,

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Error, Result,
     runner::POSITION,
-    state::{Cursor, Part, Reader, Writes},
+    state::{Part, Reader, Writes},
 };
 
 /// Appended files at which the whole state is written anew, however small they are.
@@ -77,7 +77,6 @@ struct Pending {
 
 /// The whole state on its way into the table.
 struct Anew {
-    cursor: Cursor,
     /// Bronze version of the snapshot, and its name as a part of files' names.
     version: u64,
     /// Version of the table at that moment.
@@ -258,15 +257,8 @@ impl Writer {
         let begun = table.version();
         // What comes after the snapshot is collected.
         self.lags = false;
-        self.anew = Some(Anew {
-            cursor: Cursor::default(),
-            version,
-            begun,
-            began: Instant::now(),
-            took: Duration::ZERO,
-            replaced,
-            files: Vec::new(),
-        });
+        self.anew =
+            Some(Anew { version, begun, began: Instant::now(), took: Duration::ZERO, replaced, files: Vec::new() });
         Ok(())
     }
 
@@ -289,15 +281,13 @@ impl Writer {
         }
         let began = Instant::now();
         let (reader, part_bytes) = (self.reader.clone(), self.limits.part_bytes);
-        let mut cursor = std::mem::take(&mut anew.cursor);
         let read = tokio::task::spawn_blocking(move || {
             let mut rows = Rows::default();
             let mut push = |keyspace: &str, key: &[u8], value: Option<&[u8]>| rows.push(keyspace, key, value);
-            let part = reader.part(&mut cursor, part_bytes, &mut push)?;
-            Ok::<_, Error>((part, cursor, rows.finish()?))
+            let part = reader.part(part_bytes, &mut push)?;
+            Ok::<_, Error>((part, rows.finish()?))
         });
-        let (part, cursor, rows) = read.await??;
-        anew.cursor = cursor;
+        let (part, rows) = read.await??;
         crash::point(table.url(), "checkpoint.part").await;
         anew.files.extend(stage(table, anew.version, anew.begun, &rows).await?);
         anew.took += began.elapsed();

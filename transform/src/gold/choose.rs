@@ -114,7 +114,7 @@ impl GoldPlan {
     /// Takes weighted changes. `now_us` is the time of the batch, for revisions.
     ///
     /// Some changes cannot be taken from state alone; then the groups are returned and [`GoldPlan::recompute`] must be
-    /// called with every row of the silver table.
+    /// called with what [`GoldPlan::needed_of`] makes of every row of the silver table.
     ///
     /// `grouped` is what [`GoldPlan::grouped`] or a [`Coarser`] made of these changes, when something did.
     pub async fn apply(
@@ -154,22 +154,34 @@ impl GoldPlan {
         }
     }
 
-    /// Recomputes whole groups from `rows`, every row of the silver table, weight +1 each.
+    /// What a recomputation of groups needs of some `rows` of the silver table, weight +1 each: little of many. That of several
+    /// parts of the table is put together one after the other.
+    pub async fn needed_of(&mut self, groups: &[Vec<Value>], rows: &RecordBatch) -> Result<RecordBatch> {
+        match &mut self.mode {
+            Mode::Merge(plan) => plan.grouped(rows).await,
+            Mode::Keys(plan) => plan.rows_of(groups, rows),
+            Mode::Accumulate(_) | Mode::Full(_) => Err(never_recomputed()),
+        }
+    }
+
+    /// Recomputes whole groups from what is `needed` of every row of the silver table.
     pub async fn recompute(
         &mut self,
         step: &mut Step<'_>,
         groups: &[Vec<Value>],
-        rows: &RecordBatch,
+        needed: &RecordBatch,
         now_us: i64,
     ) -> Result<GoldChanges> {
         match &mut self.mode {
-            Mode::Merge(plan) => plan.recompute(step, groups, rows, now_us).await,
-            Mode::Keys(plan) => plan.recompute(step, groups, rows).await,
-            Mode::Accumulate(_) | Mode::Full(_) => {
-                Err(Error::Declaration("state of this refresh never asks for a recomputation".to_owned()))
-            }
+            Mode::Merge(plan) => plan.recompute(step, groups, needed, now_us).await,
+            Mode::Keys(plan) => plan.recompute(step, groups, needed).await,
+            Mode::Accumulate(_) | Mode::Full(_) => Err(never_recomputed()),
         }
     }
+}
+
+fn never_recomputed() -> Error {
+    Error::Declaration("state of this refresh never asks for a recomputation".to_owned())
 }
 
 impl Mode {

@@ -11,7 +11,8 @@ use std::{
 
 use karat_lake::{
     arrow::{
-        array::RecordBatch,
+        array::{RecordBatch, UInt32Array},
+        compute::take_record_batch,
         datatypes::{Schema, SchemaRef},
     },
     datafusion::logical_expr::LogicalPlan,
@@ -115,15 +116,10 @@ impl KeysPlan {
         groups: &[Vec<Value>],
         rows: &RecordBatch,
     ) -> Result<GoldChanges> {
-        let groups: BTreeSet<Vec<u8>> = groups.iter().map(|values| value::encode_all(values)).collect();
+        let groups = encoded(groups);
         let keyspace = GoldPlan::keyspace(&self.name);
         groups.iter().for_each(|key| step.remove(&keyspace, key.clone()));
-        let row_groups = value::row_keys(rows, &self.key)?;
-        let wanted = (0..rows.num_rows()).filter(|row| groups.contains(&row_groups[*row]));
-        let wanted =
-            karat_lake::arrow::array::UInt32Array::from_iter_values(wanted.filter_map(|row| u32::try_from(row).ok()));
-        let rows = karat_lake::arrow::compute::take_record_batch(rows, &wanted)?;
-        let mut found = self.changed(step, &rows)?;
+        let mut found = self.changed(step, rows)?;
         let mut ready = Vec::new();
         for key in groups {
             let mut group = found.remove(&key).unwrap_or_default();
@@ -133,6 +129,15 @@ impl KeysPlan {
             ready.push((key, group));
         }
         self.compute(&ready).await
+    }
+
+    /// Those of some rows that belong to the groups.
+    pub(super) fn rows_of(&self, groups: &[Vec<Value>], rows: &RecordBatch) -> Result<RecordBatch> {
+        let groups = encoded(groups);
+        let row_groups = value::row_keys(rows, &self.key)?;
+        let wanted = (0..rows.num_rows()).filter(|row| groups.contains(&row_groups[*row]));
+        let wanted = UInt32Array::from_iter_values(wanted.filter_map(|row| u32::try_from(row).ok()));
+        Ok(take_record_batch(rows, &wanted)?)
     }
 
     /// The groups that a change touches, with its rows put in and taken out.
@@ -192,6 +197,10 @@ impl KeysPlan {
             groups.iter().map(|(group, _)| group).filter(|group| !present.contains(group)).cloned().collect();
         Ok(GoldChanges { upserts, upsert_keys, deleted_keys })
     }
+}
+
+fn encoded(groups: &[Vec<Value>]) -> BTreeSet<Vec<u8>> {
+    groups.iter().map(|values| value::encode_all(values)).collect()
 }
 
 /// The rows of a key must depend on the silver rows of that key alone, and carry it unchanged under its name. Reference

@@ -84,6 +84,15 @@ struct Group {
     parts: Vec<PartState>,
 }
 
+impl Group {
+    /// Adds what a row says: the number of rows, then each part. None when a value is not of its part's kind.
+    fn add(&mut self, parts: &[Column], row: usize) -> Option<()> {
+        let (rows, parts) = parts.split_first()?;
+        self.rows += int(&rows.value(row));
+        self.parts.iter_mut().zip(parts).try_for_each(|(state, column)| state.merge(&column.value(row)))
+    }
+}
+
 impl MergePlan {
     /// Plans `gold`, or says why it cannot be merged.
     pub async fn new(gold: &Gold, source: &Source<'_>) -> Result<Self> {
@@ -178,12 +187,8 @@ impl MergePlan {
                     *new.insert(groups.len() - 1)
                 }
             };
-            let group = &mut groups[place].2;
-            let parts = &columns[self.num_groups..];
-            group.rows += int(&parts[0].value(row));
-            for (state, column) in group.parts.iter_mut().zip(&parts[1..]) {
-                state.merge(&column.value(row)).ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
-            }
+            let group: &mut Group = &mut groups[place].2;
+            group.add(&columns[self.num_groups..], row).ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
         }
         let (mut touched, mut deleted) = (Vec::new(), Vec::new());
         for (key, values, group, stored) in groups {
@@ -214,37 +219,41 @@ impl MergePlan {
         Ok(Applied { changes: self.finish(present, deleted).await?, recompute })
     }
 
+    /// Computes groups from all rows by group; a group may have several rows.
     pub(super) async fn recompute(
         &mut self,
         step: &mut Step<'_>,
         groups: &[Vec<Value>],
-        rows: &RecordBatch,
+        all: &RecordBatch,
         now_us: i64,
     ) -> Result<GoldChanges> {
-        let all = self.grouped(rows).await?;
         let columns = all.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
         let wanted: std::collections::HashSet<Vec<u8>> =
             groups.iter().map(|values| value::encode_all(values)).collect();
         let keyspace = GoldPlan::keyspace(&self.name);
-        let mut present = Vec::new();
+        let (mut present, mut places) = (Vec::new(), HashMap::new());
         for row in 0..all.num_rows() {
             let values: Vec<Value> = columns[..self.num_groups].iter().map(|column| column.value(row)).collect();
             let key = value::encode_all(&values);
             if !wanted.contains(&key) {
                 continue;
             }
-            // Revisions are history, not figures: they go on from what is stored.
-            let before = step.get(&keyspace, &key)?.map(|bytes| self.decode(&bytes)).transpose()?;
-            let mut group = self.empty();
-            group.revision = before.map(|before| before.revision).unwrap_or_default();
-            let parts = &columns[self.num_groups..];
-            group.rows = int(&parts[0].value(row));
-            for (state, column) in group.parts.iter_mut().zip(&parts[1..]) {
-                state.merge(&column.value(row)).ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
-            }
-            self.revise(&mut group, &values, now_us);
-            step.put(&keyspace, key.clone(), encode(&group));
-            present.push((key, values, group));
+            let place = match places.entry(key) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    // Revisions are history, not figures: they go on from what is stored.
+                    let before = step.get(&keyspace, new.key())?.map(|bytes| self.decode(&bytes)).transpose()?;
+                    let revision = before.map(|before| before.revision).unwrap_or_default();
+                    present.push((new.key().clone(), values, Group { revision, ..self.empty() }));
+                    *new.insert(present.len() - 1)
+                }
+            };
+            let group: &mut Group = &mut present[place].2;
+            group.add(&columns[self.num_groups..], row).ok_or_else(|| Error::DamagedState(keyspace.clone()))?;
+        }
+        for (key, values, group) in &mut present {
+            self.revise(group, values, now_us);
+            step.put(&keyspace, key.clone(), encode(group));
         }
         self.finish(present, Vec::new()).await
     }

@@ -72,11 +72,12 @@ impl World {
 
 /// As the fold's state gives them.
 impl CurrentRows for BTreeMap<i64, i64> {
-    fn rows_of<'a>(&'a mut self, _: &'a Step<'_>, keys: &'a [Vec<u8>]) -> BoxFuture<'a, Result<GoldChanges>> {
+    fn rows_of<'a>(&'a mut self, _: &'a Step<'_>, keys: &'a [&'a [u8]]) -> BoxFuture<'a, Result<GoldChanges>> {
         let there = self.iter().map(|(number, value)| (*number, *value));
-        let there: Vec<(i64, i64)> = there.filter(|(number, _)| keys.contains(&key(*number))).collect();
+        let there: Vec<(i64, i64)> = there.filter(|(number, _)| keys.contains(&key(*number).as_slice())).collect();
         let mut changes = changes(&there, &[]);
-        changes.deleted_keys = keys.iter().filter(|key| !changes.upsert_keys.contains(key)).cloned().collect();
+        let keys = keys.iter().map(|key| key.to_vec());
+        changes.deleted_keys = keys.filter(|key| !changes.upsert_keys.contains(key)).collect();
         Box::pin(async { Ok(changes) })
     }
 }
@@ -179,6 +180,7 @@ async fn a_new_table_that_takes_rows_when_told_remembers_no_keys_and_later_does(
         assert!(world.table.is_due(Publish::Later, true));
         let Some(Waiting::Every { after: None }) = world.table.take_waiting(&mut step) else { panic!("every row") };
         let keys: Vec<Vec<u8>> = world.rows.keys().take(if last.is_some() { 1 } else { 9 }).copied().map(key).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let rows = world.rows.rows_of(&step, &keys).await.unwrap();
         let prepared = world.table.prepare(&mut step, rows).await.unwrap();
         world.table.commit(prepared, &[], &Traces::default()).await.unwrap();

@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{PublishedTable, SLOT_ROWS, slot_number};
+use fjall::Slice;
+
+use super::{PublishedTable, SLOT_ROWS, keys::WaitingKeys, slot_number};
 use crate::{Error, Result, gold::GoldChanges, state::Step};
 
 /// When the files of a table take what changed.
@@ -29,7 +31,7 @@ const CHEAP_ROWS: u64 = 2 * SLOT_ROWS;
 /// Rewritten rows for each changed one that are still cheap.
 const CHEAP_SHARE: u64 = 4;
 
-/// Changed keys that may wait: some 100 MiB of them. Where they are all over a table, each writing is of the whole table.
+/// Changed keys that may wait: some 50 MiB of them. Where they are all over a table, each writing is of the whole table.
 const MOST_WAITING: usize = 1 << 20;
 
 /// Changes wait at least so many times as long as it took to write the last ones that waited: on a busy machine the
@@ -42,14 +44,14 @@ pub enum Due {
     Nothing,
     /// The changes: nothing else waits.
     Changes(GoldChanges),
-    /// The rows that these keys have now, sorted and each once.
-    Keys(Vec<Vec<u8>>),
+    /// The rows that these keys have now.
+    Keys(WaitingKeys),
 }
 
 /// What is to be written of a table that is behind.
 pub enum Waiting {
-    /// The rows that these keys have now, sorted and each once.
-    Keys(Vec<Vec<u8>>),
+    /// The rows that these keys have now.
+    Keys(WaitingKeys),
     /// The rows of all keys after this one, or of all: the table is new, and no keys are remembered.
     Every { after: Option<Vec<u8>> },
 }
@@ -57,7 +59,6 @@ pub enum Waiting {
 /// Changes that wait.
 pub(super) struct Behind {
     since: Instant,
-    /// A key that changed again is there again.
     waiting: Waiting,
     /// Numbers of the values in the state store that hold the keys. One that is empty stands for all.
     stored: Range<u64>,
@@ -73,7 +74,7 @@ impl Behind {
         match when {
             Publish::AtOnce => true,
             Publish::Within(time) => {
-                let are_many = matches!(&self.waiting, Waiting::Keys(keys) if keys.len() >= MOST_WAITING);
+                let are_many = matches!(&self.waiting, Waiting::Keys(keys) if keys.count() >= MOST_WAITING);
                 self.since.elapsed() >= time.max(took * PAUSE_FOR_WRITING) || are_many
             }
             Publish::Later => false,
@@ -89,13 +90,13 @@ impl PublishedTable {
     /// Puts a step's changes off, or says what is to be written now.
     pub fn due(&mut self, step: &mut Step<'_>, changes: GoldChanges, when: Publish) -> Result<Due> {
         if self.must_wait(step, &changes, when)? {
-            self.put_off(step, changes, when);
+            self.put_off(step, &changes, when);
             return Ok(Due::Nothing);
         }
         match self.take_waiting(step) {
-            Some(Waiting::Keys(keys)) => {
-                let GoldChanges { upsert_keys, deleted_keys, .. } = changes;
-                Ok(Due::Keys(sorted(keys.into_iter().chain(upsert_keys).chain(deleted_keys))))
+            Some(Waiting::Keys(mut keys)) => {
+                keys.add(changed_keys(&changes));
+                Ok(Due::Keys(keys))
             }
             Some(Waiting::Every { .. }) | None => Ok(Due::Changes(changes)),
         }
@@ -109,10 +110,7 @@ impl PublishedTable {
         }
         let behind = self.behind.take()?;
         self.forget(step, behind.stored);
-        match behind.waiting {
-            Waiting::Keys(keys) => Some(Waiting::Keys(sorted(keys))),
-            every @ Waiting::Every { .. } => Some(every),
-        }
+        Some(behind.waiting)
     }
 
     /// Of a table of which every row waits: the last key whose row is written, or none when all are.
@@ -135,12 +133,12 @@ impl PublishedTable {
     pub async fn find_waiting(&mut self, step: &mut Step<'_>) -> Result<bool> {
         let keyspace = Self::waiting_keyspace(self.table.name());
         let damaged = || Error::DamagedState(keyspace.clone());
-        let (mut waiting, mut stored, mut is_every) = (Vec::new(), 0..0, false);
+        let (mut waiting, mut stored, mut is_every) = (WaitingKeys::default(), 0..0, false);
         for (number, keys) in step.scan(&keyspace)? {
             let number = u64::from_be_bytes(number.try_into().map_err(|_| damaged())?);
             stored = if stored.is_empty() { number..number + 1 } else { stored.start..number + 1 };
             is_every |= keys.is_empty();
-            waiting.extend(unpack(&keys).ok_or_else(damaged)?);
+            waiting.add_stored(Slice::from(keys)).ok_or_else(damaged)?;
         }
         if stored.is_empty() {
             return Ok(false);
@@ -180,27 +178,22 @@ impl PublishedTable {
         Ok(false)
     }
 
-    fn put_off(&mut self, step: &mut Step<'_>, changes: GoldChanges, when: Publish) {
-        let GoldChanges { mut upsert_keys, deleted_keys, .. } = changes;
-        upsert_keys.extend(deleted_keys);
-        if upsert_keys.is_empty() {
+    fn put_off(&mut self, step: &mut Step<'_>, changes: &GoldChanges, when: Publish) {
+        if changes.upsert_keys.is_empty() && changes.deleted_keys.is_empty() {
             return;
         }
         let is_new = when == Publish::Later && self.slots.is_empty();
         let behind = self.behind.get_or_insert_with(|| {
-            Behind::new(if is_new { Waiting::Every { after: None } } else { Waiting::Keys(Vec::new()) })
+            Behind::new(if is_new { Waiting::Every { after: None } } else { Waiting::Keys(WaitingKeys::default()) })
         });
         let keys = match &mut behind.waiting {
             Waiting::Every { .. } if !behind.stored.is_empty() => return,
-            Waiting::Every { .. } => Vec::new(),
-            Waiting::Keys(keys) => {
-                let packed = pack(&upsert_keys);
-                keys.append(&mut upsert_keys);
-                packed
-            }
+            Waiting::Every { .. } => Slice::from(Vec::<u8>::new()),
+            Waiting::Keys(keys) => keys.add(changed_keys(changes)),
         };
-        step.put(&Self::waiting_keyspace(self.table.name()), behind.stored.end.to_be_bytes().to_vec(), keys);
+        let number = behind.stored.end.to_be_bytes().to_vec();
         behind.stored.end += 1;
+        step.put_all(&Self::waiting_keyspace(self.table.name()), vec![(number, keys)]);
     }
 
     fn forget(&self, step: &mut Step<'_>, stored: Range<u64>) {
@@ -209,32 +202,6 @@ impl PublishedTable {
     }
 }
 
-fn sorted(keys: impl IntoIterator<Item = Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut keys: Vec<Vec<u8>> = keys.into_iter().collect();
-    // The keys of each step are in order already: this sort finds such runs, and only merges them.
-    keys.sort();
-    keys.dedup();
-    keys
-}
-
-/// Keys, each after its length.
-fn pack(keys: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(keys.iter().map(|key| LENGTH + key.len()).sum());
-    for key in keys {
-        bytes.extend_from_slice(&u32::try_from(key.len()).unwrap_or(u32::MAX).to_le_bytes());
-        bytes.extend_from_slice(key);
-    }
-    bytes
-}
-
-const LENGTH: usize = 4;
-
-fn unpack(mut bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut keys = Vec::new();
-    while let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() {
-        let (key, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
-        keys.push(key.to_vec());
-        bytes = rest;
-    }
-    bytes.is_empty().then_some(keys)
+fn changed_keys(changes: &GoldChanges) -> impl Iterator<Item = &[u8]> + Clone {
+    changes.upsert_keys.iter().chain(&changes.deleted_keys).map(Vec::as_slice)
 }

@@ -165,10 +165,17 @@ impl FoldPlan {
         self.changes(old, new).await
     }
 
-    /// The current row of every key, for recomputations.
-    pub async fn all_rows(&mut self, step: &Step<'_>) -> Result<RecordBatch> {
-        let all = self.stored(step.scan(&Self::keyspace(&self.name))?)?;
-        Ok(self.shape(&join(&self.folded, all.rows)?).await?.0)
+    /// The current rows of the next keys after one, about `limit` of them, as the step sees them, and the key to go on after;
+    /// none at the end. For recomputations.
+    pub async fn current_rows(
+        &mut self,
+        step: &Step<'_>,
+        after: Option<&Vec<u8>>,
+        limit: usize,
+    ) -> Result<(RecordBatch, Option<Vec<u8>>)> {
+        let (pairs, last) = step.seen_after(&Self::keyspace(&self.name), after, limit)?;
+        let seen = self.stored(pairs)?;
+        Ok((self.shape(&join(&self.folded, seen.rows)?).await?.0, last))
     }
 
     /// The rows of the next `limit` keys after one, as the store has them, and the last of those keys; none at the end.
@@ -230,7 +237,7 @@ impl FoldPlan {
 }
 
 impl CurrentRows for FoldPlan {
-    fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [Vec<u8>]) -> BoxFuture<'a, Result<GoldChanges>> {
+    fn rows_of<'a>(&'a mut self, step: &'a Step<'_>, keys: &'a [&'a [u8]]) -> BoxFuture<'a, Result<GoldChanges>> {
         Box::pin(async move {
             let keyspace = Self::keyspace(&self.name);
             let (rule, folded) = (&self.rule, &self.folded);
@@ -244,7 +251,7 @@ impl CurrentRows for FoldPlan {
             })?;
             let folded = join(folded, parts)?;
             let (upserts, kept) = self.shape(&folded).await?;
-            Ok(present(keys.to_vec(), upserts, kept))
+            Ok(present(keys.iter().map(|key| key.to_vec()).collect(), upserts, kept))
         })
     }
 }

@@ -1,10 +1,14 @@
 //! Reads a state store beside its owner, part by part, as of one moment.
 //!
-//! The store is closed when its owner goes: a reader holds nothing of it between two parts, and then finds it closed.
+//! The store is closed when its owner goes, between two parts: a reader then finds it closed.
+//!
+//! A snapshot of the storage crate keeps every buffer that goes to a file while it is open, of all keyspaces, in memory: under
+//! load that is hundreds of megabytes until a large state is read. So there is one only while the readings of all keyspaces
+//! begin. Each of them holds the files and the buffer of its moment, and nothing that is written later.
 
-use std::{ops::Bound, sync::Arc};
+use std::{collections::VecDeque, sync::Arc};
 
-use fjall::{Database, Keyspace, Readable, Snapshot};
+use fjall::{AnyTree, Database, Keyspace, KvPair, LsmError, Readable, SeqNo};
 use parking_lot::Mutex;
 
 use super::{IDENTITIES, META, key_of_stored};
@@ -20,8 +24,12 @@ pub(crate) struct Reader(Arc<Mutex<Option<Open>>>);
 struct Open {
     database: Database,
     spaces: Vec<(Kind, Keyspace)>,
-    snapshot: Option<Snapshot>,
+    reading: Option<Reading>,
 }
+
+/// What is left of a reading: the pairs of each keyspace, by its place among them.
+type Reading = VecDeque<(usize, Pairs)>;
+type Pairs = Box<dyn Iterator<Item = Result<KvPair, LsmError>> + Send>;
 
 /// How the pairs of a keyspace are stored.
 pub(super) enum Kind {
@@ -30,13 +38,6 @@ pub(super) enum Kind {
     Settled,
     /// The identities of a step a pair.
     Recent,
-}
-
-/// Where a reading is.
-#[derive(Default)]
-pub(crate) struct Cursor {
-    space: usize,
-    after: Option<Vec<u8>>,
 }
 
 /// What a reading came to.
@@ -50,7 +51,7 @@ pub(crate) enum Part {
 
 impl Reader {
     pub(super) fn new(database: Database, spaces: Vec<(Kind, Keyspace)>) -> Self {
-        Self(Arc::new(Mutex::new(Some(Open { database, spaces, snapshot: None }))))
+        Self(Arc::new(Mutex::new(Some(Open { database, spaces, reading: None }))))
     }
 
     /// Lets go of the store; a part that is being read is read first.
@@ -58,41 +59,54 @@ impl Reader {
         *self.0.lock() = None;
     }
 
-    /// Fixes the moment that parts are read of; gives a small value of the store at that moment. None when it is closed.
+    /// Fixes the moment that parts are read of, from the first one on; gives a small value of the store at that moment. None when
+    /// it is closed.
     pub(crate) fn snapshot(&self, meta: &str) -> Result<Option<Option<Vec<u8>>>> {
         let mut open = self.0.lock();
         let Some(open) = open.as_mut() else { return Ok(None) };
+        // One that was not read to its end.
+        open.reading = None;
         let snapshot = open.database.snapshot();
         let space = open.spaces.iter().find(|(kind, _)| matches!(kind, Kind::Named(name) if name == META));
         let value = match space {
             Some((_, space)) => snapshot.get(space, meta)?,
             None => None,
         };
-        open.snapshot = Some(snapshot);
+        let spaces = open.spaces.iter().enumerate();
+        let reading = spaces.map(|(place, (_, space))| Ok((place, pairs_of(space, snapshot.seqno())?)));
+        open.reading = Some(reading.collect::<Result<_>>()?);
         Ok(Some(value.map(|value| value.to_vec())))
     }
 
-    /// Gives the next pairs of the snapshot, about `max_bytes` of them.
-    pub(crate) fn part(&self, cursor: &mut Cursor, max_bytes: usize, push: Push<'_>) -> Result<Part> {
+    /// Gives the next pairs as of the moment, about `max_bytes` of them.
+    pub(crate) fn part(&self, max_bytes: usize, push: Push<'_>) -> Result<Part> {
         let mut open = self.0.lock();
         let Some(open) = open.as_mut() else { return Ok(Part::Closed) };
-        let Some(snapshot) = &open.snapshot else { return Ok(Part::Closed) };
+        let Some(reading) = &mut open.reading else { return Ok(Part::Closed) };
         let mut bytes = 0;
-        while let Some((kind, space)) = open.spaces.get(cursor.space) {
-            let from = cursor.after.take().map_or(Bound::Unbounded, Bound::Excluded);
-            for guard in snapshot.range::<Vec<u8>, _>(space, (from, Bound::Unbounded)) {
-                let (key, value) = guard.into_inner()?;
+        while let Some((place, pairs)) = reading.front_mut() {
+            let (kind, _) = &open.spaces[*place];
+            for pair in pairs.by_ref() {
+                let (key, value) = pair.map_err(fjall::Error::from)?;
                 bytes += key.len() + value.len();
                 kind.push(&key, &value, push)?;
                 if bytes >= max_bytes {
-                    cursor.after = Some(key.to_vec());
                     return Ok(Part::More);
                 }
             }
-            cursor.space += 1;
+            reading.pop_front();
         }
-        open.snapshot = None;
+        open.reading = None;
         Ok(Part::End)
+    }
+}
+
+/// The pairs of a keyspace as of a moment of which a snapshot is open.
+fn pairs_of(space: &Keyspace, moment: SeqNo) -> Result<Pairs> {
+    match &space.tree {
+        AnyTree::Standard(tree) => Ok(Box::new(tree.create_iter(moment, None))),
+        // None is made with values apart from their keys.
+        AnyTree::Blob(_) => Err(Error::DamagedState(space.name().to_string())),
     }
 }
 
@@ -124,6 +138,8 @@ pub(crate) fn identity_of_pair(key: &[u8], value: Option<&[u8]>) -> Result<(u128
 mod tests {
     use std::collections::BTreeMap;
 
+    use fjall::AbstractTree;
+
     use super::*;
     use crate::state::StateStore;
 
@@ -147,9 +163,9 @@ mod tests {
         let reader = store.reader();
         assert_eq!(reader.snapshot("position").unwrap(), Some(Some(b"3".to_vec())));
         fill(&mut store, 1000..1100);
-        let (mut pairs, mut parts, mut cursor) = (BTreeMap::new(), 0, Cursor::default());
+        let (mut pairs, mut parts) = (BTreeMap::new(), 0);
         loop {
-            let part = reader.part(&mut cursor, 5000, &mut |space, key, value| {
+            let part = reader.part(5000, &mut |space, key, value| {
                 pairs.insert((space.to_owned(), key.to_vec()), value.unwrap().to_vec());
             });
             parts += 1;
@@ -163,13 +179,45 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_goes_on_while_buffers_are_written_to_files_and_keeps_none_of_them_in_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = StateStore::open(folder.path(), &["a".to_owned(), "b".to_owned()]).unwrap();
+        fill(&mut store, 0..1000);
+        let space = store.keyspace("a").unwrap().clone();
+        let one = space.tree.active_memtable().size();
+        let reader = store.reader();
+        reader.snapshot("position").unwrap();
+        let (mut keys, mut push) = (Vec::new(), 0);
+        for _ in 0..20 {
+            fill(&mut store, 0..2000);
+            space.rotate_memtable_and_wait().unwrap();
+            let part = reader.part(500, &mut |space, key, _| {
+                push += 1;
+                keys.extend((space == "a").then(|| key.to_vec()));
+            });
+            assert_eq!(part.unwrap(), Part::More);
+        }
+        // Forty times as much was written.
+        let in_memory = space.tree.get_version_history_lock().memtable_size_sum();
+        assert!(in_memory < 16 * one, "{in_memory} bytes, and {one} at first");
+        loop {
+            let part = reader.part(5000, &mut |space, key, _| keys.extend((space == "a").then(|| key.to_vec())));
+            if part.unwrap() == Part::End {
+                break;
+            }
+        }
+        let expected: Vec<Vec<u8>> = (0..1000_u32).map(|number| number.to_be_bytes().to_vec()).collect();
+        assert_eq!((keys, push > 100), (expected, true));
+    }
+
+    #[test]
     fn a_reader_finds_a_store_closed_whose_owner_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let store = StateStore::open(folder.path(), &[]).unwrap();
         let reader = store.reader();
         assert!(reader.snapshot("position").unwrap().is_some());
         drop(store);
-        assert_eq!(reader.part(&mut Cursor::default(), 1, &mut |_, _, _| ()).unwrap(), Part::Closed);
+        assert_eq!(reader.part(1, &mut |_, _, _| ()).unwrap(), Part::Closed);
         assert!(reader.snapshot("position").unwrap().is_none());
         StateStore::open(folder.path(), &[]).unwrap();
     }
