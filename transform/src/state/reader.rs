@@ -231,7 +231,7 @@ mod tests {
         let mut moments = Vec::new();
         std::thread::scope(|scope| {
             let writing = scope.spawn(|| {
-                for round in 0..300_u32 {
+                for round in 0..150_u32 {
                     let mut step = store.begin();
                     for key in 0..KEYS {
                         step.put("a", key.to_be_bytes().to_vec(), round.to_be_bytes().to_vec());
@@ -260,7 +260,7 @@ mod tests {
                 }
             }
         });
-        assert_eq!(moments.last().unwrap().0, 299);
+        assert_eq!(moments.last().unwrap().0, 149);
         for (position, rounds) in moments {
             let whole = BTreeMap::from([(position.to_be_bytes().to_vec(), KEYS as usize + 1)]);
             assert_eq!(rounds, whole, "{position}");

@@ -231,5 +231,5 @@ async fn groups_are_computed_again_from_parts_of_the_table_of_which_only_their_o
     let store = StateStore::open(folder.path(), &[GoldPlan::keyspace("g")]).unwrap();
     let changes = plan.recompute(&mut store.begin(), &groups, &all, 0).await.unwrap();
     let counts = changes.upserts.column_by_name("n").unwrap().as_primitive::<Int64Type>();
-    assert_eq!(counts.values(), &[4]);
+    assert_eq!((changes.upserts.num_rows(), counts.value(0)), (1, 4));
 }
