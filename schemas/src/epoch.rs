@@ -55,6 +55,14 @@ impl Epoch {
         covered
     }
 
+    /// Positions that are to be moved once those of `next` move, too: of each partition the lowest, until that commit is covered.
+    pub fn moved_with(&self, mut next: Moved) -> Moved {
+        for (partition, before) in self.moved.iter().flat_map(|moved| &moved.positions) {
+            next.positions.entry(*partition).and_modify(|at| *at = (*at).min(*before)).or_insert(*before);
+        }
+        next
+    }
+
     /// Positions that are still to be moved when bronze is covered up to `bronze_version`.
     pub fn moved_after(&self, bronze_version: u64) -> Option<Moved> {
         self.moved.clone().filter(|moved| moved.bronze_version > bronze_version)
@@ -103,6 +111,21 @@ mod tests {
         epoch.moved = Some(Moved { bronze_version: 7, positions: BTreeMap::from([(0, 20), (1, 60), (2, 5)]) });
         assert_eq!(epoch.covers(), BTreeMap::from([(0, 20), (1, 40)]));
         assert_eq!((epoch.moved_after(6), epoch.moved_after(7)), (epoch.moved.clone(), None));
+    }
+
+    #[test]
+    fn positions_that_are_moved_again_before_the_pipeline_took_the_first_commit_stay_moved() {
+        let moved = |bronze_version, positions: &[(u32, i64)]| Moved {
+            bronze_version,
+            positions: positions.iter().copied().collect(),
+        };
+        let mut epoch = Epoch { positions: BTreeMap::from([(0, 50), (1, 40), (2, 30)]), ..Epoch::default() };
+        assert_eq!(epoch.moved_with(moved(7, &[(0, 20), (2, 3)])), moved(7, &[(0, 20), (2, 3)]));
+        epoch.moved = Some(moved(7, &[(0, 20), (2, 3)]));
+        // What was given again up to 45 of partition 0 is in bronze by then, and still not in this epoch.
+        epoch.moved = Some(epoch.moved_with(moved(9, &[(0, 45), (1, 10), (2, 1)])));
+        assert_eq!(epoch.moved, Some(moved(9, &[(0, 20), (1, 10), (2, 1)])));
+        assert_eq!(epoch.covers(), BTreeMap::from([(0, 20), (1, 10), (2, 1)]));
     }
 
     #[test]

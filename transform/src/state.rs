@@ -127,7 +127,10 @@ impl StateStore {
             }
         }
         self.identities.write(&writes.identities, &mut batch)?;
-        batch.commit()?;
+        {
+            let _whole = self.reader.during_batch();
+            batch.commit()?;
+        }
         self.buffers.bound()?;
         self.identities.committed(&writes.identities)
     }

@@ -98,7 +98,7 @@ pub async fn accept(log: &dyn EventLog, lake: &Lake, pipelines: &Pipelines, topi
 async fn tell(lake: &Lake, pipeline: &str, moved: &Moved) -> Result<()> {
     let epochs = Epochs::of(lake, pipeline)?;
     let Some(last) = epochs.latest().await? else { return Ok(()) };
-    let epoch = Epoch { epoch: last.epoch + 1, moved: Some(moved.clone()), ..last };
+    let epoch = Epoch { epoch: last.epoch + 1, moved: Some(last.moved_with(moved.clone())), ..last };
     match epochs.put(&epoch).await? {
         true => Ok(()),
         false => Err(Error::EpochTaken { pipeline: pipeline.to_owned(), epoch: epoch.epoch }),

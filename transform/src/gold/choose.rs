@@ -158,7 +158,7 @@ impl GoldPlan {
     /// parts of the table is put together one after the other.
     pub async fn needed_of(&mut self, groups: &[Vec<Value>], rows: &RecordBatch) -> Result<RecordBatch> {
         match &mut self.mode {
-            Mode::Merge(plan) => plan.grouped(rows).await,
+            Mode::Merge(plan) => plan.grouped_of(groups, rows).await,
             Mode::Keys(plan) => plan.rows_of(groups, rows),
             Mode::Accumulate(_) | Mode::Full(_) => Err(never_recomputed()),
         }
@@ -173,7 +173,7 @@ impl GoldPlan {
         now_us: i64,
     ) -> Result<GoldChanges> {
         match &mut self.mode {
-            Mode::Merge(plan) => plan.recompute(step, groups, needed, now_us).await,
+            Mode::Merge(plan) => plan.recompute(step, needed, now_us).await,
             Mode::Keys(plan) => plan.recompute(step, groups, needed).await,
             Mode::Accumulate(_) | Mode::Full(_) => Err(never_recomputed()),
         }

@@ -11,13 +11,14 @@ mod coarser;
 mod parts;
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
 use karat_lake::{
     arrow::{
-        array::{ArrayRef, RecordBatch, RecordBatchOptions},
+        array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array},
+        compute::take_record_batch,
         datatypes::{DataType, Field, Schema, SchemaRef},
     },
     datafusion::{
@@ -167,6 +168,19 @@ impl MergePlan {
         self.delta.run(&[(&self.source, changes.clone())]).await
     }
 
+    /// Rows by group, as [`MergePlan::grouped`], of the `groups` alone: those of many parts of a table are put together.
+    pub(super) async fn grouped_of(&mut self, groups: &[Vec<Value>], rows: &RecordBatch) -> Result<RecordBatch> {
+        let all = self.grouped(rows).await?;
+        let columns = all.columns()[..self.num_groups].iter().map(Column::new).collect::<Result<Vec<_>>>()?;
+        let wanted: HashSet<Vec<u8>> = groups.iter().map(|values| value::encode_all(values)).collect();
+        let is_wanted = |row: &usize| {
+            let values: Vec<Value> = columns.iter().map(|column| column.value(*row)).collect();
+            wanted.contains(&value::encode_all(&values))
+        };
+        let places = (0..all.num_rows()).filter(is_wanted).filter_map(|row| u32::try_from(row).ok());
+        Ok(take_record_batch(&all, &UInt32Array::from_iter_values(places))?)
+    }
+
     /// Takes changes by group; a group may have several rows.
     pub(super) async fn apply(&mut self, step: &mut Step<'_>, changes: &RecordBatch, now_us: i64) -> Result<Applied> {
         let columns = changes.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
@@ -219,25 +233,19 @@ impl MergePlan {
         Ok(Applied { changes: self.finish(present, deleted).await?, recompute })
     }
 
-    /// Computes groups from all rows by group; a group may have several rows.
+    /// Computes groups from all of their rows by group; a group may have several rows.
     pub(super) async fn recompute(
         &mut self,
         step: &mut Step<'_>,
-        groups: &[Vec<Value>],
         all: &RecordBatch,
         now_us: i64,
     ) -> Result<GoldChanges> {
         let columns = all.columns().iter().map(Column::new).collect::<Result<Vec<_>>>()?;
-        let wanted: std::collections::HashSet<Vec<u8>> =
-            groups.iter().map(|values| value::encode_all(values)).collect();
         let keyspace = GoldPlan::keyspace(&self.name);
         let (mut present, mut places) = (Vec::new(), HashMap::new());
         for row in 0..all.num_rows() {
             let values: Vec<Value> = columns[..self.num_groups].iter().map(|column| column.value(row)).collect();
             let key = value::encode_all(&values);
-            if !wanted.contains(&key) {
-                continue;
-            }
             let place = match places.entry(key) {
                 Entry::Occupied(known) => *known.get(),
                 Entry::Vacant(new) => {

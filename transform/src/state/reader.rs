@@ -9,7 +9,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use fjall::{AnyTree, Database, Keyspace, KvPair, LsmError, Readable, SeqNo};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{IDENTITIES, META, key_of_stored};
 use crate::{Error, Result, identities::each_packed};
@@ -19,7 +19,12 @@ pub(crate) type Push<'p> = &'p mut dyn FnMut(&str, &[u8], Option<&[u8]>);
 
 /// A handle on an open store.
 #[derive(Clone)]
-pub(crate) struct Reader(Arc<Mutex<Option<Open>>>);
+pub(crate) struct Reader {
+    open: Arc<Mutex<Option<Open>>>,
+    /// Held while the store takes a batch, and while a moment is fixed. The storage crate makes all numbers up to its own visible
+    /// when it has written a buffer to a file or merged files: also that of a batch which it has taken in part.
+    batch: Arc<Mutex<()>>,
+}
 
 struct Open {
     database: Database,
@@ -51,21 +56,28 @@ pub(crate) enum Part {
 
 impl Reader {
     pub(super) fn new(database: Database, spaces: Vec<(Kind, Keyspace)>) -> Self {
-        Self(Arc::new(Mutex::new(Some(Open { database, spaces, reading: None }))))
+        let open = Open { database, spaces, reading: None };
+        Self { open: Arc::new(Mutex::new(Some(open))), batch: Arc::default() }
+    }
+
+    /// No moment is fixed while this is held: for a batch of the store, which is before or after it as a whole.
+    pub(super) fn during_batch(&self) -> MutexGuard<'_, ()> {
+        self.batch.lock()
     }
 
     /// Lets go of the store; a part that is being read is read first.
     pub(super) fn close(&self) {
-        *self.0.lock() = None;
+        *self.open.lock() = None;
     }
 
     /// Fixes the moment that parts are read of, from the first one on; gives a small value of the store at that moment. None when
     /// it is closed.
     pub(crate) fn snapshot(&self, meta: &str) -> Result<Option<Option<Vec<u8>>>> {
-        let mut open = self.0.lock();
+        let mut open = self.open.lock();
         let Some(open) = open.as_mut() else { return Ok(None) };
         // One that was not read to its end.
         open.reading = None;
+        let _between_batches = self.batch.lock();
         let snapshot = open.database.snapshot();
         let space = open.spaces.iter().find(|(kind, _)| matches!(kind, Kind::Named(name) if name == META));
         let value = match space {
@@ -80,7 +92,7 @@ impl Reader {
 
     /// Gives the next pairs as of the moment, about `max_bytes` of them.
     pub(crate) fn part(&self, max_bytes: usize, push: Push<'_>) -> Result<Part> {
-        let mut open = self.0.lock();
+        let mut open = self.open.lock();
         let Some(open) = open.as_mut() else { return Ok(Part::Closed) };
         let Some(reading) = &mut open.reading else { return Ok(Part::Closed) };
         let mut bytes = 0;
@@ -208,6 +220,51 @@ mod tests {
         }
         let expected: Vec<Vec<u8>> = (0..1000_u32).map(|number| number.to_be_bytes().to_vec()).collect();
         assert_eq!((keys, push > 100), (expected, true));
+    }
+
+    #[test]
+    fn a_moment_is_never_in_the_midst_of_a_batch_also_while_buffers_become_files() {
+        const KEYS: u32 = 500;
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = StateStore::open(folder.path(), &["a".to_owned(), "b".to_owned()]).unwrap();
+        let (reader, small) = (store.reader(), store.keyspace("b").unwrap().clone());
+        let mut moments = Vec::new();
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                for round in 0..150_u32 {
+                    let mut step = store.begin();
+                    for key in 0..KEYS {
+                        step.put("a", key.to_be_bytes().to_vec(), round.to_be_bytes().to_vec());
+                    }
+                    step.put("b", b"key".to_vec(), round.to_be_bytes().to_vec());
+                    step.put_meta("position", &round).unwrap();
+                    let writes = step.into_writes();
+                    store.apply(&writes).unwrap();
+                }
+            });
+            loop {
+                let is_last = writing.is_finished();
+                small.rotate_memtable().unwrap();
+                let position = reader.snapshot("position").unwrap().unwrap();
+                let mut rounds = BTreeMap::<Vec<u8>, usize>::new();
+                let mut push = |space: &str, _: &[u8], value: Option<&[u8]>| {
+                    if space != META {
+                        *rounds.entry(value.unwrap().to_vec()).or_default() += 1;
+                    }
+                };
+                assert_eq!(reader.part(usize::MAX, &mut push).unwrap(), Part::End);
+                // Before the first batch there is nothing.
+                moments.extend(position.map(|position| (serde_json::from_slice::<u32>(&position).unwrap(), rounds)));
+                if is_last {
+                    break;
+                }
+            }
+        });
+        assert_eq!(moments.last().unwrap().0, 149);
+        for (position, rounds) in moments {
+            let whole = BTreeMap::from([(position.to_be_bytes().to_vec(), KEYS as usize + 1)]);
+            assert_eq!(rounds, whole, "{position}");
+        }
     }
 
     #[test]

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
-use karat_lake::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use karat_lake::arrow::{
+    array::{ArrayRef, AsArray, Int64Array, StringArray, new_null_array},
+    compute::concat_batches,
+    datatypes::{DataType, Field, Int64Type, Schema, TimeUnit},
+};
 use karat_schemas::pipelines::{Bucket, Grain, Latest};
 
 use super::*;
+use crate::{silver::fold::WEIGHT, state::StateStore};
 
 fn gold(sql: &str, refresh: Refresh, key: &[&str]) -> Gold {
     Gold {
@@ -201,4 +206,30 @@ async fn the_pipelines_that_ship_are_refreshed_as_they_were_made() {
             assert_eq!(gold.plan.refresh(), expected, "{}: {}", gold.name, gold.plan.reason());
         }
     }
+}
+
+#[tokio::test]
+async fn groups_are_computed_again_from_parts_of_the_table_of_which_only_their_own_rows_are_kept() {
+    let declared = gold("SELECT k, count(*) AS n FROM t GROUP BY k", Refresh::Merge, &[]);
+    let mut plan = planned(&declared, false).await.unwrap();
+    let (schema, keys) = (plan.input().clone(), ["a", "b", "a", "c"]);
+    let columns = schema.fields().iter().map(|field| -> ArrayRef {
+        match field.name().as_str() {
+            "k" => Arc::new(StringArray::from(keys.to_vec())),
+            WEIGHT => Arc::new(Int64Array::from(vec![1_i64; keys.len()])),
+            _ => new_null_array(field.data_type(), keys.len()),
+        }
+    });
+    let rows = RecordBatch::try_new(schema.clone(), columns.collect()).unwrap();
+    let groups = [vec![Value::Text("a".into())], vec![Value::Text("of another part".into())]];
+    let needed = plan.needed_of(&groups, &rows).await.unwrap();
+    assert_eq!(needed.num_rows(), 1, "a group is one row, and the others are not kept");
+    let nothing = plan.needed_of(&groups, &rows.slice(1, 1)).await.unwrap();
+    assert_eq!(nothing.num_rows(), 0);
+    let all = concat_batches(&needed.schema(), [&needed, &nothing, &needed]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let store = StateStore::open(folder.path(), &[GoldPlan::keyspace("g")]).unwrap();
+    let changes = plan.recompute(&mut store.begin(), &groups, &all, 0).await.unwrap();
+    let counts = changes.upserts.column_by_name("n").unwrap().as_primitive::<Int64Type>();
+    assert_eq!((changes.upserts.num_rows(), counts.value(0)), (1, 4));
 }
