@@ -139,15 +139,17 @@ impl Arrival {
         }
     }
 
-    /// Ends the streams whose answers are overdue, if others run on the connection; false when it has to end as a whole.
+    /// Ends the streams whose answers are overdue, if others run on the connection; false when it has to end as a whole. What was
+    /// taken at the last moment ends nothing.
     pub(crate) fn end_stuck(&self) -> bool {
         let Some(since) = Instant::now().checked_sub(self.deadlines.answer) else { return false };
         let mut state = self.state.lock();
-        let has_others = state.is_multiplexed && state.running > state.untaken.count(since);
-        if has_others {
+        let stuck = state.untaken.count(since);
+        let goes_on = stuck == 0 || (state.is_multiplexed && state.running > stuck);
+        if goes_on {
             state.untaken.end(since);
         }
-        has_others
+        goes_on
     }
 
     /// The next deadline, as things are.
@@ -289,6 +291,8 @@ mod tests {
         only.hand_out(0);
         arrival.age(&only, 20);
         assert!(!arrival.end_stuck(), "on HTTP/1 there are no others");
+        only.take();
+        assert!(arrival.end_stuck(), "it was taken after all");
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The extended protocol, as drivers speak it: a statement is prepared, bound, described and executed in messages of its own.
 //!
-//! It has no parameters here: values are part of the text. What describes a question asks it, and the next execution has those
-//! rows, so that it is asked once.
+//! It has no parameters here: values are part of the text. What describes a question asks it, and an execution that follows soon
+//! has those rows, so that it is asked once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::BufMut;
 
@@ -22,6 +26,9 @@ const MAX_STATEMENTS: usize = 64;
 const MAX_STATEMENT_BYTES: usize = 1 << 20;
 /// Portals of a session, each of which may hold an answer.
 const MAX_PORTALS: usize = 2;
+/// How long the rows of a description are those of an execution. What was prepared long before it is executed reads the epoch that
+/// is the newest then.
+const DESCRIBED_FOR: Duration = Duration::from_secs(15);
 
 /// What a session keeps between messages.
 #[derive(Default)]
@@ -29,8 +36,15 @@ pub(super) struct Kept {
     /// The texts, by name.
     statements: HashMap<String, Arc<str>>,
     portals: HashMap<String, Portal>,
-    /// The statement that was described last, with its rows.
-    described: Option<(String, Arc<Answer>)>,
+    /// The statement that was described last.
+    described: Option<Described>,
+}
+
+/// A statement whose rows are known.
+struct Described {
+    name: String,
+    answer: Arc<Answer>,
+    since: Instant,
 }
 
 /// A statement that is to be executed.
@@ -54,6 +68,12 @@ impl Kept {
         self.described = None;
     }
 
+    /// The rows of a statement that was described just now, once.
+    fn take_described(&mut self, name: &str, now: Instant) -> Option<Arc<Answer>> {
+        let described = self.described.take_if(|described| described.name == name)?;
+        (now.saturating_duration_since(described.since) < DESCRIBED_FOR).then_some(described.answer)
+    }
+
     /// Forgets a statement, or all.
     pub(super) fn deallocate(&mut self, name: Option<&str>) {
         match name {
@@ -67,7 +87,7 @@ impl Kept {
 
     fn close_statement(&mut self, name: &str) {
         self.statements.remove(name);
-        if self.described.as_ref().is_some_and(|(described, _)| described == name) {
+        if self.described.as_ref().is_some_and(|described| described.name == name) {
             self.described = None;
         }
     }
@@ -151,13 +171,7 @@ impl Session {
             let words = format!("there are {MAX_PORTALS} portals already: read and close one first");
             return Err(Refusal::new("54000", words).into());
         }
-        let answer = match self.kept.described.take() {
-            Some((described, answer)) if described == statement => Some(answer),
-            other => {
-                self.kept.described = other;
-                None
-            }
-        };
+        let answer = self.kept.take_described(&statement, Instant::now());
         self.kept.portals.insert(name, Portal { sql, answer, sent: 0, formats });
         message(self.channel.out(), b'2', |_| {});
         Ok(())
@@ -174,7 +188,7 @@ impl Session {
             Some(answer) => put_columns(out, &answer.columns, &Formats::default()),
             None => message(out, b'n', |_| {}),
         }
-        self.kept.described = answer.map(|answer| (name.to_owned(), answer));
+        self.kept.described = answer.map(|answer| Described { name: name.to_owned(), answer, since: Instant::now() });
         Ok(())
     }
 
@@ -242,4 +256,25 @@ fn parameters() -> Refusal {
     let words =
         "parameters are not taken here: write the values into the SQL, as drivers do that bind on their own side";
     Refusal::new("0A000", words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_description_are_those_of_one_execution_that_follows_soon() {
+        let since = Instant::now();
+        let described = || {
+            let answer = Arc::new(Answer::of_text("n", "1").unwrap());
+            Kept { described: Some(Described { name: "s".to_owned(), answer, since }), ..Kept::default() }
+        };
+        let mut kept = described();
+        assert!(kept.take_described("other", since).is_none());
+        assert!(kept.take_described("s", since + DESCRIBED_FOR / 2).is_some(), "another statement takes nothing away");
+        assert!(kept.take_described("s", since).is_none(), "the next execution asks again");
+        let mut kept = described();
+        assert!(kept.take_described("s", since + DESCRIBED_FOR).is_none());
+        assert!(kept.described.is_none(), "what is too old is not kept");
+    }
 }

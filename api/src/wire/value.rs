@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{BufMut, BytesMut};
-use chrono::{DateTime, NaiveDate};
+use chrono::{DateTime, Datelike, NaiveDate, Utc};
 use serde_json::value::RawValue;
 
 use super::{
@@ -200,13 +200,23 @@ fn in_text(kind: Kind, plain: Cow<'_, str>) -> Option<Vec<u8>> {
             hex.into_bytes()
         }
         Kind::Time => {
-            let time = DateTime::parse_from_rfc3339(&plain).ok()?.to_utc();
-            time.format("%Y-%m-%d %H:%M:%S%.f+00").to_string().into_bytes()
+            let time = plain.parse::<DateTime<Utc>>().ok()?;
+            in_era(time.year(), time.format("-%m-%d %H:%M:%S%.f+00"))
+        }
+        Kind::Date => {
+            let date = plain.parse::<NaiveDate>().ok()?;
+            in_era(date.year(), date.format("-%m-%d"))
         }
         // PostgreSQL keeps no text with a zero in it.
         Kind::Text => plain.replace('\0', "").into_bytes(),
-        Kind::Int8 | Kind::Float8 | Kind::Numeric(_) | Kind::Date => plain.into_owned().into_bytes(),
+        Kind::Int8 | Kind::Float8 | Kind::Numeric(_) => plain.into_owned().into_bytes(),
     })
+}
+
+/// A year and what follows it. PostgreSQL writes no signs: the year before 1 is `0001 BC`.
+fn in_era(year: i32, rest: impl std::fmt::Display) -> Vec<u8> {
+    let written = if year > 0 { format!("{year:04}{rest}") } else { format!("{:04}{rest} BC", 1 - year) };
+    written.into_bytes()
 }
 
 fn in_binary(kind: Kind, plain: &str) -> Option<Vec<u8>> {
@@ -224,7 +234,7 @@ fn in_binary(kind: Kind, plain: &str) -> Option<Vec<u8>> {
             i32::try_from(days).ok()?.to_be_bytes().to_vec()
         }
         Kind::Time => {
-            let time = DateTime::parse_from_rfc3339(plain).ok()?;
+            let time = plain.parse::<DateTime<Utc>>().ok()?;
             let begin_us = begin.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros();
             (time.timestamp_micros() - begin_us).to_be_bytes().to_vec()
         }
@@ -279,6 +289,10 @@ mod tests {
             ("date", "1969-12-31", "1969-12-31"),
             ("timestamp", "1970-01-01T00:00:01.500Z", "1970-01-01 00:00:01.500+00"),
             ("timestamp", "2026-08-01T10:00:00Z", "2026-08-01 10:00:00+00"),
+            ("date", "+10000-01-01", "10000-01-01"),
+            ("date", "-0043-03-15", "0044-03-15 BC"),
+            ("timestamp", "+10000-01-01T00:00:00Z", "10000-01-01 00:00:00+00"),
+            ("timestamp", "0000-12-31T23:59:59Z", "0001-12-31 23:59:59+00 BC"),
             ("list of string", "[a, b]", "[a, b]"),
         ] {
             assert_eq!(shown(word, plain), expected, "{word}");
@@ -293,6 +307,7 @@ mod tests {
         assert_eq!(binary("float64", "0.5"), 0.5_f64.to_be_bytes());
         assert_eq!(binary("date", "1999-12-31"), (-1_i32).to_be_bytes());
         assert_eq!(binary("timestamp", "2000-01-01T00:00:01.5Z"), 1_500_000_i64.to_be_bytes());
+        assert_eq!(binary("timestamp", "+10000-01-01T00:00:00Z"), 252_455_616_000_000_000_i64.to_be_bytes());
         assert_eq!(binary("binary", "AP8="), [0, 0xff]);
         assert_eq!(in_binary(Kind::Int8, "x"), None);
     }
