@@ -1,5 +1,5 @@
-//! `||` and lists that are written out, as calls of functions whose values are bounded: the planner would make operators and
-//! functions of them that are not.
+//! `||`, `OVERLAY` and lists that are written out, as calls of functions whose values are bounded: the planner would make
+//! operators and functions of them that are not.
 
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use super::growth::{Growth, ValueBound, bounded};
 pub(super) struct BoundedPlanner {
     joined: ScalarUDF,
     list: Option<ScalarUDF>,
+    overlay: Option<ScalarUDF>,
 }
 
 impl BoundedPlanner {
@@ -32,8 +33,8 @@ impl BoundedPlanner {
     pub(super) fn new(functions: &[ScalarUDF], bound: &ValueBound) -> Self {
         let joined =
             Arc::new(ScalarUDF::new_from_impl(Joined { signature: Signature::user_defined(Volatility::Immutable) }));
-        let list = functions.iter().find(|function| function.name() == "make_array").cloned();
-        Self { joined: bounded(joined, Growth::Sum, bound), list }
+        let named = |name: &str| functions.iter().find(|function| function.name() == name).cloned();
+        Self { joined: bounded(joined, Growth::Sum, bound), list: named("make_array"), overlay: named("overlay") }
     }
 }
 
@@ -53,6 +54,13 @@ impl ExprPlanner for BoundedPlanner {
         Ok(match &self.list {
             Some(list) => PlannerResult::Planned(list.call(exprs)),
             None => PlannerResult::Original(exprs),
+        })
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(match &self.overlay {
+            Some(overlay) => PlannerResult::Planned(overlay.call(args)),
+            None => PlannerResult::Original(args),
         })
     }
 }
