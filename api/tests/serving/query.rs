@@ -241,7 +241,15 @@ async fn security_64_no_function_makes_a_value_that_its_question_has_no_memory_f
     let encoded = (0..20).fold("run_id".to_owned(), |inner, _| format!("encode({inner}, 'hex')"));
     let lists = "SELECT max(cardinality(array_concat(l, l, l, l, l, l, l, l))) FROM (SELECT array_concat(k, k, k, k) AS l \
                  FROM (SELECT [replace(run_id, 'r', 'LONG'), replace(job, 'o', 'LONG')] AS k FROM silver.runs) a) b";
+    let structs = |of: &str| {
+        let long = format!("(SELECT replace(run_id, 'r', '{}') AS x FROM silver.runs)", "x".repeat(1_000));
+        let inner = (0..10).fold(long, |below, _| format!("(SELECT {of} AS x FROM {below} t)"));
+        format!("SELECT x FROM {inner} t LIMIT 1")
+    };
     for (name, sql) in [
+        ("structs", structs("struct(x, x)")),
+        ("structs with names", structs("named_struct('a', x, 'b', x)")),
+        ("structs that are written out", structs("{'a': x, 'b': x}")),
         ("a constant", format!("SELECT {}", larger(&larger("'aaa'")))),
         ("a constant that is left out of the answer", format!("SELECT length({})", larger(&larger(&larger("'a'"))))),
         ("values of rows", format!("SELECT max({}) FROM silver.runs", larger(&larger("run_id || 'aaa'")))),

@@ -1,4 +1,4 @@
-//! `||`, `OVERLAY` and lists that are written out, as calls of functions whose values are bounded: the planner would make
+//! `||`, `OVERLAY`, and lists and structs that are written out, as calls of functions whose values are bounded: the planner would make
 //! operators and functions of them that are not.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use karat_lake::{
             ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
             Volatility,
             binary::BinaryTypeCoercer,
-            planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
+            planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr},
         },
         sql::sqlparser::ast::BinaryOperator,
     },
@@ -26,6 +26,8 @@ pub(super) struct BoundedPlanner {
     joined: ScalarUDF,
     list: Option<ScalarUDF>,
     overlay: Option<ScalarUDF>,
+    plain_struct: Option<ScalarUDF>,
+    named_struct: Option<ScalarUDF>,
 }
 
 impl BoundedPlanner {
@@ -34,7 +36,13 @@ impl BoundedPlanner {
         let joined =
             Arc::new(ScalarUDF::new_from_impl(Joined { signature: Signature::user_defined(Volatility::Immutable) }));
         let named = |name: &str| functions.iter().find(|function| function.name() == name).cloned();
-        Self { joined: bounded(joined, Growth::Sum, bound), list: named("make_array"), overlay: named("overlay") }
+        Self {
+            joined: bounded(joined, Growth::Sum, bound),
+            list: named("make_array"),
+            overlay: named("overlay"),
+            plain_struct: named("struct"),
+            named_struct: named("named_struct"),
+        }
     }
 }
 
@@ -55,6 +63,24 @@ impl ExprPlanner for BoundedPlanner {
             Some(list) => PlannerResult::Planned(list.call(exprs)),
             None => PlannerResult::Original(exprs),
         })
+    }
+
+    fn plan_struct_literal(&self, args: Vec<Expr>, is_named_struct: bool) -> Result<PlannerResult<Vec<Expr>>> {
+        let function = if is_named_struct { &self.named_struct } else { &self.plain_struct };
+        Ok(match function {
+            Some(function) => PlannerResult::Planned(function.call(args)),
+            None => PlannerResult::Original(args),
+        })
+    }
+
+    fn plan_dictionary_literal(
+        &self,
+        expr: RawDictionaryExpr,
+        _schema: &DFSchema,
+    ) -> Result<PlannerResult<RawDictionaryExpr>> {
+        let Some(function) = &self.named_struct else { return Ok(PlannerResult::Original(expr)) };
+        let args = expr.keys.into_iter().zip(expr.values).flat_map(|(key, value)| [key, value]).collect();
+        Ok(PlannerResult::Planned(function.call(args)))
     }
 
     fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
