@@ -1,5 +1,5 @@
-//! `||`, `OVERLAY`, and lists and structs that are written out, as calls of functions whose values are bounded: the planner would make
-//! operators and functions of them that are not.
+//! `||`, `OVERLAY`, and lists and structs that are written out, as calls of functions whose values are bounded: the planner
+//! would make operators and functions of them that are not.
 
 use std::sync::Arc;
 
