@@ -241,7 +241,15 @@ async fn security_64_no_function_makes_a_value_that_its_question_has_no_memory_f
     let encoded = (0..20).fold("run_id".to_owned(), |inner, _| format!("encode({inner}, 'hex')"));
     let lists = "SELECT max(cardinality(array_concat(l, l, l, l, l, l, l, l))) FROM (SELECT array_concat(k, k, k, k) AS l \
                  FROM (SELECT [replace(run_id, 'r', 'LONG'), replace(job, 'o', 'LONG')] AS k FROM silver.runs) a) b";
+    let structs = |of: &str| {
+        let long = format!("(SELECT replace(run_id, 'r', '{}') AS x FROM silver.runs)", "x".repeat(1_000));
+        let inner = (0..10).fold(long, |below, _| format!("(SELECT {of} AS x FROM {below} t)"));
+        format!("SELECT x FROM {inner} t LIMIT 1")
+    };
     for (name, sql) in [
+        ("structs", structs("struct(x, x)")),
+        ("structs with names", structs("named_struct('a', x, 'b', x)")),
+        ("structs that are written out", structs("{'a': x, 'b': x}")),
         ("a constant", format!("SELECT {}", larger(&larger("'aaa'")))),
         ("a constant that is left out of the answer", format!("SELECT length({})", larger(&larger(&larger("'a'"))))),
         ("values of rows", format!("SELECT max({}) FROM silver.runs", larger(&larger("run_id || 'aaa'")))),
@@ -258,6 +266,21 @@ async fn security_64_no_function_makes_a_value_that_its_question_has_no_memory_f
         ("encode", format!("SELECT max({encoded}) FROM silver.runs")),
         ("a format", format!("SELECT max(to_char(started_at, '{}')) FROM silver.runs", "%c".repeat(8_000))),
         ("lists", lists.replace("LONG", &"x".repeat(2_000))),
+        (
+            "overlay",
+            nested(|values| {
+                values.iter().fold("x".to_owned(), |inner, x| format!("overlay({inner} PLACING {x} FROM 1 FOR 0)"))
+            }),
+        ),
+        (
+            "groups of a pattern",
+            format!(
+                "SELECT max(regexp_match(replace(run_id, 'r', '{}'), '{}.*{}')[1]) FROM silver.runs",
+                "x".repeat(2_000),
+                "(".repeat(200),
+                ")".repeat(200)
+            ),
+        ),
     ] {
         let reply = app.ask(&sql).await;
         assert_eq!(code(&reply), (422, "query_too_large"), "{name}: {}", reply.text);
@@ -268,9 +291,24 @@ async fn security_64_no_function_makes_a_value_that_its_question_has_no_memory_f
         "SELECT rpad(run_id, 1000000000) FROM silver.runs",
         "SELECT array_to_string([1, 2, 3], 'x')",
         "SELECT list_to_string(['x'], 'x')",
+        "SELECT arrays_zip([1], [2, 3])",
+        "SELECT approx_percentile_cont(0.5, 1000000000000) WITHIN GROUP (ORDER BY length(run_id)) FROM silver.runs",
+        "SELECT approx_percentile_cont(length(run_id), 0.5, 1000000000000) FROM silver.runs",
     ] {
         assert_eq!(code(&app.ask(sql).await), (400, "sql_refused"), "{sql}");
     }
+    for sql in [
+        "SELECT CAST([length(run_id)] AS BIGINT[2000000000]) FROM silver.runs",
+        "SELECT TRY_CAST([length(run_id)] AS BIGINT[2000000000]) FROM silver.runs",
+        "SELECT arrow_cast([length(run_id)], 'FixedSizeList(2000000000, Int64)') FROM silver.runs",
+        "SELECT count(*) FROM (SELECT arrow_cast(arrow_cast(run_id, 'Binary'), 'FixedSizeBinary(2000000000)') AS b FROM silver.runs)",
+    ] {
+        assert_eq!(code(&app.ask(sql).await), (400, "sql_too_large"), "{sql}");
+    }
+    let usual = "SELECT CAST(approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY length(run_id)) AS BIGINT) AS a, max(overlay(job PLACING 'x' FROM 1 FOR 4)) AS b, \
+                 max(regexp_match(run_id, 'r0(.*)')[1]) AS c FROM silver.runs";
+    let reply = app.ask(usual).await;
+    assert_eq!(reply.at("/data/rows"), &json!([[4, "x2", "99"]]), "{}", reply.text);
     let small = "SELECT max(replace(run_id, 'r', 'run ')) AS a, max(concat(job, ' of ', source)) AS b, \
                  max(concat_ws('-', job, run_id)) AS c, max(job || '/' || run_id || 7) AS d, \
                  max(job || CAST(NULL AS VARCHAR)) AS e, max(regexp_replace(run_id, '[0-9]', '#', 'g')) AS f, \

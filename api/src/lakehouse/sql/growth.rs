@@ -36,13 +36,17 @@ pub(super) const PARTITIONS: usize = 2;
 const ELEMENT_BYTES: usize = 16;
 /// The most characters that one of a format for times stands for, and some more.
 const FORMATTED: usize = 32;
+/// Groups of a pattern that are inside of each other, which regular expressions bound.
+const NESTED_GROUPS: usize = 251;
 
 /// Functions of the engine by name, and how they grow.
-const GROWING: [(&str, Growth); 11] = [
+const GROWING: [(&str, Growth); 16] = [
     ("concat", Growth::Sum),
     ("concat_ws", Growth::Separated),
     ("replace", Growth::Replaced),
     ("regexp_replace", Growth::Replaced),
+    ("regexp_match", Growth::Captured),
+    ("overlay", Growth::Overlaid),
     ("encode", Growth::Encoded),
     ("to_char", Growth::Formatted),
     ("string_to_array", Growth::Split),
@@ -50,6 +54,10 @@ const GROWING: [(&str, Growth); 11] = [
     ("array_concat", Growth::Sum),
     ("array_append", Growth::Sum),
     ("array_prepend", Growth::Sum),
+    ("array_union", Growth::Sum),
+    // Their parts are shared, until something copies rows.
+    ("struct", Growth::Sum),
+    ("named_struct", Growth::Sum),
 ];
 
 /// The largest value that a function of one question may give, in bytes.
@@ -135,6 +143,10 @@ pub(super) enum Growth {
     Separated,
     /// The third one in the place of each match in the first.
     Replaced,
+    /// A list of the parts of the first that the groups of the second have.
+    Captured,
+    /// The second one in the first, of which some may come again behind it.
+    Overlaid,
     /// Two characters a byte.
     Encoded,
     /// A time by a format, the second one.
@@ -157,6 +169,13 @@ impl Growth {
                 let put = size(2).saturating_mul(places);
                 size(0).saturating_add(put)
             }
+            // Groups beside each other have parts beside each other; a group has two characters of the pattern at least.
+            Self::Captured => {
+                let groups = (size(1) / 2).saturating_add(1);
+                let parts = size(0).saturating_mul(groups.min(NESTED_GROUPS));
+                parts.saturating_add(groups.saturating_mul(ELEMENT_BYTES))
+            }
+            Self::Overlaid => size(0).saturating_mul(2).saturating_add(size(1)),
             Self::Encoded => size(0).saturating_mul(2).saturating_add(4),
             Self::Formatted => size(1).saturating_mul(FORMATTED),
             Self::Split => size(0).saturating_add(1).saturating_mul(ELEMENT_BYTES + 1),
@@ -344,6 +363,8 @@ mod tests {
         assert!(Growth::Separated.most(&[10, 5, 5, 5]) >= 3 * 5 + 2 * 10);
         assert!(Growth::Sum.most(&[10, 5]) >= 15);
         assert_eq!(Growth::Replaced.most(&[usize::MAX, 1, usize::MAX]), usize::MAX);
+        assert!(Growth::Captured.most(&[10, "((.*))".len()]) >= 2 * 10);
+        assert!(Growth::Overlaid.most(&[10, 5, 8, 8]) >= 10 + 5 + 10);
         assert_eq!(Growth::Formatted.most(&[8]), 0);
     }
 }

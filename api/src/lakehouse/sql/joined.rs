@@ -1,5 +1,5 @@
-//! `||` and lists that are written out, as calls of functions whose values are bounded: the planner would make operators and
-//! functions of them that are not.
+//! `||`, `OVERLAY`, and lists and structs that are written out, as calls of functions whose values are bounded: the planner
+//! would make operators and functions of them that are not.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use karat_lake::{
             ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
             Volatility,
             binary::BinaryTypeCoercer,
-            planner::{ExprPlanner, PlannerResult, RawBinaryExpr},
+            planner::{ExprPlanner, PlannerResult, RawBinaryExpr, RawDictionaryExpr},
         },
         sql::sqlparser::ast::BinaryOperator,
     },
@@ -25,6 +25,9 @@ use super::growth::{Growth, ValueBound, bounded};
 pub(super) struct BoundedPlanner {
     joined: ScalarUDF,
     list: Option<ScalarUDF>,
+    overlay: Option<ScalarUDF>,
+    plain_struct: Option<ScalarUDF>,
+    named_struct: Option<ScalarUDF>,
 }
 
 impl BoundedPlanner {
@@ -32,8 +35,14 @@ impl BoundedPlanner {
     pub(super) fn new(functions: &[ScalarUDF], bound: &ValueBound) -> Self {
         let joined =
             Arc::new(ScalarUDF::new_from_impl(Joined { signature: Signature::user_defined(Volatility::Immutable) }));
-        let list = functions.iter().find(|function| function.name() == "make_array").cloned();
-        Self { joined: bounded(joined, Growth::Sum, bound), list }
+        let named = |name: &str| functions.iter().find(|function| function.name() == name).cloned();
+        Self {
+            joined: bounded(joined, Growth::Sum, bound),
+            list: named("make_array"),
+            overlay: named("overlay"),
+            plain_struct: named("struct"),
+            named_struct: named("named_struct"),
+        }
     }
 }
 
@@ -53,6 +62,31 @@ impl ExprPlanner for BoundedPlanner {
         Ok(match &self.list {
             Some(list) => PlannerResult::Planned(list.call(exprs)),
             None => PlannerResult::Original(exprs),
+        })
+    }
+
+    fn plan_struct_literal(&self, args: Vec<Expr>, is_named_struct: bool) -> Result<PlannerResult<Vec<Expr>>> {
+        let function = if is_named_struct { &self.named_struct } else { &self.plain_struct };
+        Ok(match function {
+            Some(function) => PlannerResult::Planned(function.call(args)),
+            None => PlannerResult::Original(args),
+        })
+    }
+
+    fn plan_dictionary_literal(
+        &self,
+        expr: RawDictionaryExpr,
+        _schema: &DFSchema,
+    ) -> Result<PlannerResult<RawDictionaryExpr>> {
+        let Some(function) = &self.named_struct else { return Ok(PlannerResult::Original(expr)) };
+        let args = expr.keys.into_iter().zip(expr.values).flat_map(|(key, value)| [key, value]).collect();
+        Ok(PlannerResult::Planned(function.call(args)))
+    }
+
+    fn plan_overlay(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(match &self.overlay {
+            Some(overlay) => PlannerResult::Planned(overlay.call(args)),
+            None => PlannerResult::Original(args),
         })
     }
 }

@@ -6,13 +6,21 @@
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use karat_http::ApiError;
-use karat_lake::datafusion::{
-    common::{TableReference, tree_node::TreeNodeRecursion},
-    execution::session_state::SessionState,
-    logical_expr::LogicalPlan,
-    sql::{
-        parser::Statement as Parsed,
-        sqlparser::ast::{Expr, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor},
+use karat_lake::{
+    arrow::datatypes::DataType,
+    datafusion::{
+        common::{
+            TableReference,
+            tree_node::{TreeNode, TreeNodeRecursion},
+        },
+        execution::session_state::SessionState,
+        logical_expr::{Expr as Planned, LogicalPlan},
+        sql::{
+            parser::Statement as Parsed,
+            sqlparser::ast::{
+                Expr, Function, FunctionArguments, Query, Select, SetExpr, Statement, TableFactor, Visit, Visitor,
+            },
+        },
     },
 };
 
@@ -27,6 +35,9 @@ const MAX_TABLES: usize = 32;
 const MAX_NODES: usize = 2_000;
 /// Parts of an expression in which the columns of the queries below are written out.
 const MAX_PARTS: usize = 50_000;
+/// Elements of a list, and bytes, of a fixed size. The engine takes the memory of a batch of them before it looks at one, and
+/// where the system does not give it, that ends the process.
+const MAX_FIXED_SIZE: usize = 1_000;
 
 /// Refuses everything but one `SELECT` over tables, and gives the function that it names and that is not there, if any.
 ///
@@ -91,7 +102,64 @@ pub(super) fn check_plan(plan: &LogicalPlan) -> Result<(), ApiError> {
     if nodes > MAX_NODES {
         return Err(too_large(&format!("at most {MAX_NODES} steps")));
     }
+    check_fixed_sizes(plan)?;
     check_sizes(plan)
+}
+
+fn check_fixed_sizes(plan: &LogicalPlan) -> Result<(), ApiError> {
+    let mut is_too_large = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|part| {
+                is_too_large |= is_cast_to_fixed_size(part);
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    walked.map_err(ApiError::internal)?;
+    if is_too_large {
+        return Err(too_large(&format!("lists of a fixed size with at most {MAX_FIXED_SIZE} elements")));
+    }
+    Ok(())
+}
+
+fn is_cast_to_fixed_size(expr: &Planned) -> bool {
+    match expr {
+        Planned::Cast(cast) => fixed_size(cast.field.data_type()) > MAX_FIXED_SIZE,
+        Planned::TryCast(cast) => fixed_size(cast.field.data_type()) > MAX_FIXED_SIZE,
+        // Such a call becomes a cast when the plan is made quick. It names the type in a constant text.
+        Planned::ScalarFunction(call) => {
+            matches!(call.func.name(), "arrow_cast" | "arrow_try_cast") && call.args.iter().any(names_fixed_size)
+        }
+        _ => false,
+    }
+}
+
+fn names_fixed_size(expr: &Planned) -> bool {
+    let Planned::Literal(value, _) = expr else { return false };
+    let named = value.try_as_str().flatten().and_then(|text| text.parse::<DataType>().ok());
+    named.is_some_and(|data_type| fixed_size(&data_type) > MAX_FIXED_SIZE)
+}
+
+/// How many values a value of this type has place for, whatever it holds.
+fn fixed_size(data_type: &DataType) -> usize {
+    match data_type {
+        DataType::FixedSizeBinary(size) => usize::try_from(*size).unwrap_or(usize::MAX),
+        DataType::FixedSizeList(of, size) => {
+            usize::try_from(*size).unwrap_or(usize::MAX).saturating_mul(fixed_size(of.data_type()))
+        }
+        DataType::List(of)
+        | DataType::LargeList(of)
+        | DataType::ListView(of)
+        | DataType::LargeListView(of)
+        | DataType::Map(of, _)
+        | DataType::RunEndEncoded(_, of) => fixed_size(of.data_type()),
+        DataType::Struct(fields) => {
+            fields.iter().fold(1, |sum: usize, field| sum.saturating_add(fixed_size(field.data_type())))
+        }
+        DataType::Dictionary(_, of) => fixed_size(of),
+        _ => 1,
+    }
 }
 
 fn check_sizes(plan: &LogicalPlan) -> Result<(), ApiError> {
@@ -200,6 +268,9 @@ impl Visitor for Judge<'_> {
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Refusal> {
         if let Expr::Function(function) = expr {
             let name = function.name.to_string().to_lowercase();
+            if names_centroids(&name, function) {
+                return ControlFlow::Break(Refusal::What("a percentile with a number of centroids"));
+            }
             if !self.knows(&name) {
                 self.unknown_function.get_or_insert(name);
             }
@@ -213,4 +284,16 @@ impl Judge<'_> {
         self.tables += 1;
         if self.tables > MAX_TABLES { ControlFlow::Break(Refusal::Tables) } else { ControlFlow::Continue(()) }
     }
+}
+
+/// Whether a percentile says how many centroids it has. The engine takes the memory for all of them before there are any, and
+/// where the system does not give it, that ends the process.
+fn names_centroids(name: &str, function: &Function) -> bool {
+    let usual = match name.trim_matches(['"', '`']) {
+        "approx_percentile_cont" => 2,
+        "approx_percentile_cont_with_weight" => 3,
+        _ => return false,
+    };
+    let FunctionArguments::List(list) = &function.args else { return false };
+    list.args.len() + function.within_group.len() > usual
 }
