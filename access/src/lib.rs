@@ -60,6 +60,7 @@ mod throttle;
 mod time;
 mod token;
 mod user_settings;
+mod ways_in;
 
 pub use accounts::{NewAccount, NewUser, Registration};
 pub use api_keys::{ApiKey, IssuedKey, NewApiKey};

@@ -30,6 +30,7 @@ use engine::Database;
 pub use engine::Schema;
 pub use export::{OwnCode, OwnFactor, OwnSession};
 pub use factors::Factors;
+pub(crate) use identities::UsableWays;
 pub use passkeys::Passkey;
 pub(crate) use passkeys::{NewPasskeyRow, Said, StoredPasskey};
 pub(crate) use proof::Proof;
