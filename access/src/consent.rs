@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::cache::GenerationCache;
 use crate::export::shorten;
-use crate::store::{Consent, Store, User};
+use crate::store::{Consent, ConsentPlace, Store, User};
 use crate::{Access, AccessError, AccessSettings, Action, AuditEvent, Caller, Origin};
 
 const GRANTED: &str = "granted";
@@ -162,19 +162,19 @@ impl Access {
         self.add_consent(caller, (REVOKED, Action::ConsentRevoke), &version, source, origin).await
     }
 
-    /// What was agreed to and taken back before a time (in microseconds since 1970), or up to now, newest first:
-    /// [`Access::LIST_ROWS`] steps at most, and where there are more, the time to ask with for them.
+    /// What was agreed to and taken back, or what of it is behind a place, newest first: [`Access::LIST_ROWS`] steps at
+    /// most, and where there are more, the place to ask with for them.
     ///
     /// # Errors
     /// [`AccessError::Store`].
     pub async fn list_consents(
         &self,
         user: Uuid,
-        before: Option<i64>,
-    ) -> Result<(Vec<Consent>, Option<i64>), AccessError> {
+        behind: Option<ConsentPlace>,
+    ) -> Result<(Vec<Consent>, Option<ConsentPlace>), AccessError> {
         let most = Self::LIST_ROWS + 1;
-        let mut steps = self.inner.store.list_consents(user, before.unwrap_or(i64::MAX), most).await?;
-        let next = if shorten(&mut steps) { steps.last().map(|step| step.at_us) } else { None };
+        let mut steps = self.inner.store.list_consents(user, behind, most).await?;
+        let next = if shorten(&mut steps) { steps.last().map(ConsentPlace::from) } else { None };
         Ok((steps, next))
     }
 

@@ -88,7 +88,8 @@ pub use service::Access;
 pub use sessions::TokenPair;
 pub use settings::{AccessSettings, DatabaseAddress, DatabaseSettings, HashSettings, PasswordRules, SmsCaps};
 pub use store::{
-    Consent, Factors, Identity, OwnCode, OwnFactor, OwnSession, Passkey, Schema, Session, User, UserFilter,
+    Consent, ConsentPlace, Factors, Identity, OwnCode, OwnFactor, OwnSession, Passkey, Schema, Session, User,
+    UserFilter,
 };
 pub use token::Rotation;
 pub use user_settings::{SettingsChange, UserSettings};

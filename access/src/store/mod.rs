@@ -26,6 +26,7 @@ mod user_settings;
 mod users;
 
 pub(crate) use attempts::AttemptPolicy;
+pub use consents::ConsentPlace;
 use engine::Database;
 pub use engine::Schema;
 pub use export::{OwnCode, OwnFactor, OwnSession};
