@@ -31,6 +31,7 @@ mod consent;
 mod error;
 mod export;
 mod fields;
+mod known_consents;
 mod lease;
 mod mfa;
 mod oidc;
