@@ -106,7 +106,7 @@ impl Access {
                 self.audit_refusal(AuditEvent::denied(Action::Register, None, &event.origin)).await;
                 if let Some(email) = email {
                     let text = "Hello,\n\nsomebody tried to register with this address, which has an account already. \
-                                If it was you, log in, or reset your password.\n";
+                                If it was you, log in, or reset your password: that confirms the address too.\n";
                     self.mail(email.as_str(), "You have an account already", text);
                 }
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-use crate::consent::KnownConsents;
+use crate::known_consents::KnownConsents;
 use crate::store::{Change, ChangeKind, Store, User};
 use crate::time::{as_us, now_us};
 use crate::{AccessError, AccessSettings, Role};

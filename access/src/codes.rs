@@ -13,9 +13,8 @@ use crate::time::{as_us, now_us};
 use crate::{Access, AccessError};
 
 /// How long links and numbers in messages work.
-pub(crate) const LINK_LIFE: Duration = Duration::from_secs(15 * 60);
+const LINK_LIFE: Duration = Duration::from_secs(15 * 60);
 pub(crate) const NUMBER_LIFE: Duration = Duration::from_secs(10 * 60);
-const VERIFY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Wrong tries that a short code survives, the right one included.
 const NUMBER_TRIES: i64 = 5;
 
@@ -29,15 +28,14 @@ pub(crate) const PASSKEY_LOGIN: &str = "passkey_login";
 pub(crate) const STREAM: &str = "stream";
 
 impl Access {
-    /// A long token for a purpose; older ones for the same address die.
+    /// The token of a link for a purpose; older ones for the same address die.
     pub(crate) async fn issue_token(
         &self,
         purpose: &'static str,
         user: Uuid,
         address: &str,
-        life: Duration,
     ) -> Result<SecretString, AccessError> {
-        let (token, row) = new_token(purpose, user, address, life)?;
+        let (token, row) = new_token(purpose, user, address, LINK_LIFE)?;
         self.inner.store.create_code(&row).await?;
         Ok(token)
     }
@@ -69,15 +67,17 @@ impl Access {
     pub(crate) async fn send_verification(&self, user: &User) -> Result<(), AccessError> {
         let Some(email) = &user.email else { return Ok(()) };
         let key = email.to_ascii_lowercase();
-        let token = self.issue_token(VERIFY, user.id, &key, VERIFY_LIFE).await?;
+        let token = self.issue_token(VERIFY, user.id, &key).await?;
         let link = self.link("verify-email", &token);
         self.mail(
             email,
             "Confirm your e-mail address",
             &format!(
-                "Hello {},\n\nplease confirm that this address is yours:\n\n{link}\n\nThe link works once, for 24 hours. \
-                 If you did not ask for it, do nothing.\n",
-                user.username
+                "Hello {},\n\nplease confirm that this address is yours:\n\n{link}\n\nThe link works once, for {} \
+                 minutes. When they are over, ask for another one, or reset your password: that confirms the address \
+                 too. If you did not ask for it, do nothing.\n",
+                user.username,
+                link_minutes()
             ),
         );
         Ok(())
@@ -105,6 +105,11 @@ impl Access {
         let base = self.inner.settings.public_url.trim_end_matches('/');
         format!("{base}/{page}#token={}", token.expose_secret())
     }
+}
+
+/// How long links work, for the texts that say so.
+pub(crate) fn link_minutes() -> u64 {
+    LINK_LIFE.as_secs() / 60
 }
 
 /// A long token and the row that it is known by.

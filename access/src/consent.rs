@@ -6,15 +6,15 @@
 //! once in the process that records it and within five seconds in every other.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::cache::GenerationCache;
 use crate::export::shorten;
-use crate::store::{Consent, Store, User};
-use crate::{Access, AccessError, AccessSettings, Action, AuditEvent, Caller, Origin};
+use crate::known_consents::Finding;
+use crate::store::{Consent, ConsentPlace, Store, User};
+use crate::{Access, AccessError, Action, AuditEvent, Caller, Origin};
 
 const GRANTED: &str = "granted";
 const REVOKED: &str = "revoked";
@@ -35,22 +35,6 @@ pub enum ConsentRule {
         /// The version of the text that is in force.
         version: String,
     },
-}
-
-/// Whether people have consented as the rule asks, for those of whom that is known: looked up lately, or changed.
-pub(crate) struct KnownConsents {
-    rule: ConsentRule,
-    /// How long the database is not asked again.
-    believed: Duration,
-    known: GenerationCache<Uuid, Known>,
-}
-
-#[derive(Clone, Copy)]
-struct Known {
-    has_consented: bool,
-    /// Of the account.
-    version: i64,
-    at: Instant,
 }
 
 impl Default for ConsentRule {
@@ -89,45 +73,13 @@ impl ConsentRule {
     }
 
     /// Whether events of this user are taken.
-    fn is_met_by(&self, user: &User) -> bool {
+    pub(crate) fn is_met_by(&self, user: &User) -> bool {
         match self {
             Self::Optional { .. } => true,
             Self::Required { version } => {
                 user.consent_status == GRANTED && user.consent_version.as_deref() == Some(version.as_str())
             }
         }
-    }
-}
-
-impl KnownConsents {
-    pub(crate) fn new(settings: &AccessSettings) -> Self {
-        let AccessSettings { consent, key_cache_ttl, token_cache_entries, .. } = settings;
-        let known = GenerationCache::new(*token_cache_entries);
-        Self { rule: consent.clone(), believed: *key_cache_ttl, known }
-    }
-
-    /// Notes an account as it was at a time, and answers whether its events are taken. An older state changes nothing:
-    /// two changes, or a change and a look-up, may be noted in another order than they were made.
-    pub(crate) fn note(&self, user: &User, at: Instant) -> bool {
-        let has_consented = self.rule.is_met_by(user);
-        if self.rule.is_required() {
-            let known = Known { has_consented, version: user.version, at };
-            self.known.replace_if(user.id, known, |held| held.version <= user.version);
-        }
-        has_consented
-    }
-
-    pub(crate) fn forget(&self, user: Uuid) {
-        self.known.remove(&user);
-    }
-
-    /// None when it has to be looked up.
-    fn of(&self, user: Uuid) -> Option<bool> {
-        if !self.rule.is_required() {
-            return Some(true);
-        }
-        let known = self.known.get(&user).filter(|known| known.at.elapsed() < self.believed)?;
-        Some(known.has_consented)
     }
 }
 
@@ -162,19 +114,19 @@ impl Access {
         self.add_consent(caller, (REVOKED, Action::ConsentRevoke), &version, source, origin).await
     }
 
-    /// What was agreed to and taken back before a time (in microseconds since 1970), or up to now, newest first:
-    /// [`Access::LIST_ROWS`] steps at most, and where there are more, the time to ask with for them.
+    /// What was agreed to and taken back, or what of it is behind a place, newest first: [`Access::LIST_ROWS`] steps at
+    /// most, and where there are more, the place to ask with for them.
     ///
     /// # Errors
     /// [`AccessError::Store`].
     pub async fn list_consents(
         &self,
         user: Uuid,
-        before: Option<i64>,
-    ) -> Result<(Vec<Consent>, Option<i64>), AccessError> {
+        behind: Option<ConsentPlace>,
+    ) -> Result<(Vec<Consent>, Option<ConsentPlace>), AccessError> {
         let most = Self::LIST_ROWS + 1;
-        let mut steps = self.inner.store.list_consents(user, before.unwrap_or(i64::MAX), most).await?;
-        let next = if shorten(&mut steps) { steps.last().map(|step| step.at_us) } else { None };
+        let mut steps = self.inner.store.list_consents(user, behind, most).await?;
+        let next = if shorten(&mut steps) { steps.last().map(ConsentPlace::from) } else { None };
         Ok((steps, next))
     }
 
@@ -184,14 +136,17 @@ impl Access {
     /// [`AccessError::Store`] when it has to be looked up and cannot be.
     pub async fn has_consented(&self, user: Uuid) -> Result<bool, AccessError> {
         match self.inner.recent.consents.of(user) {
-            Some(has_consented) => Ok(has_consented),
+            Some(Finding::Consented) => Ok(true),
+            Some(Finding::NotConsented) => Ok(false),
+            // Who acts has an account, by now at least.
             // Boxed: the rare way to the database would make the future of every request larger.
-            None => Box::pin(self.look_up_consent(user)).await,
+            Some(Finding::Nobody) | None => Box::pin(self.look_up_consent(user)).await,
         }
     }
 
     /// Those of some people whose events are not taken, though they have an account; nobody, where consent is not required.
-    /// Who has no account is not among them; who deleted it is, until it is removed for good.
+    /// Who has no account is not among them; who deleted it is, until it is removed for good. Both are remembered as long as a
+    /// consent is. The caller bounds how many are asked for.
     ///
     /// # Errors
     /// [`AccessError::Store`] when somebody has to be looked up and cannot be.
@@ -200,8 +155,8 @@ impl Access {
         let (mut without, mut unknown) = (HashSet::new(), Vec::new());
         for person in people {
             match consents.of(*person) {
-                Some(true) => {}
-                Some(false) => {
+                Some(Finding::Consented | Finding::Nobody) => {}
+                Some(Finding::NotConsented) => {
                     without.insert(*person);
                 }
                 None => unknown.push(*person),
@@ -210,9 +165,18 @@ impl Access {
         for some in unknown.chunks(Store::USERS_AT_ONCE) {
             // Before the question: the answer is as old as that at most.
             let at = Instant::now();
-            let found = store.find_users(some).await?.into_iter();
-            let refused = found.filter(|(user, is_deleted)| *is_deleted || !consents.note(user, at));
-            without.extend(refused.map(|(user, _)| user.id));
+            let found = store.find_users(some).await?;
+            for id in some.iter().filter(|id| !found.iter().any(|(user, _)| user.id == **id)) {
+                consents.note_nobody(*id, at);
+            }
+            for (user, is_deleted) in &found {
+                if *is_deleted {
+                    consents.note_deleted(user, at);
+                }
+                if *is_deleted || !consents.note(user, at) {
+                    without.insert(user.id);
+                }
+            }
         }
         Ok(without)
     }
@@ -253,49 +217,7 @@ fn fits(text: &str, most: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::Role;
-
-    fn user(version: i64, consent_status: &str) -> User {
-        User {
-            id: Uuid::from_u128(1),
-            username: "maria_77".to_owned(),
-            email: None,
-            nickname: None,
-            full_name: None,
-            role: Role::User,
-            avatar_url: None,
-            is_active: true,
-            is_verified: false,
-            phone: None,
-            consent_status: consent_status.to_owned(),
-            consent_version: Some("2026-11".to_owned()),
-            created_at_us: 0,
-            updated_at_us: 0,
-            version,
-        }
-    }
-
-    #[test]
-    fn of_two_changes_the_later_one_counts_in_whatever_order_they_are_noted() {
-        let (granted, revoked) = (user(2, "granted"), user(3, "revoked"));
-        let consent = ConsentRule::new(true, Some("2026-11")).unwrap();
-        // None of it is too old to be believed while this runs.
-        let key_cache_ttl = Duration::from_secs(3600);
-        let settings = AccessSettings { consent, key_cache_ttl, ..AccessSettings::in_folder(Path::new("none")) };
-        for order in [[&granted, &revoked], [&revoked, &granted]] {
-            let consents = KnownConsents::new(&settings);
-            assert_eq!(consents.of(granted.id), None);
-            for user in order {
-                consents.note(user, Instant::now());
-            }
-            assert_eq!(consents.of(granted.id), Some(false));
-            consents.forget(granted.id);
-            assert_eq!(consents.of(granted.id), None);
-        }
-    }
 
     #[test]
     fn required_consent_needs_a_version_that_can_be_recorded() {

@@ -88,7 +88,7 @@ impl Access {
         let mut sessions = store.own_sessions(id, most).await?;
         let mut api_keys = store.list_keys(id, most).await?;
         let mut codes = store.own_codes(id, most).await?;
-        let mut consents = store.list_consents(id, i64::MAX, most).await?;
+        let mut consents = store.list_consents(id, None, most).await?;
         let rows = store.own_audit_rows(id, before.unwrap_or(i64::MAX), most).await?;
         let own: HashSet<Uuid> = [id]
             .into_iter()

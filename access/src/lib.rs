@@ -31,6 +31,7 @@ mod consent;
 mod error;
 mod export;
 mod fields;
+mod known_consents;
 mod lease;
 mod mfa;
 mod oidc;
@@ -60,6 +61,7 @@ mod throttle;
 mod time;
 mod token;
 mod user_settings;
+mod ways_in;
 
 pub use accounts::{NewAccount, NewUser, Registration};
 pub use api_keys::{ApiKey, IssuedKey, NewApiKey};
@@ -87,7 +89,8 @@ pub use service::Access;
 pub use sessions::TokenPair;
 pub use settings::{AccessSettings, DatabaseAddress, DatabaseSettings, HashSettings, PasswordRules, SmsCaps};
 pub use store::{
-    Consent, Factors, Identity, OwnCode, OwnFactor, OwnSession, Passkey, Schema, Session, User, UserFilter,
+    Consent, ConsentPlace, Factors, Identity, OwnCode, OwnFactor, OwnSession, Passkey, Schema, Session, User,
+    UserFilter,
 };
 pub use token::Rotation;
 pub use user_settings::{SettingsChange, UserSettings};

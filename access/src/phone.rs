@@ -112,7 +112,8 @@ impl Access {
             return Err(AccessError::NotFound { what: "telephone number" });
         }
         let event = AuditEvent::success(caller.into(), Action::PhoneUnlink, caller.id, origin);
-        let (user, revoked) = self.inner.store.remove_phone(caller.id, caller.session(), &event).await?;
+        let (user, revoked) =
+            self.inner.store.remove_phone(caller.id, caller.session(), &self.usable_ways(), &event).await?;
         self.note_revoked(&revoked);
         self.notify(&before, "The telephone number of your account was removed.");
         Ok(user)

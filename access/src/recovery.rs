@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::accounts::{check_password, context_of};
-use crate::codes::{LINK_LIFE, RESET, VERIFY};
+use crate::codes::{RESET, VERIFY, link_minutes};
 use crate::password::{MAX_PASSWORD_BYTES, broken_rules, strength};
 use crate::secret::sha256_hex;
 use crate::store::{CodeUse, NewPassword};
@@ -50,14 +50,15 @@ impl Access {
         let Some(user) = found.map(|login| login.user).filter(|user| user.is_active) else { return Ok(()) };
         // The address as it is stored, not as it was asked for.
         let Some(address) = user.email.clone() else { return Ok(()) };
-        let token = self.issue_token(RESET, user.id, &address.to_ascii_lowercase(), LINK_LIFE).await?;
+        let token = self.issue_token(RESET, user.id, &address.to_ascii_lowercase()).await?;
         let event = AuditEvent::success(Actor::Anonymous, Action::PasswordResetRequest, user.id, origin);
         self.inner.store.append_audit(&event).await?;
         let link = self.link("reset-password", &token);
         let text = format!(
-            "Hello {},\n\nset a new password here:\n\n{link}\n\nThe link works once, for 15 minutes. If you did not ask \
+            "Hello {},\n\nset a new password here:\n\n{link}\n\nThe link works once, for {} minutes. If you did not ask \
              for it, do nothing: your password stays as it is.\n",
-            user.username
+            user.username,
+            link_minutes()
         );
         self.mail(&address, "Reset your password", &text);
         Ok(())

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn only_exact_origins_are_contained_and_patterns_are_refused() {
+    fn security_78_only_exact_origins_are_contained_and_patterns_are_refused() {
         let origins: Origins = "https://app.example.org, http://localhost:3000".parse().unwrap();
         assert!(origins.contains("https://app.example.org") && origins.contains("http://localhost:3000"));
         for look_alike in [

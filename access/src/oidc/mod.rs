@@ -193,7 +193,8 @@ impl Access {
         self.require_password(caller, Action::OauthUnlink, "password", password, origin).await?;
         let event = AuditEvent::success(caller.into(), Action::OauthUnlink, caller.id, origin)
             .with_details(serde_json::json!({"provider": provider}));
-        let revoked = self.inner.store.unlink_identity(caller.id, provider, caller.session(), &event).await?;
+        let (store, usable) = (&self.inner.store, self.usable_ways());
+        let revoked = store.unlink_identity(caller.id, provider, caller.session(), &usable, &event).await?;
         let revoked = revoked.ok_or(AccessError::NotFound { what: "log-in at this provider" })?;
         self.note_revoked(&revoked);
         if let Some(user) = self.find_user(caller.id).await? {

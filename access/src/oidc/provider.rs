@@ -70,6 +70,14 @@ pub enum ProviderKind {
 }
 
 impl ProviderKind {
+    /// What a person is known by together with the name there.
+    fn issuer(&self) -> &str {
+        match self {
+            Self::Oidc { issuer } | Self::Apple { issuer, .. } => issuer,
+            Self::GitHub { site, .. } | Self::Facebook { site, .. } => site,
+        }
+    }
+
     /// The providers that are known by name and need nothing but a client and its secret.
     pub fn named(name: &str) -> Option<Self> {
         let oidc = |issuer: &str| Some(Self::Oidc { issuer: issuer.to_owned() });
@@ -210,6 +218,10 @@ impl Providers {
         let mut names: Vec<_> = self.0.keys().cloned().collect();
         names.sort();
         names
+    }
+
+    pub(crate) fn issuers(&self) -> Vec<String> {
+        self.0.values().map(|provider| provider.settings.kind.issuer().to_owned()).collect()
     }
 
     pub(super) fn find(&self, name: &str) -> Result<Arc<Provider>, AccessError> {

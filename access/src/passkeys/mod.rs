@@ -37,6 +37,11 @@ use crate::{Access, AccessError};
 pub const CHALLENGE_LIFE: Duration = Duration::from_secs(5 * 60);
 
 impl Access {
+    /// Whether the public address is one that passkeys work at.
+    pub(crate) fn has_passkeys(&self) -> bool {
+        self.relying_party().is_ok()
+    }
+
     fn relying_party(&self) -> Result<RelyingParty, AccessError> {
         RelyingParty::at(&self.inner.settings.public_url)
     }

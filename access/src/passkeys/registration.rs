@@ -216,7 +216,8 @@ impl Access {
         let alone_at = is_enough.then_some(user.version);
         let event = AuditEvent::success(caller.into(), Action::PasskeyRemove, user.id, origin)
             .with_details(json!({"passkey": id}));
-        let revoked = self.inner.store.remove_passkey(id, user.id, session, alone_at, &event).await?;
+        let (store, usable) = (&self.inner.store, self.usable_ways());
+        let revoked = store.remove_passkey(id, user.id, session, alone_at, &usable, &event).await?;
         let revoked = revoked.ok_or(AccessError::NotFound { what: "passkey" })?;
         self.note_revoked(&revoked);
         self.notify(&user, "A passkey was removed from your account.");

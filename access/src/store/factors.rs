@@ -220,7 +220,7 @@ pub(super) async fn put_recovery_codes(tx: &mut Tx, user: Uuid, hashes: &[String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::testing::{PASSKEY, USER, change, new_session, store};
+    use crate::store::testing::{PASSKEY, USER, change, every_way, new_session, store};
     use crate::store::{NewPassword, Proof};
     use crate::{Action, Actor, Origin};
 
@@ -245,7 +245,7 @@ mod tests {
         let (user, passkey, session) = (USER.parse().unwrap(), PASSKEY.parse().unwrap(), session(&store).await);
         // Both requests saw that there is another factor before either of them removed its own.
         assert!(store.remove_factor(user, session, None, &event()).await.unwrap());
-        let refused = store.remove_passkey(passkey, user, session, None, &event()).await;
+        let refused = store.remove_passkey(passkey, user, session, None, &every_way(), &event()).await;
         assert!(matches!(&refused, Err(AccessError::Invalid(lines)) if *lines == [NEEDS_FACTOR]), "{refused:?}");
         assert!(store.find_factors(user).await.unwrap().has_passkey);
     }
@@ -260,10 +260,11 @@ mod tests {
         let short = NewPassword { hash: "short".to_owned(), may_stand_alone: false };
         // The password that was long enough is not the one of now.
         store.set_password(user, &short, Some(session), &event()).await.unwrap();
-        let refused = store.remove_passkey(passkey, user, session, Some(seen), &event()).await;
+        let refused = store.remove_passkey(passkey, user, session, Some(seen), &every_way(), &event()).await;
         assert!(matches!(refused, Err(AccessError::Outdated { .. })), "{refused:?}");
         let now = store.find_user(user).await.unwrap().unwrap().version;
-        assert!(store.remove_passkey(passkey, user, session, Some(now), &event()).await.unwrap().is_some());
+        let removed = store.remove_passkey(passkey, user, session, Some(now), &every_way(), &event()).await.unwrap();
+        assert!(removed.is_some());
         // The other way round: the factor is gone before the password is set.
         let refused = store.set_password(user, &short, Some(session), &event()).await;
         assert!(matches!(&refused, Err(AccessError::Invalid(lines)) if *lines == [SHORT_ALONE]), "{refused:?}");

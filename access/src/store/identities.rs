@@ -11,11 +11,24 @@ use crate::fields::is_plain;
 use crate::time::now_us;
 use crate::{AccessError, AuditEvent};
 
+/// Which ways in beside a password lead anywhere, as this instance is set up. One that does not is no way in, whatever an
+/// account has of it.
+#[derive(Debug, Clone)]
+pub(crate) struct UsableWays {
+    /// Text messages are sent.
+    pub by_phone: bool,
+    /// The public address is one that passkeys work at.
+    pub by_passkey: bool,
+    /// The issuers of the providers that are configured.
+    pub by_issuers: Vec<String>,
+}
+
 /// A way in that is about to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WayIn {
+pub(super) enum WayIn<'a> {
     Phone,
-    Identity,
+    /// Every log-in at the provider of this name.
+    Provider(&'a str),
     Passkey(Uuid),
 }
 
@@ -68,12 +81,13 @@ impl Store {
     }
 
     /// Removes the log-ins of one provider and revokes every session but one; none when there was no log-in, else what
-    /// was revoked. [`AccessError::LastWayIn`] when nothing else would be left.
+    /// was revoked. [`AccessError::LastWayIn`] when nothing else that is usable would be left.
     pub(crate) async fn unlink_identity(
         &self,
         user: Uuid,
         provider: &str,
         keep: Option<Uuid>,
+        usable: &UsableWays,
         event: &AuditEvent,
     ) -> Result<Option<Vec<Uuid>>, AccessError> {
         if !is_plain(provider) {
@@ -88,7 +102,7 @@ impl Store {
         if tx.rows(sql, args![user, provider]).await?.is_empty() {
             return Ok(None);
         }
-        keep_a_way_in(&mut tx, user, WayIn::Identity).await?;
+        keep_a_way_in(&mut tx, user, WayIn::Provider(provider), usable).await?;
         tx.execute("DELETE FROM identities WHERE user_id = ? AND provider = ?", args![user, provider]).await?;
         let revoked = revoke_live(&mut tx, user, "unlinked", keep).await?;
         tx.audit(event);
@@ -105,20 +119,30 @@ impl Store {
 }
 
 /// The user is locked by the caller, so that two ways cannot be removed at the same time.
-pub(super) async fn keep_a_way_in(tx: &mut Tx, user: Uuid, without: WayIn) -> Result<(), AccessError> {
+pub(super) async fn keep_a_way_in(
+    tx: &mut Tx,
+    user: Uuid,
+    without: WayIn<'_>,
+    usable: &UsableWays,
+) -> Result<(), AccessError> {
     let sql = "SELECT password_hash, phone FROM users WHERE id = ?";
     let rows = tx.rows(sql, args![user]).await?;
     let row = rows.first().ok_or(AccessError::NotFound { what: "user" })?;
-    let others = tx.rows("SELECT DISTINCT provider FROM identities WHERE user_id = ?", args![user]).await?.len();
     let has_password = row.text_or_null("password_hash")?.is_some();
-    let has_phone = row.text_or_null("phone")?.is_some() && without != WayIn::Phone;
-    let others = others.saturating_sub(usize::from(without == WayIn::Identity));
+    let has_phone = usable.by_phone && row.text_or_null("phone")?.is_some() && without != WayIn::Phone;
+    let sql = "SELECT DISTINCT provider, issuer FROM identities WHERE user_id = ?";
+    let mut has_identity = false;
+    for row in tx.rows(sql, args![user]).await? {
+        let (provider, issuer) = (row.text("provider")?, row.text("issuer")?);
+        // A person is known by the issuer, whatever the provider was called when the log-in was added.
+        has_identity |= without != WayIn::Provider(&provider) && usable.by_issuers.contains(&issuer);
+    }
     // One that does not check who its user is needs another factor.
     let sql = "SELECT id FROM passkeys WHERE user_id = ? AND is_verifying = 1";
     let passkeys = tx.rows(sql, args![user]).await?;
     let passkeys = passkeys.iter().map(|row| row.id("id")).collect::<Result<Vec<_>, _>>()?;
-    let has_passkey = passkeys.into_iter().any(|passkey| without != WayIn::Passkey(passkey));
-    if has_password || has_phone || others > 0 || has_passkey { Ok(()) } else { Err(AccessError::LastWayIn) }
+    let has_passkey = usable.by_passkey && passkeys.into_iter().any(|passkey| without != WayIn::Passkey(passkey));
+    if has_password || has_phone || has_identity || has_passkey { Ok(()) } else { Err(AccessError::LastWayIn) }
 }
 
 async fn insert_identity(tx: &mut Tx, new: &Identity) -> Result<(), AccessError> {
@@ -143,4 +167,58 @@ fn identity(row: &Row) -> Result<Identity, AccessError> {
         email: row.text_or_null("email")?,
         created_at_us: row.int("created_at")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Proof;
+    use crate::store::testing::{PASSKEY, USER, change, every_way, new_session, store};
+    use crate::{Action, Actor, Origin};
+
+    fn event() -> AuditEvent {
+        AuditEvent::success(Actor::System, Action::OauthUnlink, Uuid::nil(), &Origin::default())
+    }
+
+    fn usable(by_phone: bool, by_passkey: bool, issuer: Option<&str>) -> UsableWays {
+        UsableWays { by_phone, by_passkey, by_issuers: issuer.map(str::to_owned).into_iter().collect() }
+    }
+
+    #[tokio::test]
+    async fn security_51_a_way_in_that_leads_nowhere_here_does_not_count() {
+        const ISSUER: Option<&str> = Some("https://id.example.org");
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(&folder).await;
+        let (user, passkey): (Uuid, Uuid) = (USER.parse().unwrap(), PASSKEY.parse().unwrap());
+        let session = new_session(Proof::New);
+        store.create_session(&session, &event()).await.unwrap();
+        change(&store, "UPDATE users SET password_hash = NULL").await;
+        let without_phone = async |usable: &UsableWays| {
+            let removed = store.remove_phone(user, Some(session.id), usable, &event()).await;
+            removed.map(drop)
+        };
+        let without_provider = async |usable: &UsableWays| {
+            let removed = store.unlink_identity(user, "test", Some(session.id), usable, &event()).await;
+            removed.map(|revoked| assert!(revoked.is_some()))
+        };
+        let without_passkey = async |usable: &UsableWays| {
+            let removed = store.remove_passkey(passkey, user, session.id, None, usable, &event()).await;
+            removed.map(|revoked| assert!(revoked.is_some()))
+        };
+
+        // The account has a number, a log-in at a provider and a passkey: each is the last that is usable somewhere.
+        for (what, refused) in [
+            ("number", without_phone(&usable(true, false, None)).await),
+            ("number, another issuer", without_phone(&usable(true, false, Some("https://new.example.org"))).await),
+            ("provider", without_provider(&usable(false, false, ISSUER)).await),
+            ("passkey", without_passkey(&usable(false, true, None)).await),
+            ("number, nothing is usable", without_phone(&usable(false, false, None)).await),
+        ] {
+            assert!(matches!(refused, Err(AccessError::LastWayIn)), "{what}: {refused:?}");
+        }
+        without_phone(&usable(false, false, ISSUER)).await.unwrap();
+        without_provider(&usable(false, true, ISSUER)).await.unwrap();
+        let refused = without_passkey(&every_way()).await;
+        assert!(matches!(refused, Err(AccessError::LastWayIn)), "{refused:?}");
+    }
 }

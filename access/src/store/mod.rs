@@ -26,10 +26,12 @@ mod user_settings;
 mod users;
 
 pub(crate) use attempts::AttemptPolicy;
+pub use consents::ConsentPlace;
 use engine::Database;
 pub use engine::Schema;
 pub use export::{OwnCode, OwnFactor, OwnSession};
 pub use factors::Factors;
+pub(crate) use identities::UsableWays;
 pub use passkeys::Passkey;
 pub(crate) use passkeys::{NewPasskeyRow, Said, StoredPasskey};
 pub(crate) use proof::Proof;

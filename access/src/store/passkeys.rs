@@ -5,7 +5,7 @@ use uuid::Uuid;
 use super::Store;
 use super::engine::{Row, args};
 use super::factors::{factors_in, part_with, put_recovery_codes};
-use super::identities::{WayIn, keep_a_way_in};
+use super::identities::{UsableWays, WayIn, keep_a_way_in};
 use super::proof::require_session;
 use super::sessions::revoke_live;
 use super::users::lock;
@@ -157,7 +157,7 @@ impl Store {
     /// second factor the recovery codes; none when there is no such passkey, else what was revoked. `alone_at` is as in
     /// [`part_with`].
     ///
-    /// [`AccessError::LastWayIn`] when nothing else would be left, [`AccessError::NotAuthenticated`] when the session
+    /// [`AccessError::LastWayIn`] when nothing else that is usable would be left, [`AccessError::NotAuthenticated`] when the session
     /// has ended.
     pub(crate) async fn remove_passkey(
         &self,
@@ -165,6 +165,7 @@ impl Store {
         user: Uuid,
         session: Uuid,
         alone_at: Option<i64>,
+        usable: &UsableWays,
         event: &AuditEvent,
     ) -> Result<Option<Vec<Uuid>>, AccessError> {
         let mut tx = self.database.write().await?;
@@ -174,7 +175,7 @@ impl Store {
         if tx.rows(sql, args![id, user]).await?.is_empty() {
             return Ok(None);
         }
-        keep_a_way_in(&mut tx, user, WayIn::Passkey(id)).await?;
+        keep_a_way_in(&mut tx, user, WayIn::Passkey(id), usable).await?;
         tx.execute("DELETE FROM passkeys WHERE id = ? AND user_id = ?", args![id, user]).await?;
         part_with(&mut tx, &owner, alone_at).await?;
         let revoked = revoke_live(&mut tx, user, "unlinked", Some(session)).await?;

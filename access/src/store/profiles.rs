@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::engine::{Tx, args};
 use super::factors::require_factor;
-use super::identities::{WayIn, keep_a_way_in};
+use super::identities::{UsableWays, WayIn, keep_a_way_in};
 use super::proof::require_session;
 use super::sessions::revoke_live;
 use super::users::{finish, keep_an_admin, lock, put_state, taken_or_store};
@@ -160,11 +160,12 @@ impl Store {
     }
 
     /// Removes the telephone number and revokes every session but one; answers the account and what was revoked.
-    /// [`AccessError::LastWayIn`] when nothing else would be left.
+    /// [`AccessError::LastWayIn`] when nothing else that is usable would be left.
     pub(crate) async fn remove_phone(
         &self,
         id: Uuid,
         keep: Option<Uuid>,
+        usable: &UsableWays,
         event: &AuditEvent,
     ) -> Result<(User, Vec<Uuid>), AccessError> {
         let mut tx = self.database.write().await?;
@@ -172,7 +173,7 @@ impl Store {
         if let Some(session) = keep {
             require_session(&mut tx, id, session).await?;
         }
-        keep_a_way_in(&mut tx, id, WayIn::Phone).await?;
+        keep_a_way_in(&mut tx, id, WayIn::Phone, usable).await?;
         let sql = "UPDATE users SET phone = NULL, updated_at = ?, version = version + 1 WHERE id = ?";
         tx.execute(sql, args![now_us(), id]).await?;
         let revoked = revoke_live(&mut tx, id, "unlinked", keep).await?;

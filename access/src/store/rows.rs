@@ -168,6 +168,8 @@ pub(crate) struct Factor {
 /// One thing that was agreed to or taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consent {
+    /// Of this step.
+    pub id: Uuid,
     /// `granted` or `revoked`.
     pub status: String,
     /// Version of the text.

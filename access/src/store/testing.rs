@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::engine::args;
-use super::{NewSessionRow, Proof, Store};
+use super::{NewSessionRow, Proof, Store, UsableWays};
 use crate::time::now_us;
 use crate::{AccessSettings, DatabaseSettings, Origin};
 
@@ -35,6 +35,11 @@ pub(super) async fn store(folder: &tempfile::TempDir) -> Store {
                    '01900000-0000-7000-8000-000000000001', 'laptop', 'hash', 'id', '00', 0, 1, 1)";
     change(&store, passkey).await;
     store
+}
+
+/// An instance where every way in of the account leads somewhere.
+pub(super) fn every_way() -> UsableWays {
+    UsableWays { by_phone: true, by_passkey: true, by_issuers: vec!["https://id.example.org".to_owned()] }
 }
 
 /// What another process does.

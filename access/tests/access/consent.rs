@@ -1,5 +1,6 @@
 //! Where consent is required: who has it, in which process, for which version.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::support::{Instance, settings, tamper, who, who_by_key};
@@ -93,6 +94,34 @@ async fn security_84_of_people_who_are_named_those_with_an_account_and_without_c
 
     let optional = Access::open(settings(&instance.folder)).await.unwrap();
     assert!(optional.without_consent(&people).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn security_84_of_people_who_are_named_those_without_an_account_or_a_living_one_are_remembered_too() {
+    const GIVEN: &str = "UPDATE users SET deleted_at = NULL, consent_status = 'granted', consent_version = '2026-11'";
+    const MADE: &str = "INSERT INTO users (id, username, username_key, role, created_at, updated_at) VALUES \
+                        ('01900000-0000-7000-8000-000000000009', 'late', 'late', 'user', 1, 1)";
+    let late: uuid::Uuid = "01900000-0000-7000-8000-000000000009".parse().unwrap();
+    let (instance, strict) = asking().await;
+    let maria = who(&instance.access, &instance.register("maria_77").await).await.unwrap();
+    tamper(&instance.folder, "UPDATE users SET deleted_at = 1").await.unwrap();
+    // These begin when the feed has nothing of anybody.
+    tamper(&instance.folder, "DELETE FROM access_changes").await.unwrap();
+    let open = async |key_cache_ttl| Access::open(AccessSettings { key_cache_ttl, ..strict.clone() }).await.unwrap();
+    let (short, long) = (open(Duration::ZERO).await, open(Duration::from_secs(3600)).await);
+    let people = [maria.id, late];
+    let refused = async |process: &Access| process.without_consent(&people).await.unwrap();
+    for process in [&short, &long] {
+        assert_eq!(refused(process).await, HashSet::from([maria.id]));
+    }
+    // Behind the back of every process: only what is asked again is heard of.
+    tamper(&instance.folder, GIVEN).await.unwrap();
+    tamper(&instance.folder, MADE).await.unwrap();
+    assert_eq!(refused(&long).await, HashSet::from([maria.id]), "it is from memory");
+    assert_eq!(refused(&short).await, HashSet::from([late]));
+    // Of who acts it is not believed that there is no account, and what is found replaces it.
+    assert!(!long.has_consented(late).await.unwrap());
+    assert_eq!(refused(&long).await, HashSet::from([maria.id, late]));
 }
 
 #[tokio::test]

@@ -31,3 +31,4 @@ mod support;
 mod tickets;
 mod timing;
 mod user_settings;
+mod ways_in;

@@ -4,8 +4,8 @@ use crate::lockout::hold;
 use crate::passkeys::{add_passkey, log_in};
 use crate::support::{Instance, PASSWORD, secret, set_active, settings, tamper, who};
 use karat_access::{
-    Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, CallerKind, Origin, ProfileChange, Role, User,
-    UserFilter,
+    Access, AccessError, AccessSettings, Actor, AuditFilter, Caller, CallerKind, ConsentPlace, Origin, ProfileChange,
+    Role, User, UserFilter,
 };
 use karat_oracle::passkeys::Page;
 use std::time::{Duration, Instant};
@@ -237,18 +237,21 @@ async fn security_84_consent_keeps_every_step_with_its_version() {
 
 #[tokio::test]
 async fn steps_of_consent_are_read_a_page_at_a_time_and_none_is_left_out() {
+    // Two at each time, so that the edge of the page is between two of the same.
     const OLD: &str = "INSERT INTO consents (id, user_id, status, version, source, at) \
                        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) \
-                       SELECT CAST(i AS CHAR(10)), (SELECT max(id) FROM users), 'granted', 'old', 'api', i FROM n";
+                       SELECT replace('00000000-0000-7000-8000-x', 'x', CAST(100000000000 + i AS CHAR(12))), \
+                       (SELECT max(id) FROM users), 'granted', 'old', 'api', i + i % 2 FROM n";
     let instance = Instance::start().await;
     let caller = who(&instance.access, &instance.register("maria_77").await).await.unwrap();
     tamper(&instance.folder, OLD).await.unwrap();
     instance.access.grant_consent(&caller, "2026-01", "web", &Origin::default()).await.unwrap();
     let (newest, next) = instance.access.list_consents(caller.id, None).await.unwrap();
     assert_eq!((newest.len(), newest[0].version.as_str()), (1_000, "2026-01"));
-    assert_eq!((newest[999].at_us, next), (2, Some(2)));
+    assert_eq!((newest[999].at_us, next), (2, Some(ConsentPlace::from(&newest[999]))));
     let (oldest, next) = instance.access.list_consents(caller.id, next).await.unwrap();
-    assert_eq!((oldest.len(), oldest[0].at_us, next), (1, 1, None));
+    assert_eq!((oldest.len(), oldest[0].at_us, next), (1, 2, None));
+    assert!(oldest[0].id < newest[999].id, "the other of that time");
     let data = instance.access.export_own_data(&caller, None).await.unwrap();
     assert_eq!((data.consents.len(), data.cut), (1_000, vec!["consents"]));
 }

@@ -204,6 +204,53 @@ async fn an_address_is_confirmed_by_its_link_once() {
     assert!(matches!(again, Err(AccessError::CodeRefused)));
 }
 
+/// Ages every code and link as if it had been sent so many seconds earlier.
+async fn let_pass(instance: &Instance, seconds: u64) {
+    let sql = format!("UPDATE one_time_codes SET expires_at = expires_at - {seconds}000000");
+    tamper(&instance.folder, Box::leak(sql.into_boxed_str())).await.unwrap();
+}
+
+#[tokio::test]
+async fn links_work_for_fifteen_minutes_and_another_one_is_sent_when_they_are_over() {
+    let instance = Instance::start().await;
+    let pair = with_address(&instance, "maria_77").await;
+    let (access, origin) = (&instance.access, Origin::default());
+    let caller = who(access, &pair).await.unwrap();
+    let subject = "Confirm your e-mail address";
+    let first = instance.mailed_token(subject, "maria_77@example.org").await;
+    assert!(instance.mail_with(subject).await.contains("for 15 minutes"));
+    let reset = reset_token(&instance, "maria_77").await;
+    let_pass(&instance, 15 * 60).await;
+    let refused = access.verify_email(&secret(&first), &origin).await;
+    assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    let refused = access.confirm_password_reset(&secret(&reset), secret(NEW), &origin).await;
+    assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    access.request_verification(&caller, &origin).await.unwrap();
+    let second = instance.mailed_token(subject, "maria_77@example.org").await;
+    // Whatever this test takes is less than the five minutes that are left.
+    let_pass(&instance, 10 * 60).await;
+    access.verify_email(&secret(&second), &origin).await.unwrap();
+    assert!(access.find_user(caller.id).await.unwrap().unwrap().is_verified);
+}
+
+#[tokio::test]
+async fn who_must_confirm_an_address_and_is_too_late_gets_in_by_a_reset() {
+    let mut instance = Instance::start().await;
+    let strict = AccessSettings { email_verification: true, ..settings(&instance.folder) };
+    instance.access = Access::open(strict).await.unwrap();
+    let account = NewAccount { email: Some("maria_77@example.org".to_owned()), ..account("maria_77") };
+    let registered = instance.access.register(account, &Origin::default()).await.unwrap();
+    assert!(matches!(registered, Registration::VerificationSent));
+    let late = instance.mailed_token("Confirm your e-mail address", "maria_77@example.org").await;
+    let_pass(&instance, 15 * 60).await;
+    let refused = instance.access.verify_email(&secret(&late), &Origin::default()).await;
+    assert!(matches!(refused, Err(AccessError::CodeRefused)), "{refused:?}");
+    assert!(matches!(instance.login("maria_77", PASSWORD).await, Err(AccessError::InvalidCredentials)));
+    let token = reset_token(&instance, "maria_77").await;
+    instance.access.confirm_password_reset(&secret(&token), secret(NEW), &Origin::default()).await.unwrap();
+    assert!(instance.login("maria_77", NEW).await.unwrap().user.is_verified);
+}
+
 #[tokio::test]
 async fn security_12_with_confirmation_on_known_and_unknown_addresses_get_one_answer() {
     let mut instance = Instance::start().await;

@@ -1,6 +1,6 @@
 //! The caller's consent.
 
-use karat_access::{Access, Consent, Permission};
+use karat_access::{Access, Consent, ConsentPlace, Permission};
 use karat_http::{Answer, ApiError, Authenticated, JsonBody, error_answers, ok, origin};
 use poem::Request;
 use poem_openapi::param::Query;
@@ -14,7 +14,7 @@ error_answers! {
     /// Errors of giving consent.
     pub ConsentError: 400, 401, 403, 404, 413, 415, 422;
     /// Errors of reading consent.
-    pub ReadConsentError: 400, 401, 403, 404;
+    pub ReadConsentError: 400, 401, 403, 404, 422;
     /// Errors of taking consent back.
     pub RevokeConsentError: 401, 403, 404;
 }
@@ -46,7 +46,7 @@ pub struct ConsentView {
     /// The steps, newest first; 1,000 at most.
     pub history: Vec<ConsentStepView>,
     /// For `before` of the next page of `history`; absent when this is the last.
-    pub next_before: Option<i64>,
+    pub next_before: Option<String>,
 }
 
 /// One thing that was agreed to or taken back.
@@ -82,7 +82,7 @@ impl ConsentApi {
         Self { access }
     }
 
-    async fn view(&self, caller: &Authenticated, before: Option<i64>) -> Result<ConsentView, ApiError> {
+    async fn view(&self, caller: &Authenticated, before: Option<ConsentPlace>) -> Result<ConsentView, ApiError> {
         let user = self.access.find_user(caller.id).await?;
         let user = user.ok_or_else(|| ApiError::not_found("the account was deleted"))?;
         let (history, next_before) = self.access.list_consents(caller.id, before).await?;
@@ -93,7 +93,7 @@ impl ConsentApi {
             version_in_force: rule.version().map(str::to_owned),
             is_required: rule.is_required(),
             history: history.into_iter().map(Into::into).collect(),
-            next_before,
+            next_before: next_before.map(|place| place.to_string()),
         })
     }
 }
@@ -106,10 +106,12 @@ impl ConsentApi {
         &self,
         caller: Authenticated,
         /// `next_before` of the page before: older steps.
-        before: Query<Option<i64>>,
+        before: Query<Option<String>>,
     ) -> Result<Answer<ConsentView>, ReadConsentError> {
         caller.require(Permission::ManageOwnAccount)?;
-        Ok(ok(self.view(&caller, before.0).await?, "the caller's consent"))
+        let before = before.0.as_deref().map(str::parse::<ConsentPlace>).transpose();
+        let before = before.map_err(|why| ApiError::validation(vec![format!("`before`: {why}")]))?;
+        Ok(ok(self.view(&caller, before).await?, "the caller's consent"))
     }
 
     /// Consent to a version of the text

@@ -96,7 +96,7 @@ async fn wrong_parameters_are_named_with_what_was_expected_and_found() {
 }
 
 #[tokio::test]
-async fn framework_errors_have_the_envelope_and_problem_json_when_asked_for() {
+async fn security_67_framework_errors_have_the_envelope_and_problem_json_when_asked_for() {
     let app = TestApp::start().await;
     assert_error(&app.get("/api/v1/nothing").await, 404, "not_found");
     // Beside, above and below the prefixes is nothing either.

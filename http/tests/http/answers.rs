@@ -100,7 +100,7 @@ async fn success_has_the_envelope() {
 }
 
 #[tokio::test]
-async fn errors_made_by_the_framework_are_in_the_envelope() {
+async fn security_67_errors_made_by_the_framework_are_in_the_envelope() {
     let cases = [
         (Method::GET, "/nowhere", 404, "not_found"),
         (Method::GET, "/api/nowhere", 404, "not_found"),
@@ -118,7 +118,7 @@ async fn errors_made_by_the_framework_are_in_the_envelope() {
 }
 
 #[tokio::test]
-async fn bodies_of_the_wrong_kind_are_in_the_envelope_and_name_the_field() {
+async fn security_65_and_67_bodies_of_the_wrong_kind_are_in_the_envelope_and_name_the_field() {
     let json = "application/json";
     let long = format!("{{\"name\":\"{}\"}}", "x".repeat(100));
     let cases = [
@@ -172,7 +172,7 @@ async fn an_error_of_our_own_keeps_its_code_and_details() {
 }
 
 #[tokio::test]
-async fn internal_text_never_leaves() {
+async fn security_67_internal_text_never_leaves() {
     for path in ["/api/people/3", "/panic", "/text"] {
         let (_, body) = fetch(Method::GET, path).await;
         for secret in ["SELECT", "secret", "/var", "internal words"] {
@@ -206,11 +206,12 @@ async fn a_good_request_id_is_taken_over_and_a_bad_one_replaced() {
 }
 
 #[tokio::test]
-async fn every_answer_has_the_security_headers() {
+async fn security_67_and_78_every_answer_has_the_security_headers() {
     for path in ["/api/people/1", "/nowhere", "/panic", "/page"] {
         let (response, _) = fetch(Method::GET, path).await;
         assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
         assert_eq!(response.header("x-frame-options"), Some("DENY"));
+        assert_eq!(response.header("referrer-policy"), Some("no-referrer"));
         assert_eq!(response.header("cache-control"), Some("no-store"));
         assert!(response.header("content-security-policy").unwrap().contains("frame-ancestors 'none'"));
         assert_eq!(response.header("strict-transport-security"), None);
@@ -219,7 +220,7 @@ async fn every_answer_has_the_security_headers() {
 }
 
 #[tokio::test]
-async fn strict_transport_security_is_sent_only_when_tls_is_in_use() {
+async fn security_78_strict_transport_security_is_sent_only_when_tls_is_in_use() {
     let settings = HardenSettings { behind_tls: true, ..HardenSettings::default() };
     let app = harden_with(endpoint::make_sync(|_| "ok"), settings);
     let response = app.get_response(Request::default()).await;
@@ -251,7 +252,7 @@ async fn a_body_without_a_length_is_cut_off_at_the_limit() {
 }
 
 #[tokio::test]
-async fn errors_inside_other_middleware_still_conform() {
+async fn security_67_errors_inside_other_middleware_still_conform() {
     let app = harden(Route::new().at("/", get(panics)).catch_all_error(|error: poem::Error| async move {
         // What a careless wrapper does: the framework's text as the body.
         error.into_response()

@@ -12,7 +12,7 @@
 //! | 403 | all were refused because the credential may not publish their types |
 //! | 403 | consent is required, and the owner of the credential has not given it, or nobody whom the events name has |
 //! | 408 | the body came too slowly |
-//! | 413 | the request, the number of events, or the only event is over its limit, which the message names |
+//! | 413 | the request, the number of events or of people whom they name, or the only event is over its limit, which the message names |
 //! | 429 | the key publishes more events in a second than was declared for it, or its quota is used up |
 //! | 400, 415 | the events of the body cannot be told apart |
 //! | 503 | the log or this door is busy: publish again after `Retry-After` |

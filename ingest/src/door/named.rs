@@ -10,14 +10,16 @@ use karat_access::{Access, Caller};
 use karat_http::{ApiError, origin};
 use karat_schemas::json::{self, Node};
 use poem::Request;
+use poem::http::StatusCode;
 use uuid::Uuid;
 
 use super::budget::Budget;
 use crate::event::{Code, Decoded, Event, Rejection};
+use crate::limits::MAX_NAMED_PEOPLE;
 use crate::lineage;
 
 /// Refuses each event that is about somebody with an account here and without consent; leaves one row a minute in the
-/// audit log.
+/// audit log. A body that names too many people is refused whole.
 pub(super) async fn with_consent(
     request: &Request,
     caller: &Caller,
@@ -35,6 +37,9 @@ pub(super) async fn with_consent(
     };
     let (events, named) = budget.decode(find).await?;
     let people: HashSet<Uuid> = named.iter().flatten().copied().collect();
+    if people.len() > MAX_NAMED_PEOPLE {
+        return Err(too_many_people());
+    }
     let people: Vec<Uuid> = people.into_iter().collect();
     let without = access.without_consent(&people).await?;
     if without.is_empty() {
@@ -56,6 +61,15 @@ fn named_in(event: &Event) -> Option<Uuid> {
     }
     let data = json::text_of(&event.payload).and_then(json::parse).ok()?;
     data.get("user_id").and_then(Node::as_text)?.parse().ok()
+}
+
+fn too_many_people() -> ApiError {
+    let message = format!(
+        "the events of the body name more than {MAX_NAMED_PEOPLE} people, the most whose consent is looked up for one \
+         request: send them in several"
+    );
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_people", message)
+        .detail(format!("limit: {MAX_NAMED_PEOPLE} people"))
 }
 
 fn refusal(index: usize, version: &str) -> Rejection {

@@ -94,3 +94,30 @@ async fn security_84_what_a_program_publishes_for_somebody_with_an_account_needs
     assert_eq!(app.publish("events", "application/json", one).await.status, 403);
     assert_eq!(app.records().await.len(), taken, "nothing more was written");
 }
+
+#[tokio::test]
+async fn security_84_a_body_that_names_too_many_people_is_refused_whole() {
+    let mut app = App::start_asking(ConsentRule::new(true, Some("2026-11")).unwrap()).await;
+    app.consent(Some("2026-11")).await;
+    let naming = |people: u32| {
+        let lines = (0..people).map(|n| {
+            let mut sent = event(&n.to_string());
+            sent["data"]["user_id"] = json!(format!("01900000-0000-7000-8000-{n:012}"));
+            // Twice: people are counted, and not events.
+            let first = sent.to_string();
+            sent["id"] = json!(format!("{n} again"));
+            format!("{first}\n{sent}\n")
+        });
+        lines.collect::<String>()
+    };
+    let ndjson = "application/x-ndjson";
+    assert_eq!(app.publish("events", ndjson, naming(1_001)).await.status, 202, "for nobody else it names none");
+    let taken = app.records().await.len();
+
+    app.key = app.key_with(&["publish:*", "publish_for_others"]).await;
+    let refused = app.publish("events", ndjson, naming(1_001)).await;
+    assert_eq!((refused.status, &refused.body["code"]), (413, &json!("too_many_people")), "{}", refused.body);
+    assert!(refused.body["message"].as_str().unwrap().contains("1000"), "{}", refused.body);
+    assert_eq!(app.records().await.len(), taken, "nothing of it was written");
+    assert_eq!(app.publish("events", ndjson, naming(1_000)).await.status, 202);
+}

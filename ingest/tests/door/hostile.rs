@@ -76,7 +76,7 @@ fn odd_events() -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn each_bad_event_alone_is_refused_with_its_code_and_place() {
+async fn security_65_each_bad_event_alone_is_refused_with_its_code_and_place() {
     let app = App::start().await;
     for (name, body, code, path) in bad_events() {
         let answered = app.publish("events", CE, body).await;

@@ -329,14 +329,14 @@ mod tests {
     }
 
     #[test]
-    fn a_key_twice_is_refused_in_small_and_large_objects_with_its_place() {
+    fn security_65_a_key_twice_is_refused_in_small_and_large_objects_with_its_place() {
         assert_eq!(refused(r#"{"a":{"b/c":1,"b/c":2}}"#), (FaultKind::DuplicateKey, "/a/b~1c".into()));
         let many: Vec<String> = (0..40).map(|n| format!("\"k{}\":0", n % 39)).collect();
         assert_eq!(refused(&format!("{{{}}}", many.join(","))), (FaultKind::DuplicateKey, "/k0".into()));
     }
 
     #[test]
-    fn nesting_is_allowed_to_the_limit_and_no_deeper() {
+    fn security_65_nesting_is_allowed_to_the_limit_and_no_deeper() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(&nested(MAX_DEPTH)).is_ok());
         assert_eq!(refused(&nested(MAX_DEPTH + 1)).0, FaultKind::TooDeep);
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_refused() {
+    fn security_65_what_is_not_json_is_refused() {
         for text in [
             "",
             " ",

@@ -203,13 +203,15 @@ async fn consent_is_given_read_and_taken_back() {
         (&json!(false), None)
     );
     // Older steps than those that there are.
-    let before = async |time: &str| {
-        let path = format!("/api/v1/consent?before={time}");
+    let before = async |place: &str| {
+        let path = format!("/api/v1/consent?before={place}");
         app.call(Method::GET, &path, Some(tokens.access_token()), None).await
     };
-    let older = before("1").await;
+    let older = before("1.00000000-0000-7000-8000-000000000000").await;
     assert_eq!((&older.body["data"]["history"], older.body["data"].get("next_before")), (&json!([]), None));
-    assert_eq!(before("x").await.status, 400);
+    for other in ["x", "1", "1.x"] {
+        assert_eq!(before(other).await.refusal(), (422, "validation_error"), "{other}");
+    }
 }
 
 #[tokio::test]
