@@ -13,7 +13,7 @@
 #   COMMITS        batches of microbatch (10000)
 #   HISTORY        sizes at which refresh-cost measures (100000,1000000)
 #   CONNECTIONS    connections of http-load (200)
-#   SECONDS_EACH   seconds of http-load and freshness (20)
+#   SECONDS_EACH   seconds of http-load and freshness, and of each time of chart-load (20)
 #   KAFKA          brokers, HOST:PORT; freshness is then measured on Kafka too
 #   PORT           port of the server that is measured (18080)
 #   SCRATCH        folder for everything that is written; a temporary one when not set
@@ -68,6 +68,16 @@ start_server() {
     echo 'Only 4 one measurement!' | "$BIN/karat" user create --username bench --password-stdin --data-dir "$data" >/dev/null
     KARAT_KEY=$("$BIN/karat" key create --owner bench --scope 'publish:*' --scope read --data-dir "$data" | tail -n 1)
     export KARAT_KEY
+}
+
+# watcher_keys NUMBER FOLDER: API keys of so many accounts that see every row, with commas between.
+watcher_keys() {
+    local keys=() number
+    for number in $(seq "$1"); do
+        echo 'Only 4 one measurement!' | "$BIN/karat" user create --username "watcher_$number" --role operator --password-stdin --data-dir "$2" >/dev/null
+        keys+=("$("$BIN/karat" key create --owner "watcher_$number" --scope 'publish:*' --scope read --data-dir "$2" | tail -n 1)")
+    done
+    (IFS=, && echo "${keys[*]}")
 }
 
 say "building"
@@ -212,6 +222,20 @@ echo "$accounts" >&2
 slowest=$(grep -o '{"route":[^}]*}' <<<"$accounts" | sed 's/.*"route":"\([^"]*\)".*"p99_ms":\([^,]*\).*/\1 \2 ms/' | paste -sd, | sed 's/,/, /g')
 row "Account routes that hash no password, 200 connections, $(field rate <<<"$accounts") requests/s in all, from when each was due" "\`auth-load\`" \
     "p99: $slowest; $(field errors <<<"$accounts") errors" -
+stop_server
+
+say "charts"
+start_server "$SCRATCH/server-charts"
+# Of the days that the charts show.
+"$BIN/generate" --count 100000 --duplicates 0 --bad 0 --start "$(date -u -d '29 days ago' +%F)" --days 29 --out "$SCRATCH/recent.ndjson" 2>/dev/null
+"$BIN/karat" publish "$SCRATCH/recent.ndjson" examples/profits.ndjson --url "http://127.0.0.1:$PORT" >&2
+rm -f "$SCRATCH/recent.ndjson"
+# Twenty accounts have ten sockets each, which is what a user may have.
+watchers=$(watcher_keys 20 "$SCRATCH/server-charts")
+charts=$(KARAT_KEY=$watchers "$BIN/chart-load" --url "http://127.0.0.1:$PORT" --clients 200 --interval 1 --seconds "$((SECONDS_EACH > 3 ? SECONDS_EACH : 3))" --publish-rate 50 --pid "$SERVER")
+echo "$charts" >&2
+row "200 WebSockets with charts at 1 s, while nothing changes; for them with 50 events/s, which change them up to twice a second" "\`chart-load --publish-rate 50\`" \
+    "$(field core_share <<<"$charts") of one core ($(inner no_client server_core_share <<<"$charts") without a client) at $(inner quiet messages_per_second <<<"$charts") messages/s; $(field core_share_of_clients <<<"$charts") at $(inner changing messages_per_second <<<"$charts") messages/s" -
 stop_server
 
 say "summaries beside a fixed text"

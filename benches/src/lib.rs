@@ -1,6 +1,7 @@
 //! Generators and measurements. The programs in `src/bin` print what they measured; `README.md` says how to run them.
 //!
 //! - [`accounts`]: sessions, and what they ask of the account routes.
+//! - [`charts`]: the charts that the server pushes, and whether a message is one.
 //! - [`generate`]: seeded events with known totals, the same bytes for the same seed.
 //! - [`connection`]: one keep-alive HTTP/1.1 connection, cheap enough to share two cores with the server it loads.
 //! - [`latency`]: percentiles of what was measured.
@@ -11,10 +12,12 @@
 //! - [`publish`]: ready requests for the HTTP door.
 //! - [`serving`]: the application over made-up rows, and routes beside it that do nothing.
 //! - [`slices`]: rows of the table that summaries are folded from.
+//! - [`watcher`]: WebSockets on which charts are watched, and what came on them.
 //!
 //! Everything here measures from outside: no other crate knows this one.
 
 pub mod accounts;
+pub mod charts;
 pub mod connection;
 mod error;
 pub mod flow;
@@ -26,5 +29,6 @@ pub mod pace;
 pub mod publish;
 pub mod serving;
 pub mod slices;
+pub mod watcher;
 
 pub use error::{Error, Result, exit_code};
