@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Profit, TestApp, at, run};
 
-fn profit(company: &str, year: i64, month: i64, cents: i128) -> Profit {
+pub fn profit(company: &str, year: i64, month: i64, cents: i128) -> Profit {
     Profit {
         company: company.to_owned(),
         year,
