@@ -64,6 +64,19 @@ async fn pages_of_profits_join_to_the_whole_and_totals_are_of_all_pages() {
 }
 
 #[tokio::test]
+async fn a_page_that_is_too_deep_is_refused_with_what_to_ask_instead() {
+    let app = TestApp::start().await;
+    app.publish_profits(&profits()[..3], 3).await;
+    for (page, status) in
+        [("page=100&size=1000", 200), ("page=101&size=1000", 422), ("page=2000", 200), ("page=1000000", 422)]
+    {
+        let reply = app.get(&format!("/api/v1/profits?{page}")).await;
+        assert_eq!(reply.status, status, "{page}: {}", reply.text);
+        assert_eq!(reply.text.contains("follow the cursor"), status == 422, "{page}: {}", reply.text);
+    }
+}
+
+#[tokio::test]
 async fn sums_of_profits_are_exact_beyond_every_float_and_beyond_38_digits() {
     let app = TestApp::start().await;
     let largest = 10_i128.pow(38) - 1;
