@@ -22,7 +22,6 @@ use karat_api::{
     export::ExportSettings,
     lakehouse::declared::DeclaredTable,
     replays::ReplaysApi,
-    routes::PROFITS_PIPELINE,
     serving::{ServingCounters, freshness::Objective},
     snapshot::{Poke, Snapshots, follow},
 };
@@ -30,7 +29,6 @@ use karat_eventlog::EventLog;
 use karat_http::{EventRates, SharedCounts};
 use karat_ingest::{Publisher, ReceiptKey, door::IngestApi};
 use karat_lake::{Lake, objects};
-use karat_schemas::pipelines::Pipeline;
 use karat_transform::worker;
 use prometheus_client::collector::Collector;
 use secrecy::{ExposeSecret, SecretString};
@@ -313,13 +311,11 @@ async fn endpoints(instance: &Instance) -> Result<Vec<Arc<PlannedEndpoint>>> {
     if problems.is_empty() { Ok(planned) } else { Err(instance.invalid(&problems)) }
 }
 
-/// The epochs of the pipelines beside that of the runs whose tables are asked.
+/// The epochs of the pipelines beside that of the runs: tables of each are asked.
 fn others(instance: &Instance, lake: &Lake) -> Result<Vec<Arc<Snapshots>>> {
-    let declared = &instance.pipelines;
-    let has_endpoint = |name: &str| declared.endpoints.iter().any(|endpoint| endpoint.pipeline == name);
-    let is_asked = |pipeline: &&Pipeline| pipeline.name == PROFITS_PIPELINE || has_endpoint(&pipeline.name);
-    let asked = declared.pipelines.iter().filter(is_asked).filter(|pipeline| pipeline.name != SERVED_PIPELINE);
-    asked.map(|pipeline| Ok(Snapshots::of_epochs(lake.clone(), &pipeline.name)?)).collect()
+    let declared = &instance.pipelines.pipelines;
+    let others = declared.iter().filter(|pipeline| pipeline.name != SERVED_PIPELINE);
+    others.map(|pipeline| Ok(Snapshots::of_epochs(lake.clone(), &pipeline.name)?)).collect()
 }
 
 /// The place of the pictures of accounts, and who looks at them first.

@@ -25,7 +25,7 @@ pub struct AcceptSettings {
     pub max_connections_per_network: usize,
     /// Proxies, whose connections are those of many clients and are not counted by network.
     pub trusted_proxies: TrustedProxies,
-    /// Counts those that are closed at once.
+    /// Counts those that are open, and those that are closed at once.
     pub counts: ConnectionCounts,
     /// Time that open connections have to end after a stop.
     pub shutdown_deadline: Duration,
@@ -45,7 +45,8 @@ pub async fn accept<A, F>(
 {
     let (stop, stopping) = watch::channel(false);
     let answer = answer(Stopping::new(stopping));
-    let shares = Shares::new(settings.max_connections, settings.max_connections_per_network, settings.trusted_proxies);
+    let (most, most_of_network) = (settings.max_connections, settings.max_connections_per_network);
+    let shares = Shares::new(most, most_of_network, settings.trusted_proxies, settings.counts);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -56,12 +57,11 @@ pub async fn accept<A, F>(
         tokio::select! {
             () = &mut shutdown => break,
             (room, accepted) = accepting => match accepted {
-                Ok((socket, peer)) => match shares.take(peer.ip(), room) {
-                    Some(share) => {
+                Ok((socket, peer)) => {
+                    if let Some(share) = shares.take(peer.ip(), room) {
                         connections.spawn(answer(socket, peer, share));
                     }
-                    None => settings.counts.note_refused(),
-                },
+                }
                 Err(error) => pause_after_accept_error(&error).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}

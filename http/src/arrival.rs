@@ -32,8 +32,8 @@ pub(crate) struct Deadlines {
 
 /// What did not come in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Overdue {
-    /// The head of a request.
+pub enum Overdue {
+    /// The head of a request, or a log-in where connections have one.
     Head,
     /// A further request.
     Idle,

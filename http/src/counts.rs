@@ -47,6 +47,11 @@ impl Collector for ConnectionCounts {
 }
 
 impl ConnectionCounts {
+    /// Connections that are open now.
+    pub fn num_open(&self) -> i64 {
+        self.open.get()
+    }
+
     pub(crate) fn note_open(&self) {
         self.open.inc();
     }
@@ -59,7 +64,8 @@ impl ConnectionCounts {
         self.refused.inc();
     }
 
-    pub(crate) fn note_overdue(&self, overdue: Overdue) {
+    /// A connection, or a stream of one, was ended because this was overdue.
+    pub fn note_overdue(&self, overdue: Overdue) {
         self.overdue.get_or_create(&labels(overdue)).inc();
     }
 }

@@ -54,6 +54,7 @@ mod untaken;
 
 pub use accept::{AcceptSettings, accept};
 pub use answers::{documented_errors, register_errors};
+pub use arrival::Overdue;
 pub use body::{BodyLimits, Room, decode_body, limit_body, limited_body, read_body, unpacked_bytes};
 pub use caller::{
     Authenticated, SOCKET_PROTOCOL, authenticate, authenticate_anew, lease, lease_of, origin, require_consent,

@@ -8,7 +8,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{TrustedProxies, client_ip::limit_key};
+use crate::{ConnectionCounts, TrustedProxies, client_ip::limit_key};
 
 /// Room for connections, shared by the networks that they come from.
 pub(crate) struct Shares {
@@ -17,13 +17,14 @@ pub(crate) struct Shares {
     exempt: TrustedProxies,
     /// Networks with open connections only, so at most as many as there is room for.
     open: Mutex<HashMap<IpAddr, usize>>,
+    counts: ConnectionCounts,
 }
 
 impl Shares {
-    /// Room for `total` connections, of which one network has at most `most`.
-    pub(crate) fn new(total: usize, most: usize, exempt: TrustedProxies) -> Arc<Self> {
+    /// Room for `total` connections, of which one network has at most `most`; `counts` has those that are open and refused.
+    pub(crate) fn new(total: usize, most: usize, exempt: TrustedProxies, counts: ConnectionCounts) -> Arc<Self> {
         let most = most.min(total / 2).max(1);
-        Arc::new(Self { room: Arc::new(Semaphore::new(total.max(1))), most, exempt, open: Mutex::default() })
+        Arc::new(Self { room: Arc::new(Semaphore::new(total.max(1))), most, exempt, open: Mutex::default(), counts })
     }
 
     /// Waits until there is room for a connection of anybody.
@@ -39,10 +40,12 @@ impl Shares {
             let mut open = self.open.lock();
             let count = open.entry(network).or_insert(0);
             if *count >= self.most {
+                self.counts.note_refused();
                 return None;
             }
             *count += 1;
         }
+        self.counts.note_open();
         Some(Share { shares: Arc::clone(self), network, _room: room })
     }
 }
@@ -54,8 +57,16 @@ pub struct Share {
     _room: Option<OwnedSemaphorePermit>,
 }
 
+impl Share {
+    /// The client network whose share it is a part of; none of a trusted proxy.
+    pub fn network(&self) -> Option<IpAddr> {
+        self.network
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
+        self.shares.counts.note_closed();
         let Some(network) = self.network else { return };
         let mut open = self.shares.open.lock();
         if let Some(count) = open.get_mut(&network) {
@@ -73,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_network_has_its_share_and_others_have_theirs() {
-        let shares = Shares::new(10, 2, "10.0.0.0/8".parse().unwrap());
+        let counts = ConnectionCounts::default();
+        let shares = Shares::new(10, 2, "10.0.0.0/8".parse().unwrap(), counts.clone());
         let take = |peer: &str| shares.take(peer.parse().unwrap(), None);
         let held = [take("192.0.2.1"), take("192.0.2.1"), take("2001:db8::1"), take("2001:db8::2:1")];
         assert!(held.iter().all(Option::is_some));
@@ -85,14 +97,16 @@ mod tests {
         assert!(take("192.0.2.2").is_some() && take("2001:db8:0:1::1").is_some());
         let proxied: Vec<_> = (0..5).map(|_| take("10.1.2.3")).collect();
         assert!(proxied.iter().all(Option::is_some), "behind a trusted proxy are many clients");
-        drop(held);
+        assert_eq!(counts.num_open(), 9, "those that were refused are not open");
+        drop((held, proxied));
+        assert_eq!(counts.num_open(), 0);
         assert!(take("192.0.2.1").is_some());
         assert!(shares.open.lock().is_empty(), "nothing is kept of networks that have no connection");
     }
 
     #[test]
     fn one_network_never_has_more_than_half_of_the_room() {
-        let shares = Shares::new(4, 1000, TrustedProxies::default());
+        let shares = Shares::new(4, 1000, TrustedProxies::default(), ConnectionCounts::default());
         let held: Vec<_> = (0..4).map(|_| shares.take("192.0.2.1".parse().unwrap(), None)).collect();
         assert_eq!(held.iter().flatten().count(), 2);
     }

@@ -50,7 +50,6 @@ impl Traffic {
         share: Share,
     ) -> Self {
         set_options(&socket, deadline);
-        counts.note_open();
         Self { socket, arrival, deadline, stall: None, counts, _share: share }
     }
 
@@ -68,12 +67,6 @@ impl Traffic {
         self.stall = None;
         self.counts.note_overdue(Overdue::Answer);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of what is sent")))
-    }
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        self.counts.note_closed();
     }
 }
 

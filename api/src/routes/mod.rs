@@ -6,6 +6,7 @@ mod jobs;
 mod profit_views;
 mod profits;
 mod query;
+mod read_epochs;
 mod rows;
 mod run_views;
 mod runs;

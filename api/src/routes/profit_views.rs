@@ -49,7 +49,7 @@ pub struct ProfitPage {
     pub page: u32,
     /// Rows of a page.
     pub size: u32,
-    /// Pages that there are.
+    /// Pages that there are, those too that are behind the first 100,000 rows and are not answered.
     pub pages: i64,
     /// By company, year and month.
     pub profits: Vec<Profit>,

@@ -29,6 +29,9 @@ error_answers! {
 /// The pipeline that the profits are of.
 pub const PROFITS_PIPELINE: &str = "finance";
 
+/// How to reach what numbered pages do not.
+const INSTEAD: &str = "filter by `company` or `year`, or follow the cursor of `GET /tables/gold.profits/rows`";
+
 /// Operations on profits.
 pub struct ProfitsApi {
     serving: Arc<Serving>,
@@ -54,7 +57,8 @@ impl ProfitsApi {
         company: Query<Option<Raw<NameText>>>,
         /// Only this year.
         year: Query<Option<Raw<YearText>>>,
-        /// The page, counted from 1.
+        /// The page, counted from 1. It ends within the first 100,000 rows: for others, filter, or follow the cursor of
+        /// `GET /tables/gold.profits/rows`.
         page: Query<Option<Raw<PageText>>>,
         /// Rows of a page. Default: 50.
         size: Query<Option<Raw<SizeText>>>,
@@ -66,6 +70,7 @@ impl ProfitsApi {
             page: params.number("page", page.as_deref(), 1..=MAX_PAGE).unwrap_or(1),
             size: params.number("size", size.as_deref(), 1..=MAX_SIZE).unwrap_or(DEFAULT_SIZE),
         };
+        params.within_reach(filter.page, filter.size, INSTEAD);
         params.finish()?;
         Ok(self.answer(request, &caller, filter).await?)
     }

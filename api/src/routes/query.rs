@@ -1,6 +1,6 @@
 //! `POST /query`.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use karat_access::{Access, Origin, Permission, QueryNote};
 use karat_http::{ApiError, Authenticated, JsonBody, error_answers, origin};
@@ -9,7 +9,10 @@ use poem_openapi::{Object, OpenApi, types::Example};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
-use super::DataTag;
+use super::{
+    DataTag,
+    read_epochs::{PipelineEpoch, ReadEpochs, example_epoch},
+};
 use crate::{
     lakehouse::sql::{Answered, MAX_CHARS},
     serving::{
@@ -43,7 +46,7 @@ impl QueryApi {
 #[serde(deny_unknown_fields)]
 #[oai(example)]
 pub struct SqlQuestion {
-    /// One `SELECT` over tables of the newest epoch, by their full names.
+    /// One `SELECT` over tables of the newest epochs, by their full names.
     #[oai(validator(max_length = 20000))]
     pub sql: String,
     /// Rows of the answer at most. Default: 1000.
@@ -66,8 +69,10 @@ pub struct SqlColumn {
 #[derive(Debug, Serialize, Object)]
 #[oai(example)]
 pub struct SqlAnswer {
-    /// The epoch whose tables were read.
+    /// The epoch whose tables were read; of several pipelines, that of the one whose newest event is the oldest.
     pub epoch: u64,
+    /// The epochs whose tables were read, one a pipeline: two may be at two points in time.
+    pub epochs: Vec<PipelineEpoch>,
     pub columns: Vec<SqlColumn>,
     /// Lists of values, in the order of the columns. Whole numbers are exact, decimals are text, times RFC 3339 in UTC, bytes
     /// base64.
@@ -80,6 +85,7 @@ pub struct SqlAnswer {
 #[derive(Serialize)]
 struct Written<'a> {
     epoch: u64,
+    epochs: Vec<PipelineEpoch>,
     columns: Vec<SqlColumn>,
     rows: &'a RawValue,
     is_truncated: bool,
@@ -98,6 +104,7 @@ impl Example for SqlAnswer {
             |name: &str, column_type: &str| SqlColumn { name: name.to_owned(), column_type: column_type.to_owned() };
         Self {
             epoch: 412,
+            epochs: vec![example_epoch()],
             columns: vec![column("source", "string"), column("runs", "int64")],
             rows: vec![vec![json!("billing"), json!(731)]],
             is_truncated: false,
@@ -109,9 +116,9 @@ impl Example for SqlAnswer {
 impl QueryApi {
     /// Ask in SQL
     ///
-    /// Read-only, for operators and admins: one `SELECT` over the gold, silver and quarantine tables of the newest epoch, such
-    /// as `gold.daily_summary`. It ends at a deadline and within its memory, a few run at a time, and each leaves a row in the
-    /// audit log.
+    /// Read-only, for operators and admins: one `SELECT` over the gold, silver and quarantine tables of the pipelines, such as
+    /// `gold.daily_summary`, each pipeline at its newest epoch. It ends at a deadline and within its memory, a few run at a time,
+    /// and each leaves a row in the audit log.
     #[oai(path = "/query", method = "post", operation_id = "query")]
     async fn query(
         &self,
@@ -128,12 +135,16 @@ impl QueryApi {
         }
         let (access, origin) = (self.access.clone(), origin(request));
         let asked = Asked { access, caller, origin, sql: sql.clone(), is_noted: false };
-        let snapshot = self.serving.snapshots.current();
-        let answered = self.serving.sql.answer(sql, &snapshot.epoch.tables, limit as usize).await;
+        let newest = ReadEpochs::newest(&self.serving);
+        let versions: BTreeMap<String, u64> =
+            newest.tables().into_iter().map(|(name, (_, version))| (name.to_owned(), version)).collect();
+        let answered = self.serving.sql.answer(sql, &versions, limit as usize).await;
         asked.note(&answered).await?;
-        let Answered { columns, rows, is_truncated, .. } = answered?;
-        let columns = columns.into_iter().map(|(name, column_type)| SqlColumn { name, column_type });
-        let written = Written { epoch: snapshot.epoch.epoch, columns: columns.collect(), rows: &rows, is_truncated };
+        let Answered { columns, tables, rows, is_truncated, .. } = answered?;
+        let columns = columns.into_iter().map(|(name, column_type)| SqlColumn { name, column_type }).collect();
+        let read = newest.of_tables(&tables);
+        let epoch = read.told().0.epoch.epoch;
+        let written = Written { epoch, epochs: read.views(), columns, rows: &rows, is_truncated };
         Ok(OnceAnswer::of(envelope(&written, "the answer to the question")?))
     }
 }

@@ -97,7 +97,9 @@ impl RowsApi {
         let serving = Arc::clone(&self.serving);
         let scope = serving.scope_of(caller)?;
         let cursor = serving.read_cursor::<usize>(paging.cursor)?;
-        let snapshot = serving.snapshot_of(cursor.as_ref()).await?;
+        // Of the pipeline whose table it is.
+        let snapshots = serving.snapshots_with(name).ok_or_else(no_such_table)?;
+        let snapshot = serving.snapshot_in(snapshots, cursor.as_ref()).await?;
         let newest = version_in(&snapshot, name).filter(|_| name.starts_with("gold.")).ok_or_else(no_such_table)?;
         let mut params = Params::default();
         let limit = params.limit(paging.limit);
@@ -110,7 +112,8 @@ impl RowsApi {
         let rows = RowQuestion::understand(request.uri().query().unwrap_or_default(), &facts.schema, &mut params);
         params.finish()?;
         let mut parts = scope.asks("rows");
-        parts.text("table", name).number("version", version).text("rows", &rows.text);
+        parts.text("pipeline", &snapshot.epoch.pipeline).text("table", name).number("version", version);
+        parts.text("rows", &rows.text);
         let id = parts.key();
         if let Some(cursor) = &cursor {
             cursor.check_question(id)?;
@@ -128,6 +131,7 @@ impl RowsApi {
                 let next = page.has_more.then(|| serving.next_cursor(&snapshot, id, begin + page.num_rows));
                 let as_of = cover.as_of();
                 let written = WrittenRowPage {
+                    pipeline: &snapshot.epoch.pipeline,
                     epoch: cover.epoch,
                     as_of: as_of.as_deref(),
                     data_state: cover.freshness.data_state,

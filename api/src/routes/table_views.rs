@@ -5,7 +5,11 @@ use poem_openapi::{Object, types::Example};
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{cover::Cover, sync_views::TableFreshness};
+use super::{
+    cover::Cover,
+    read_epochs::{PipelineEpoch, example_epoch},
+    sync_views::TableFreshness,
+};
 use crate::{
     lakehouse::{
         declared::{DeclaredRule, DeclaredTable},
@@ -16,7 +20,7 @@ use crate::{
     summary::rfc3339_utc,
 };
 
-/// A table at the version that the epoch names.
+/// A table at the version that the epoch of its pipeline names.
 #[derive(Debug, Clone, Serialize, Object)]
 pub struct Table {
     /// Full name, such as `gold.daily_summary`.
@@ -25,6 +29,8 @@ pub struct Table {
     pub layer: String,
     /// The name without its layer.
     pub name: String,
+    /// The pipeline that makes it.
+    pub pipeline: String,
     pub version: u64,
     /// Null for who sees own rows only, as are `files` and `bytes`.
     #[oai(nullable)]
@@ -42,10 +48,15 @@ pub struct Table {
 #[derive(Debug, Clone, Serialize, Object)]
 #[oai(example)]
 pub struct TableList {
+    /// Of several pipelines, that of the one whose newest event is the oldest.
     pub epoch: u64,
+    /// The newest event time of that pipeline.
     #[oai(nullable)]
     pub as_of: Option<String>,
+    /// Of the pipeline that is the least complete.
     pub data_state: DataState,
+    /// The epochs that the tables are of, one a pipeline: two may be at two points in time.
+    pub epochs: Vec<PipelineEpoch>,
     /// By full name.
     pub tables: Vec<Table>,
 }
@@ -80,6 +91,7 @@ pub struct TableVersionView {
 #[derive(Debug, Clone, Serialize, Object)]
 #[oai(example)]
 pub struct TableDetail {
+    /// Of the table's pipeline.
     pub epoch: u64,
     #[oai(nullable)]
     pub as_of: Option<String>,
@@ -100,6 +112,8 @@ pub struct TableDetail {
 #[derive(Debug, Serialize, Object)]
 #[oai(example)]
 pub struct RowPage {
+    /// The pipeline that makes the table, whose epoch this is.
+    pub pipeline: String,
     pub epoch: u64,
     /// Null with an older `as_of_version`.
     #[oai(nullable)]
@@ -117,6 +131,7 @@ pub struct RowPage {
 /// [`RowPage`] as it is written, with rows that are JSON already.
 #[derive(Serialize)]
 pub(super) struct WrittenRowPage<'a> {
+    pub(super) pipeline: &'a str,
     pub(super) epoch: u64,
     pub(super) as_of: Option<&'a str>,
     pub(super) data_state: DataState,
@@ -128,13 +143,14 @@ pub(super) struct WrittenRowPage<'a> {
 
 impl Table {
     /// Sizes count everybody's rows.
-    pub(super) fn of(table: &str, facts: &Facts, sees_all: bool) -> Self {
+    pub(super) fn of(pipeline: &str, table: &str, facts: &Facts, sees_all: bool) -> Self {
         let (layer, name) = table.split_once('.').unwrap_or_default();
         let of_all = |count: u64| sees_all.then_some(count);
         Self {
             table: table.to_owned(),
             layer: layer.to_owned(),
             name: name.to_owned(),
+            pipeline: pipeline.to_owned(),
             version: facts.version,
             rows: of_all(facts.rows),
             files: of_all(facts.files),
@@ -167,9 +183,9 @@ impl From<VersionSummary> for TableVersionView {
 }
 
 impl TableList {
-    pub(super) fn of(cover: &Cover, tables: Vec<Table>) -> Self {
+    pub(super) fn of(cover: &Cover, epochs: Vec<PipelineEpoch>, tables: Vec<Table>) -> Self {
         let (as_of, data_state) = (cover.as_of(), cover.freshness.data_state);
-        Self { epoch: cover.epoch, as_of, data_state, tables }
+        Self { epoch: cover.epoch, as_of, data_state, epochs, tables }
     }
 }
 
@@ -182,6 +198,7 @@ fn example_table() -> Table {
         table: "gold.daily_summary".to_owned(),
         layer: "gold".to_owned(),
         name: "daily_summary".to_owned(),
+        pipeline: "etl_runs".to_owned(),
         version: 412,
         rows: Some(731),
         files: Some(1),
@@ -196,7 +213,13 @@ fn example_as_of() -> Option<String> {
 
 impl Example for TableList {
     fn example() -> Self {
-        Self { epoch: 412, as_of: example_as_of(), data_state: DataState::Complete, tables: vec![example_table()] }
+        Self {
+            epoch: 412,
+            as_of: example_as_of(),
+            data_state: DataState::Complete,
+            epochs: vec![example_epoch()],
+            tables: vec![example_table()],
+        }
     }
 }
 
@@ -245,6 +268,7 @@ impl Example for RowPage {
     fn example() -> Self {
         let row = json!({"bucket_start": "2026-01-31T00:00:00Z", "source": "billing", "runs": 24});
         Self {
+            pipeline: "etl_runs".to_owned(),
             epoch: 412,
             as_of: example_as_of(),
             data_state: DataState::Complete,

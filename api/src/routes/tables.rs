@@ -9,13 +9,14 @@ use poem_openapi::{OpenApi, param::Path};
 use super::{
     DataTag,
     cover::Cover,
+    read_epochs::ReadEpochs,
     sync_status::Moment,
     sync_views::TableFreshness,
     table_views::{Table, TableColumn, TableDetail, TableList, TableVersionView},
 };
 use crate::{
     lakehouse::{rows::TableVersion, scope::may_see},
-    serving::{DataAnswer, KeyParts, Question, Serving, envelope, now_us, params::Params},
+    serving::{DataAnswer, KeyParts, Question, Serving, envelope, params::Params},
     snapshot::Snapshot,
     summary::Visible,
 };
@@ -47,8 +48,8 @@ impl TablesApi {
 impl TablesApi {
     /// List tables
     ///
-    /// The gold and silver tables of the newest epoch, each at its version there. Who sees own rows only is told of tables
-    /// that say whose their rows are.
+    /// The gold and silver tables of all pipelines, each at its version in the newest epoch of its pipeline. Who sees own rows only
+    /// is told of tables that say whose their rows are.
     #[oai(path = "/tables", method = "get", operation_id = "list_tables")]
     async fn list(&self, request: &Request, caller: Authenticated) -> Result<DataAnswer<TableList>, ListTablesError> {
         Params::of(request, &[]).finish()?;
@@ -74,21 +75,26 @@ impl TablesApi {
 impl TablesApi {
     async fn all(&self, request: &Request, caller: &Authenticated) -> Result<DataAnswer<TableList>, ApiError> {
         let scope = self.serving.scope_of(caller)?;
-        let snapshot = self.serving.snapshots.current();
-        let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, now_us()));
-        let (id, page, freshness) = (scope.asks("tables").key(), KeyParts::of("page"), cover.freshness);
-        let question = Question { id, page, snapshot: Arc::clone(&snapshot), freshness, clock: 0 };
+        let epochs = ReadEpochs::newest(&self.serving);
+        let (snapshot, freshness) = epochs.told();
+        let cover = Cover::of(&snapshot, freshness);
+        let (id, mut page) = (scope.asks("tables").key(), KeyParts::of("page"));
+        epochs.parts(&mut page);
+        let question = Question { id, page, snapshot, freshness, clock: 0 };
         let serving = Arc::clone(&self.serving);
         let render = async move {
             let mut tables = Vec::new();
-            for name in snapshot.epoch.tables.keys() {
-                let Some(version) = version_in(&snapshot, name) else { continue };
+            for (name, (owner, _)) in epochs.tables() {
+                let Some(version) = version_in(owner, name) else { continue };
                 let facts = serving.tables.facts(&version).await?;
                 if may_see(&scope.visible, &facts) {
-                    tables.push(Table::of(name, &facts, scope.visible == Visible::All));
+                    tables.push(Table::of(&owner.epoch.pipeline, name, &facts, scope.visible == Visible::All));
                 }
             }
-            envelope(&TableList::of(&cover, tables), "the tables of the newest epoch")
+            // A pipeline without a table that the caller sees is not named.
+            let mut epochs = epochs.views();
+            epochs.retain(|epoch| tables.iter().any(|table| table.pipeline == epoch.pipeline));
+            envelope(&TableList::of(&cover, epochs, tables), "the tables of the newest epochs")
         };
         self.serving.answer(request, question, render).await
     }
@@ -100,7 +106,7 @@ impl TablesApi {
         name: &str,
     ) -> Result<DataAnswer<TableDetail>, ApiError> {
         let scope = self.serving.scope_of(caller)?;
-        let snapshot = self.serving.snapshots.current();
+        let snapshot = self.serving.snapshots_with(name).ok_or_else(no_such_table)?.current();
         let version = version_in(&snapshot, name).ok_or_else(no_such_table)?;
         let moment = Moment::now();
         let cover = Cover::of(&snapshot, self.serving.freshness(&snapshot, moment.now_us));
@@ -113,6 +119,7 @@ impl TablesApi {
             page.number("age", age_seconds.map_or(-1, i128::from));
             page.number("is_fresh", is_fresh.map_or(-1, i128::from));
         }
+        let pipeline = snapshot.epoch.pipeline.clone();
         let question = Question { id: parts.key(), page, snapshot, freshness: cover.freshness, clock: 0 };
         let serving = Arc::clone(&self.serving);
         let render = async move {
@@ -127,13 +134,13 @@ impl TablesApi {
                 epoch: cover.epoch,
                 as_of: cover.as_of(),
                 data_state: cover.freshness.data_state,
-                table: Table::of(&version.name, &facts, sees_all),
+                table: Table::of(&pipeline, &version.name, &facts, sees_all),
                 columns: facts.schema.fields().iter().map(|field| TableColumn::of(field)).collect(),
                 versions: versions.into_iter().map(TableVersionView::from).collect(),
                 freshness,
                 declared: declared.cloned(),
             };
-            envelope(&detail, "the table, as the newest epoch has it")
+            envelope(&detail, "the table, as the newest epoch of its pipeline has it")
         };
         self.serving.answer(request, question, render).await
     }

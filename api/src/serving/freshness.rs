@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use crate::lag::Lag;
 
+// The least complete is the greatest.
 /// Whether an answer has everything that was published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Enum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case")]
 pub enum DataState {

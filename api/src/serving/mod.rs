@@ -24,7 +24,11 @@ mod tests;
 mod threads;
 mod turns;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -115,7 +119,7 @@ pub struct DeclaredJob {
 pub struct Serving {
     pub(crate) snapshots: Arc<Snapshots>,
     /// Of pipelines beside that of the runs, by name.
-    others: HashMap<String, Arc<Snapshots>>,
+    others: BTreeMap<String, Arc<Snapshots>>,
     pub(crate) tables: Arc<TableReader>,
     pub(crate) runs: RunsReader,
     pub(crate) sql: SqlReader,
@@ -177,7 +181,7 @@ impl Serving {
         let exports = Exports::new(settings.exports.clone());
         Ok(Self {
             snapshots,
-            others: HashMap::new(),
+            others: BTreeMap::new(),
             tables,
             runs,
             sql,
@@ -202,6 +206,20 @@ impl Serving {
     /// The epochs of `pipeline`; none when it is not served here.
     pub(crate) fn snapshots_of(&self, pipeline: &str) -> Option<&Arc<Snapshots>> {
         if self.snapshots.pipeline() == pipeline { Some(&self.snapshots) } else { self.others.get(pipeline) }
+    }
+
+    /// The newest snapshot of each pipeline: that of the runs first, the others by name.
+    pub(crate) fn newest(&self) -> Vec<Arc<Snapshot>> {
+        self.all_snapshots().map(|snapshots| snapshots.current()).collect()
+    }
+
+    /// The epochs of the pipeline whose newest one has the table of this full name; none when no pipeline has it.
+    pub(crate) fn snapshots_with(&self, table: &str) -> Option<&Arc<Snapshots>> {
+        self.all_snapshots().find(|snapshots| snapshots.current().epoch.tables.contains_key(table))
+    }
+
+    fn all_snapshots(&self) -> impl Iterator<Item = &Arc<Snapshots>> {
+        std::iter::once(&self.snapshots).chain(self.others.values())
     }
 
     /// Whose rows the caller sees.

@@ -18,8 +18,10 @@ pub const MAX_LIMIT: u32 = 10_000;
 pub const DEFAULT_SIZE: u32 = 50;
 /// The most rows of a numbered page.
 pub const MAX_SIZE: u32 = 1_000;
-/// The last page that may be asked for: who wants more narrows the question.
+/// No number of a page is larger.
 pub const MAX_PAGE: u32 = 1_000_000;
+/// A numbered page ends within so many rows: those before it are sorted for it, each time. Cursors go on for as long as there are rows.
+pub const MAX_PAGED_ROWS: u64 = 100_000;
 /// Longer values are no names, and would be echoed.
 pub const MAX_VALUE_CHARS: usize = 500;
 /// Holds names, so it is longer than they are; whoever reads cursors has its own bound.
@@ -104,6 +106,14 @@ impl Params {
         parsed
     }
 
+    /// Notes a numbered page that ends behind [`MAX_PAGED_ROWS`]; `instead` is what to do for rows behind them.
+    pub fn within_reach(&mut self, page: u32, size: u32, instead: &str) {
+        if u64::from(page) * u64::from(size) > MAX_PAGED_ROWS {
+            let expected = format!("a page within the first {MAX_PAGED_ROWS} rows (for others, {instead})");
+            self.add("page", &expected, &format!("page {page} of {size} rows each"));
+        }
+    }
+
     /// `true` or `false`; false when absent.
     pub fn flag(&mut self, name: &str, text: Option<&str>) -> bool {
         self.choice(name, text, &[("true", true), ("false", false)]).unwrap_or(false)
@@ -182,6 +192,21 @@ mod tests {
                 "`to`: expected a date not before `from` (`2026-02-01`), found `2026-01-01`",
             ]
         );
+    }
+
+    #[test]
+    fn a_numbered_page_is_refused_that_so_many_rows_would_be_sorted_for() {
+        for (page, size, is_refused) in
+            [(1, 1_000, false), (100, 1_000, false), (101, 1_000, true), (MAX_PAGE, 1, true)]
+        {
+            let mut params = Params::default();
+            params.within_reach(page, size, "ask otherwise");
+            assert_eq!(!params.problems.is_empty(), is_refused, "{page} {size}");
+        }
+        let found = problems("", |params| params.within_reach(u32::MAX, u32::MAX, "ask otherwise"));
+        let line = "`page`: expected a page within the first 100000 rows (for others, ask otherwise), found page 4294967295 \
+                    of 4294967295 rows each";
+        assert_eq!(found, [line]);
     }
 
     #[test]

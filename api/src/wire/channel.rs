@@ -25,8 +25,10 @@ const TAKE_WITHIN: Duration = Duration::from_secs(15);
 /// Why a connection cannot go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
-    /// The client left, or does not take what it is sent.
+    /// The client left.
     Gone,
+    /// It does not take what it is sent.
+    Untaken,
     /// What it sent is nothing of the protocol, in words for the client.
     Malformed(&'static str),
 }
@@ -153,7 +155,7 @@ impl Channel {
 
 /// Waits for the client, for as long as it may take.
 async fn in_time(taken: impl Future<Output = io::Result<()>>) -> Result<(), Broken> {
-    Ok(timeout(TAKE_WITHIN, taken).await.map_err(|_| Broken::Gone)??)
+    Ok(timeout(TAKE_WITHIN, taken).await.map_err(|_| Broken::Untaken)??)
 }
 
 /// The fields of a message, read one after the other.

@@ -9,6 +9,7 @@ use bytes::BufMut;
 use karat_access::{Credential, Lease, Origin, Permission, TokenFault, User};
 use karat_http::{ApiError, TlsAcceptor, lease_of};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Door,
@@ -21,6 +22,8 @@ use super::{
 
 /// The longest from a connection to its session.
 pub(super) const LOG_IN_WITHIN: Duration = Duration::from_secs(15);
+/// The same to the end of looking up its key: what is left is for telling a client that this took too long.
+pub(super) const LOOK_UP_WITHIN: Duration = Duration::from_secs(13);
 
 /// First messages that are none of a session.
 const CANCEL: i32 = 80_877_102;
@@ -132,13 +135,14 @@ pub(super) struct LoggedIn {
     pub(super) facts: Facts,
 }
 
-/// Asks for the password, and whether whoever sends it may ask questions here.
+/// Asks for the password, and whether whoever sends it may ask questions here, which has to be found out until `looked_up`.
 pub(super) async fn log_in(
     channel: &mut Channel,
     parameters: &BTreeMap<String, String>,
     door: &Door,
     client: IpAddr,
     is_secure: bool,
+    looked_up: Instant,
 ) -> Result<LoggedIn, Trouble> {
     if door.needs_tls && !is_secure {
         return Err(Refusal::new("28000", "log in under TLS: set `sslmode=require`, or `verify-full`").into());
@@ -156,9 +160,17 @@ pub(super) async fn log_in(
     }
     let key = SecretString::from(fields.text()?);
     let origin = Origin::new(Some(client.to_canonical()), Some(&agent(&application)), None);
-    let lease = recognise(door, &name, &key, &origin).await?;
+    let lease = before(looked_up, recognise(door, &name, &key, &origin)).await?;
     let username = lease.caller().username.to_string();
     Ok(LoggedIn { lease, key, facts: Facts { username, application } })
+}
+
+/// What is looked up, unless that takes too long.
+async fn before<T>(end: Instant, looked_up: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    timeout_at(end, looked_up).await.unwrap_or_else(|_| {
+        tracing::debug!("the key of a PostgreSQL client could not be looked up in time");
+        Err(Refusal::new("53000", "too much is asked of the accounts at the moment: try again soon"))
+    })
 }
 
 async fn recognise(door: &Door, name: &str, key: &SecretString, origin: &Origin) -> Result<Lease, Refusal> {
@@ -209,4 +221,20 @@ pub(super) fn welcome(channel: &mut Channel, facts: &Facts, registered: &Registe
         out.put_i32(registered.number);
         out.put_i32(registered.secret);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_look_up_that_takes_too_long_is_told_while_the_log_in_still_has_time() {
+        let rest = LOG_IN_WITHIN.checked_sub(LOOK_UP_WITHIN);
+        assert!(rest.is_some_and(|rest| rest >= Duration::from_secs(1)), "{rest:?}");
+        let refused = before(Instant::now(), pending::<Result<(), Refusal>>()).await;
+        assert_eq!(refused.unwrap_err().sqlstate, "53000");
+        assert_eq!(before(Instant::now(), ready(Ok(1))).await, Ok(1), "what is known needs no time");
+    }
 }

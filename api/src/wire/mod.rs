@@ -5,7 +5,7 @@
 //!   (`statement`).
 //! - **Who asks** logs in with the name or address of an account and one of its API keys as the password, which travels under TLS,
 //!   or to an address that only this machine reaches (`login`). The key is looked at again each second.
-//! - **Bounded**: connections, also of one client network; sessions (`cancel`); messages before they are read (`channel`); prepared
+//! - **Bounded**: connections and sessions, also of one client network (`cancel`); messages before they are read (`channel`); prepared
 //!   statements and portals (`extended`); answers that are kept (`question`); the time for a log-in, for taking an answer, and
 //!   between questions (`session`).
 //! - A question ends when its client leaves or breaks it off (`cancel`). A stop lets those that run finish.
@@ -25,25 +25,29 @@ mod value;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
 
 use karat_access::Access;
 use karat_http::{
-    AcceptSettings, ApiError, ConnectionCounts, Limits, ServeSettings, Share, Stopping, TlsAcceptor, TrustedProxies,
-    accept,
+    AcceptSettings, ApiError, ConnectionCounts, Limits, Overdue, ServeSettings, Share, Stopping, TlsAcceptor,
+    TrustedProxies, accept,
 };
 use poem::endpoint::BoxEndpoint;
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use self::{
     cancel::Sessions,
     channel::Channel,
-    login::{Begun, LOG_IN_WITHIN, LoggedIn},
+    login::{Begun, LOG_IN_WITHIN, LOOK_UP_WITHIN, LoggedIn},
     question::{Asker, MAX_ANSWERS_KIB, agent},
-    refusal::{Refusal, Trouble},
+    refusal::Trouble,
     session::Session,
 };
 use crate::{ApiSettings, auth::AuthSettings, live::guard::Guard};
@@ -65,6 +69,8 @@ pub struct Port {
     tls: Option<TlsAcceptor>,
     host: Option<String>,
     trusted_proxies: TrustedProxies,
+    /// Those of the server, so that its figures have these connections too.
+    counts: ConnectionCounts,
     shutdown_deadline: Duration,
 }
 
@@ -88,6 +94,7 @@ impl Port {
             tls: serving.tls.as_ref().map(|tls| tls.acceptor_of(PROTOCOL)),
             host: api.harden.allowed_hosts.first().cloned(),
             trusted_proxies: api.harden.trusted_proxies.clone(),
+            counts: serving.counts.clone(),
             shutdown_deadline: serving.shutdown_deadline,
         })
     }
@@ -113,7 +120,7 @@ impl Port {
             max_connections: MAX_CONNECTIONS,
             max_connections_per_network: MAX_CONNECTIONS_PER_NETWORK,
             trusted_proxies: self.trusted_proxies,
-            counts: ConnectionCounts::default(),
+            counts: self.counts.clone(),
             shutdown_deadline: self.shutdown_deadline,
         };
         let door = Arc::new(Door {
@@ -125,6 +132,7 @@ impl Port {
             host: self.host,
             local,
             sessions: Arc::default(),
+            counts: self.counts,
             room: Arc::new(Semaphore::new(MAX_ANSWERS_KIB)),
         });
         let answer = |stopping: Stopping| {
@@ -146,30 +154,46 @@ struct Door {
     host: Option<String>,
     local: SocketAddr,
     sessions: Arc<Sessions>,
+    counts: ConnectionCounts,
     /// For the answers that sessions keep, in KiB.
     room: Arc<Semaphore>,
 }
 
 impl Door {
     async fn answer(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, share: Share, mut stopping: Stopping) {
-        // Held for as long as the connection is open.
-        let _share = share;
+        // The share is held for as long as the connection is open.
+        let network = share.network();
         // Answers are written whole; waiting to fill packets only adds delay.
         let _ = socket.set_nodelay(true);
         let guarded = stopping.clone();
         let opened = tokio::select! {
-            opened = timeout(LOG_IN_WITHIN, self.open(socket, peer, guarded)) => opened,
+            opened = timeout(LOG_IN_WITHIN, self.open(socket, peer, network, guarded)) => opened,
             () = stopping.stopped() => return,
         };
         match opened {
-            Ok(Some(session)) => session.run().await,
+            Ok(Some(session)) => {
+                if let Some(overdue) = session.run().await {
+                    self.counts.note_overdue(overdue);
+                }
+            }
             Ok(None) => {}
-            Err(_) => tracing::debug!(%peer, "connection ended: its log-in was overdue"),
+            Err(_) => {
+                self.counts.note_overdue(Overdue::Head);
+                tracing::debug!(%peer, "connection ended: its log-in was overdue");
+            }
         }
+        drop(share);
     }
 
     /// The session that a connection becomes, if it becomes one.
-    async fn open(&self, socket: TcpStream, peer: SocketAddr, stopping: Stopping) -> Option<Session> {
+    async fn open(
+        &self,
+        socket: TcpStream,
+        peer: SocketAddr,
+        network: Option<IpAddr>,
+        stopping: Stopping,
+    ) -> Option<Session> {
+        let looked_up = Instant::now() + LOOK_UP_WITHIN;
         let (mut channel, parameters, is_secure) = match login::begin(Channel::new(socket), self.tls.as_ref()).await {
             Ok(Begun::Session { channel, parameters, is_secure }) => (channel, parameters, is_secure),
             Ok(Begun::Cancel { number, secret }) => {
@@ -183,7 +207,7 @@ impl Door {
                 return None;
             }
         };
-        let logged_in = login::log_in(&mut channel, &parameters, self, peer.ip(), is_secure).await;
+        let logged_in = login::log_in(&mut channel, &parameters, self, peer.ip(), is_secure, looked_up).await;
         let LoggedIn { lease, key, facts } = match logged_in {
             Ok(logged_in) => logged_in,
             Err(trouble) => {
@@ -191,10 +215,12 @@ impl Door {
                 return None;
             }
         };
-        let Some(registered) = self.sessions.register() else {
-            let words = "there are as many sessions as may be: close one, or try again in a moment";
-            end(channel, Refusal::new("53300", words).into()).await;
-            return None;
+        let registered = match self.sessions.register(network) {
+            Ok(registered) => registered,
+            Err(refusal) => {
+                end(channel, refusal.into()).await;
+                return None;
+            }
         };
         login::welcome(&mut channel, &facts, &registered);
         let asker = Asker {

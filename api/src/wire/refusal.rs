@@ -1,9 +1,12 @@
 //! [`Refusal`]: what a client is told when something is not answered, with the code of PostgreSQL that is nearest.
 
 use bytes::{BufMut, BytesMut};
-use karat_http::ApiError;
+use karat_http::{ApiError, Overdue};
 
 use super::channel::{Broken, message, text};
+
+/// The code of a session in which nothing was asked for too long.
+pub(super) const IDLE: &str = "57P05";
 
 /// Something that is not answered. The words are for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,12 +101,21 @@ impl From<Broken> for Trouble {
 }
 
 impl Trouble {
-    /// What the client is told when this ends its connection; nothing when it has left.
+    /// What was overdue, when that is what ends the connection.
+    pub(super) fn overdue(&self) -> Option<Overdue> {
+        match self {
+            Self::Refused(refusal) if refusal.sqlstate == IDLE => Some(Overdue::Idle),
+            Self::Broken(Broken::Untaken) => Some(Overdue::Answer),
+            _ => None,
+        }
+    }
+
+    /// What the client is told when this ends its connection; nothing when it has left, or takes nothing.
     pub(super) fn last_words(self) -> Option<Refusal> {
         match self {
             Self::Refused(refusal) => Some(refusal),
             Self::Broken(Broken::Malformed(words)) => Some(Refusal::new("08P01", words)),
-            Self::Broken(Broken::Gone) => None,
+            Self::Broken(Broken::Gone | Broken::Untaken) => None,
         }
     }
 }
@@ -128,6 +140,19 @@ mod tests {
         ] {
             assert_eq!(Refusal::of_answer(status, code, String::new(), Vec::new()).sqlstate, sqlstate, "{code}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_is_overdue_says_by_what_and_others_do_not() {
+        let idle = Trouble::from(Refusal::new(IDLE, "no"));
+        assert_eq!(
+            (idle.overdue(), Trouble::from(Broken::Untaken).overdue()),
+            (Some(Overdue::Idle), Some(Overdue::Answer))
+        );
+        assert_eq!(
+            (Trouble::from(Refusal::new("28000", "no")).overdue(), Trouble::from(Broken::Gone).overdue()),
+            (None, None)
+        );
     }
 
     #[test]

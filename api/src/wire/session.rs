@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BufMut;
+use karat_http::Overdue;
 use tokio::time::timeout;
 
 use super::{
@@ -12,7 +13,7 @@ use super::{
     end,
     extended::Kept,
     question::{Answer, Asker},
-    refusal::{Refusal, Trouble},
+    refusal::{IDLE, Refusal, Trouble},
     statement::{Facts, Statement},
     value::{Formats, put_columns, put_row},
 };
@@ -53,11 +54,18 @@ impl Session {
         Self { channel, guard, asker, facts, registered, block: Block::None, kept: Kept::default() }
     }
 
-    /// Goes on until the client or the server ends it.
-    pub(super) async fn run(mut self) {
+    /// Goes on until the client or the server ends it; what was overdue, when that is why.
+    pub(super) async fn run(mut self) -> Option<Overdue> {
         match self.converse().await {
-            Ok(()) => self.channel.close().await,
-            Err(trouble) => end(self.channel, trouble).await,
+            Ok(()) => {
+                self.channel.close().await;
+                None
+            }
+            Err(trouble) => {
+                let overdue = trouble.overdue();
+                end(self.channel, trouble).await;
+                overdue
+            }
         }
     }
 
@@ -98,7 +106,7 @@ impl Session {
         tokio::select! {
             heard = timeout(SILENCE, channel.next(true)) => match heard {
                 Ok(heard) => Ok(heard?),
-                Err(_) => Err(Refusal::new("57P05", "nothing was asked for half an hour").into()),
+                Err(_) => Err(Refusal::new(IDLE, "nothing was asked for half an hour").into()),
             },
             ending = guard.ended() => Err(match ending {
                 Ending::ServerStops => Refusal::new("57P01", "the server stops: connect again in a moment"),

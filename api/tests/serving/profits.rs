@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Profit, TestApp, at, run};
 
-fn profit(company: &str, year: i64, month: i64, cents: i128) -> Profit {
+pub fn profit(company: &str, year: i64, month: i64, cents: i128) -> Profit {
     Profit {
         company: company.to_owned(),
         year,
@@ -61,6 +61,19 @@ async fn pages_of_profits_join_to_the_whole_and_totals_are_of_all_pages() {
     let sum: i128 = sorted.iter().filter(|row| row.company == "alder" && row.year == 2025).map(|row| row.cents).sum();
     let total = format!("{}.{:02}", sum / 100, sum % 100);
     assert_eq!(one.at("/data/totals"), &json!({"rows": 12, "companies": 1, "profit": total}), "{}", one.text);
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_deep_is_refused_with_what_to_ask_instead() {
+    let app = TestApp::start().await;
+    app.publish_profits(&profits()[..3], 3).await;
+    for (page, status) in
+        [("page=100&size=1000", 200), ("page=101&size=1000", 422), ("page=2000", 200), ("page=1000000", 422)]
+    {
+        let reply = app.get(&format!("/api/v1/profits?{page}")).await;
+        assert_eq!(reply.status, status, "{page}: {}", reply.text);
+        assert_eq!(reply.text.contains("follow the cursor"), status == 422, "{page}: {}", reply.text);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-use crate::support::{Reply, Run, TestApp, run};
+use crate::{
+    profits::profit,
+    support::{Reply, Run, TestApp, run},
+};
 
 /// Enough on a busy machine for what takes a moment; nothing waits this long when all is well.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -63,6 +66,33 @@ async fn a_question_is_answered_from_the_epoch_and_leaves_a_row() {
     assert_eq!(outcomes, ["denied", "denied", "success", "success", "success"]);
     assert_eq!(details[4], json!({"sql": sql, "is_cut": false, "ended": "answered", "rows": 3}));
     assert_eq!(details[0]["ended"], "query_failed");
+}
+
+#[tokio::test]
+async fn a_question_over_two_pipelines_takes_one_epoch_of_each_and_names_both() {
+    let app = TestApp::start().await;
+    app.publish(&runs(3), 3).await;
+    app.publish(&runs(4), 4).await;
+    app.publish_profits(&[profit("alder", 2025, 1, 100), profit("dune", 2025, 1, 200)], 2).await;
+    let both = app
+        .ask(
+            "SELECT a.n AS runs, b.n AS profits FROM (SELECT count(*) AS n FROM silver.runs) a, \
+             (SELECT count(*) AS n FROM gold.profits) b",
+        )
+        .await;
+    assert_eq!(both.at("/data/rows"), &json!([[4, 2]]), "{}", both.text);
+    assert_eq!(both.column("/data/epochs", "pipeline"), ["etl_runs", "finance"]);
+    assert_eq!(both.column("/data/epochs", "epoch"), [2, 1]);
+    assert_eq!(both.at("/data/epoch"), 1, "of the pipeline whose newest event is the oldest");
+    for (sql, pipeline, epoch) in [
+        ("SELECT company FROM gold.profits", "finance", 1),
+        ("SELECT count(*) FROM silver.runs", "etl_runs", 2),
+        ("SELECT 1", "etl_runs", 2),
+    ] {
+        let reply = app.ask(sql).await;
+        assert_eq!(reply.column("/data/epochs", "pipeline"), [pipeline], "{sql}: {}", reply.text);
+        assert_eq!(reply.at("/data/epoch"), epoch, "{sql}");
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,10 @@ use karat_api::lakehouse::declared::DeclaredTable;
 use karat_schemas::pipelines::{BUILT_IN, parse};
 use serde_json::{Value, json};
 
-use crate::support::{Run, TestApp, run};
+use crate::{
+    profits::profit,
+    support::{Profit, Run, TestApp, run},
+};
 
 const ROWS: &str = "/api/v1/tables/gold.summary_state/rows";
 
@@ -51,6 +54,96 @@ async fn tables_are_told_with_their_sizes_columns_versions_and_declaration() {
     for none in ["gold.none", "none", "quarantine.etl_runs", "gold", "gold.", "gold.summary_state%2F..%2Fsync_status"] {
         assert_eq!(app.get(&format!("/api/v1/tables/{none}")).await.status, 404, "{none}");
     }
+}
+
+/// Profits of so many companies.
+fn companies(count: usize) -> Vec<Profit> {
+    (0..count).map(|n| profit(&format!("company {n}"), 2025, 1, 100)).collect()
+}
+
+#[tokio::test]
+async fn tables_of_each_pipeline_are_told_with_the_epoch_of_their_own() {
+    let app = TestApp::start().await;
+    app.publish(&days(2), 2).await;
+    app.publish(&days(3), 3).await;
+    let runs_alone = app.get("/api/v1/tables").await;
+    assert_eq!(runs_alone.column("/data/epochs", "pipeline"), ["etl_runs"]);
+    app.publish_profits(&companies(4), 4).await;
+    let list = app.get("/api/v1/tables").await;
+    let names = ["gold.profits", "gold.summary_state", "gold.sync_status", "gold.user_days", "silver.runs"];
+    assert_eq!(list.column("/data/tables", "table"), names, "{}", list.text);
+    let pipelines = ["finance", "etl_runs", "etl_runs", "etl_runs", "etl_runs"];
+    assert_eq!(list.column("/data/tables", "pipeline"), pipelines);
+    let of = |pipeline: &str, epoch: u64, as_of: &str, state: &str| json!({"pipeline": pipeline, "epoch": epoch, "as_of": as_of, "data_state": state});
+    let (runs, profits) = ("2026-01-03T10:00:00Z", "2026-01-05T09:00:00Z");
+    assert_eq!(
+        list.at("/data/epochs"),
+        &json!([of("etl_runs", 2, runs, "complete"), of("finance", 1, profits, "complete")])
+    );
+    assert_eq!((list.at("/data/epoch"), list.text_at("/data/as_of")), (&json!(2), runs), "the oldest");
+    assert_eq!(list.headers["karat-as-of"], runs);
+    // Each of them changes the answer.
+    let etag = list.headers["etag"].clone();
+    let known = async || app.get_as(&app.admin, "/api/v1/tables", &[("if-none-match", &etag)]).await.status;
+    assert_ne!(etag, runs_alone.headers["etag"]);
+    assert_eq!(known().await, 304);
+    app.log_ends_at(4);
+    assert_eq!(known().await, 200);
+    let behind = app.get("/api/v1/tables").await;
+    assert_eq!(behind.column("/data/epochs", "data_state"), ["partial", "complete"]);
+    assert_eq!(behind.text_at("/data/data_state"), "partial");
+    app.publish(&days(6), 4).await;
+    let list = app.get("/api/v1/tables").await;
+    assert_eq!((list.at("/data/epoch"), list.text_at("/data/as_of")), (&json!(1), profits), "now that of the profits");
+    assert_eq!(list.text_at("/data/data_state"), "complete");
+
+    let one = app.get("/api/v1/tables/gold.profits").await;
+    assert_eq!((one.at("/data/epoch"), one.text_at("/data/table/pipeline")), (&json!(1), "finance"), "{}", one.text);
+    assert_eq!(one.headers["karat-as-of"], profits);
+}
+
+#[tokio::test]
+async fn rows_of_another_pipeline_stay_at_its_epoch_and_runs_are_no_news_of_them() {
+    const PROFITS: &str = "/api/v1/tables/gold.profits/rows?order=company";
+    let app = TestApp::start().await;
+    app.publish(&days(2), 2).await;
+    app.publish(&days(3), 3).await;
+    assert_eq!(app.get(PROFITS).await.status, 404, "before there are any");
+    app.publish_profits(&companies(5), 5).await;
+    let version = app.get("/api/v1/tables/gold.profits").await.at("/data/table/version").as_u64().unwrap();
+    let first = app.get(&format!("{PROFITS}&limit=3")).await;
+    assert_eq!((first.at("/data/epoch"), first.text_at("/data/pipeline")), (&json!(1), "finance"), "{}", first.text);
+    assert_eq!(first.column("/data/rows", "company"), ["company 0", "company 1", "company 2"]);
+    let next = format!("{PROFITS}&limit=3&cursor={}", first.text_at("/data/next_cursor"));
+
+    app.publish(&days(4), 4).await;
+    let again = [("if-none-match", first.headers["etag"].as_str())];
+    assert_eq!(app.get_as(&app.admin, &format!("{PROFITS}&limit=3"), &again).await.status, 304);
+    app.publish_profits(&companies(2), 6).await;
+    assert_eq!(app.get_as(&app.admin, &format!("{PROFITS}&limit=3"), &again).await.status, 200);
+    let second = app.get(&next).await;
+    assert_eq!(second.column("/data/rows", "company"), ["company 3", "company 4"], "{}", second.text);
+    assert_eq!((second.at("/data/epoch"), second.at("/data/version")), (&json!(1), &json!(version)));
+    let old = app.get(&format!("{PROFITS}&as_of_version={version}")).await;
+    assert_eq!((old.at("/data/epoch"), old.column("/data/rows", "company").len()), (&json!(2), 5), "{}", old.text);
+    assert_eq!(app.get(PROFITS).await.column("/data/rows", "company").len(), 2);
+}
+
+#[tokio::test]
+async fn rows_of_profits_are_seen_by_who_sees_the_profits() {
+    const PROFITS: &str = "/api/v1/tables/gold.profits/rows?order=company";
+    let granted = HashMap::from([(Role::User, vec!["/shared".to_owned()])]);
+    let app = TestApp::start_with(|settings| settings.serving.granted_sources = granted).await;
+    let mut profits = companies(4);
+    profits[1].user = Some(app.user_id.clone());
+    profits[2].user = Some("somebody".to_owned());
+    profits[3].source = "/shared".to_owned();
+    app.publish_profits(&profits, 4).await;
+    let seen = app.get_as_user("/api/v1/profits").await.column("/data/profits", "company");
+    assert_eq!(app.get_as_user(PROFITS).await.column("/data/rows", "company"), seen);
+    assert_eq!(seen, ["company 1", "company 3"]);
+    assert_eq!(app.get_as_user(&format!("{PROFITS}&user_id=somebody")).await.at("/data/rows"), &json!([]));
+    assert_eq!(app.get(PROFITS).await.column("/data/rows", "company").len(), 4);
 }
 
 #[tokio::test]

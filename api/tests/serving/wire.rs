@@ -45,6 +45,31 @@ impl Client {
         client
     }
 
+    /// A session of the admin with this key, and what breaks its questions off.
+    async fn of_key(app: &TestApp, key: &str) -> (Self, Vec<u8>) {
+        let (mut client, answer) = Self::open(app, "the_admin", key).await;
+        assert_eq!(answer.0, b'R');
+        let told = client.until_ready().await;
+        let (_, cancel) = told.iter().find(|(kind, _)| *kind == b'K').unwrap().clone();
+        (client, cancel)
+    }
+
+    /// What comes of the question that runs when it is broken off. Asked again until it meets the question: what is cancelled
+    /// before does not count.
+    async fn broken_off(&mut self, app: &TestApp, cancel: &[u8]) -> Vec<Message> {
+        loop {
+            let mut other = TcpStream::connect(app.postgres).await.unwrap();
+            let request = [&16_i32.to_be_bytes()[..], &80_877_102_i32.to_be_bytes(), cancel].concat();
+            other.write_all(&request).await.unwrap();
+            let mut rest = Vec::new();
+            timeout(DEADLINE, other.read_to_end(&mut rest)).await.expect("the server must close").unwrap();
+            if let Ok(first) = timeout(Duration::from_millis(200), self.0.peek(&mut [0])).await {
+                assert_eq!(first.unwrap(), 1);
+                return self.until_ready().await;
+            }
+        }
+    }
+
     async fn say(&mut self, kind: u8, body: &[u8]) {
         let length = i32::try_from(body.len() + 4).unwrap().to_be_bytes();
         self.0.write_all(&[&[kind][..], &length, body].concat()).await.unwrap();
@@ -249,33 +274,51 @@ async fn a_prepared_question_is_asked_once_and_its_rows_are_sent_in_the_form_tha
 async fn a_question_ends_when_its_client_leaves_or_breaks_it_off() {
     let app = TestApp::start_with(|settings| settings.serving.sql.deadline = Duration::from_secs(120)).await;
     app.publish(&runs(100), 1).await;
-    let (mut leaves, answer) = Client::open(&app, "the_admin", &key_of(&app, &app.admin).await).await;
-    assert_eq!(answer.0, b'R');
-    let told = leaves.until_ready().await;
-    let (_, cancel) = told.iter().find(|(kind, _)| *kind == b'K').unwrap().clone();
+    let (mut client, cancel) = Client::of_key(&app, &key_of(&app, &app.admin).await).await;
     let cancelled = async |count: usize| {
         let is_it = |(details, _): &&(serde_json::Value, String)| details["ended"] == "cancelled";
         (notes(&app).await.iter().filter(is_it).count() == count).then_some(())
     };
-    leaves.say(b'Q', format!("{}\0", endless()).as_bytes()).await;
-    // Asked again until it meets the question: what is cancelled before does not count.
-    let mut client = leaves;
-    let broken_off = loop {
-        let mut other = TcpStream::connect(app.postgres).await.unwrap();
-        let request = [&16_i32.to_be_bytes()[..], &80_877_102_i32.to_be_bytes(), &cancel].concat();
-        other.write_all(&request).await.unwrap();
-        let mut rest = Vec::new();
-        timeout(DEADLINE, other.read_to_end(&mut rest)).await.expect("the server must close").unwrap();
-        if let Ok(first) = timeout(Duration::from_millis(200), client.0.peek(&mut [0])).await {
-            assert_eq!(first.unwrap(), 1);
-            break client.until_ready().await;
-        }
-    };
-    assert_eq!(error(&broken_off).0, "57014");
+    client.say(b'Q', format!("{}\0", endless()).as_bytes()).await;
+    assert_eq!(error(&client.broken_off(&app, &cancel).await).0, "57014");
     until("a row tells of it", async || cancelled(1).await).await;
     client.say(b'Q', format!("{}\0", endless()).as_bytes()).await;
     drop(client);
     until("another row tells of who left", async || cancelled(2).await).await;
+}
+
+#[tokio::test]
+async fn a_network_with_all_its_sessions_still_breaks_its_questions_off() {
+    let app = TestApp::start_with(|settings| settings.serving.sql.deadline = Duration::from_secs(120)).await;
+    app.publish(&runs(100), 1).await;
+    let key = key_of(&app, &app.admin).await;
+    let (mut asks, cancel) = Client::of_key(&app, &key).await;
+    let mut others = Vec::new();
+    let refused = loop {
+        let (mut client, answer) = Client::open(&app, "the_admin", &key).await;
+        if answer.0 == b'E' {
+            break answer;
+        }
+        client.until_ready().await;
+        others.push(client);
+        assert!(others.len() < 32, "as many sessions as connections");
+    };
+    let (code, words) = error(&[refused]);
+    assert_eq!((code.as_str(), others.len()), ("53300", 23), "{words}");
+    asks.say(b'Q', format!("{}\0", endless()).as_bytes()).await;
+    assert_eq!(error(&asks.broken_off(&app, &cancel).await).0, "57014");
+}
+
+#[tokio::test]
+async fn connections_of_the_port_are_counted_with_those_of_the_server() {
+    let app = TestApp::start().await;
+    let key = key_of(&app, &app.admin).await;
+    let open = async |count: i64| (app.counts.num_open() == count).then_some(());
+    until("every request over HTTP has ended", async || open(0).await).await;
+    let (client, _) = Client::of_key(&app, &key).await;
+    assert_eq!(app.counts.num_open(), 1);
+    drop(client);
+    until("the session has ended", async || open(0).await).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Read-only SQL over the tables of an epoch.
+//! Read-only SQL over the tables of an epoch of each pipeline.
 //!
 //! - One `SELECT` a question: its text, its statement and its plan are each judged (`guard`, `statement`), and its context
 //!   has the tables of the epoch that it names and nothing else: no files, no addresses, no settings.
@@ -99,6 +99,8 @@ pub(crate) struct SqlReader {
 pub(crate) struct Answered {
     /// Name and type of each column.
     pub(crate) columns: Vec<(String, String)>,
+    /// The full names of the tables that were read.
+    pub(crate) tables: Vec<String>,
     /// A list of rows, each a list of values.
     pub(crate) rows: Box<RawValue>,
     pub(crate) num_rows: usize,
@@ -164,8 +166,9 @@ impl Work {
         let parsed = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect);
         let parsed = parsed.map_err(|error| not_planned(error, None))?;
         let unknown_function = statement::check_statement(&parsed, &state)?;
-        for (name, version) in statement::tables_of(&parsed, &state, &self.versions)? {
-            let provider = self.tables.provider(&name, version).await.map_err(ApiError::internal)?;
+        let asked = statement::tables_of(&parsed, &state, &self.versions)?;
+        for (name, version) in &asked {
+            let provider = self.tables.provider(name, *version).await.map_err(ApiError::internal)?;
             context.register_table(name.as_str(), provider).map_err(ApiError::internal)?;
         }
         // With the tables that are there now.
@@ -189,7 +192,8 @@ impl Work {
             }
         }
         let num_rows = rows.len();
-        Ok(Answered { columns, rows: rows.finish().map_err(ApiError::internal)?, num_rows, is_truncated })
+        let tables = asked.into_iter().map(|(name, _)| name).collect();
+        Ok(Answered { columns, tables, rows: rows.finish().map_err(ApiError::internal)?, num_rows, is_truncated })
     }
 
     /// A context without tables, which can reach nothing.

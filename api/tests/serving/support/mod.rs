@@ -18,6 +18,8 @@ use karat_api::{
     lag::{Lag, records_behind},
     snapshot::{Poke, Snapshots, follow},
 };
+#[cfg(feature = "postgres-wire")]
+use karat_http::ConnectionCounts;
 use karat_http::ServeSettings;
 use karat_lake::{Cleaner, Kept, Lake, TableSpec, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::{epoch::Epoch, pipelines};
@@ -35,6 +37,9 @@ pub struct TestApp {
     /// Of the port for PostgreSQL clients.
     #[cfg(feature = "postgres-wire")]
     pub postgres: SocketAddr,
+    /// Of the connections of all ports.
+    #[cfg(feature = "postgres-wire")]
+    pub counts: ConnectionCounts,
     /// Sees everything.
     pub admin: String,
     /// Sees own rows.
@@ -139,6 +144,8 @@ impl TestApp {
             answer_timeout: long,
             ..ServeSettings::default()
         };
+        #[cfg(feature = "postgres-wire")]
+        let counts = serving.counts.clone();
         let doors = Doors::new(listener, serving.clone());
         #[cfg(feature = "postgres-wire")]
         let (doors, postgres) = {
@@ -164,6 +171,8 @@ impl TestApp {
             address,
             #[cfg(feature = "postgres-wire")]
             postgres,
+            #[cfg(feature = "postgres-wire")]
+            counts,
             admin: String::new(),
             user: String::new(),
             user_id: String::new(),
