@@ -152,13 +152,19 @@ mod tests {
     use std::{collections::BTreeMap, ops::Range};
 
     use karat_eventlog::{Headers, Record};
+    use karat_schemas::pipelines::{BUILT_IN, parse};
 
     use super::*;
-    use crate::bronze::{
-        position_name,
-        read::{places, read_after},
-        rows::from_records,
-        table_spec,
+    use crate::{
+        bronze::{
+            position_name,
+            read::{places, read_after},
+            rows::from_records,
+            table_spec,
+        },
+        journal::Journal,
+        rebuild,
+        runner::RunnerSettings,
     };
 
     const TOPIC: &str = "karat.events";
@@ -172,6 +178,11 @@ mod tests {
 
     /// Two records a commit, of two partitions.
     async fn fill(table: &mut Table, numbers: Range<i64>) {
+        fill_partitions(table, &[0, 1], numbers).await;
+    }
+
+    /// One record of each partition a commit.
+    async fn fill_partitions(table: &mut Table, partitions: &[u32], numbers: Range<i64>) {
         for number in numbers {
             let record = |partition| Record {
                 topic: TOPIC.into(),
@@ -182,10 +193,12 @@ mod tests {
                 headers: Headers::default(),
                 payload: format!("{partition}/{number}").into(),
             };
-            let rows = from_records(&[record(0), record(1)], 1_770_000_000_000_000).unwrap();
+            let records: Vec<Record> = partitions.iter().map(|partition| record(*partition)).collect();
+            let rows = from_records(&records, 1_770_000_000_000_000).unwrap();
             let day = [("ingest_date".to_owned(), "2026-02-02".to_owned())];
             let file = table.staging().stage("part", &day, &[rows]).await.unwrap();
-            let positions = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), number + 1));
+            let position = |partition: &u32| TransactionId::new(position_name(TOPIC, *partition), number + 1);
+            let positions: Vec<TransactionId> = partitions.iter().map(position).collect();
             table.commit(Vec::new(), file.into_iter().collect(), &positions).await.unwrap();
         }
     }
@@ -269,6 +282,37 @@ mod tests {
         merge(&lake, TOPIC, 263).await.unwrap();
         let table = lake.open(writer.name()).await.unwrap();
         assert_eq!(merged_versions(&table), [(1, 128), (129, 130), (131, 261)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_rebuild_over_merged_versions_covers_no_offsets_that_an_accepted_topic_gives_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
+        let mut writer = lake.open_or_create(&table_spec(TOPIC)).await.unwrap();
+        fill(&mut writer, 0..3).await;
+        let accepted = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), 0));
+        writer.commit(Vec::new(), Vec::new(), &accepted).await.unwrap();
+        // The other partition has nothing since.
+        fill_partitions(&mut writer, &[1], 0..130).await;
+        merge(&lake, TOPIC, writer.version()).await.unwrap();
+        assert_eq!(merged_versions(&lake.open(writer.name()).await.unwrap()), [(1, 3), (4, 132)]);
+        let pipeline = parse(BUILT_IN).unwrap().pipelines.remove(0);
+        let settings = RunnerSettings {
+            lake: lake.clone(),
+            tables: lake.clone(),
+            state_folder: folder.path().join("state"),
+            generation: 0,
+            declared: None,
+            writes_epochs: true,
+            checkpoints: None,
+            publishes_later: false,
+            journal: Journal::off(),
+        };
+        let mut shadow = rebuild::start(&pipeline, &settings).await.unwrap();
+        while shadow.catch_up().await.unwrap() {}
+        rebuild::swap(&pipeline, &settings, shadow).await.unwrap();
+        let epoch = Epochs::of(&lake, &pipeline.name).unwrap().latest().await.unwrap().unwrap();
+        assert_eq!((epoch.bronze_version, epoch.covers()), (136, BTreeMap::from([(0, 0), (1, 130)])));
     }
 
     #[tokio::test(flavor = "multi_thread")]
