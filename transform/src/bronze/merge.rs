@@ -4,7 +4,10 @@
 //! crash, is there commit by commit. A rebuild, which begins at the first version, reads merged files as what they are: the
 //! rows of versions one after another.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use karat_lake::{CommitSummary, DataFile, Lake, Table, TransactionId, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::pipelines::Pipelines;
@@ -21,6 +24,10 @@ const MOST_BYTES: i64 = 32 << 20;
 
 /// Bytes of rows that are merged at once, as they are in memory: payloads that repeat are far smaller in their files.
 const MOST_IN_MEMORY: usize = 256 << 20;
+
+/// Rests after a merge, in times that it took: under load there are hundreds, and one after the other they would take a core from
+/// the pipelines for minutes.
+const REST: u32 = 3;
 
 /// Commits that are looked at in one go.
 const COMMITS: u64 = 256;
@@ -52,15 +59,16 @@ pub(crate) async fn held_from(lake: &Lake, pipelines: &Pipelines, topic: &str, h
     Ok(if held == u64::MAX { 0 } else { held })
 }
 
-/// Merges what is behind version `held`; returns the version up to which everything is merged.
+/// Merges what is behind version `held`; returns the version up to which everything is merged. It takes its time until
+/// `hurries_from`.
 ///
 /// # Errors
 /// The table does not open, or somebody else merges it: both are for the next time.
-pub(crate) async fn merge(lake: &Lake, topic: &str, held: u64) -> Result<u64> {
-    merge_within(lake, topic, held, MOST_IN_MEMORY).await
+pub(crate) async fn merge(lake: &Lake, topic: &str, held: u64, hurries_from: Instant) -> Result<u64> {
+    merge_within(lake, topic, held, MOST_IN_MEMORY, hurries_from).await
 }
 
-async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize) -> Result<u64> {
+async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize, hurries_from: Instant) -> Result<u64> {
     let mut table = lake.open(&table_name(topic)).await?;
     let end = held.min(table.version());
     let (mut group, mut at) = (Group::beginning(table.merged_to() + 1), table.merged_to());
@@ -70,8 +78,10 @@ async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize) -> 
             let rows: u64 = commit.files.iter().filter_map(DataFile::rows).sum();
             let bytes: i64 = commit.files.iter().map(DataFile::size_bytes).sum();
             if group.is_full_with(rows, bytes, &commit) {
-                let next = Group::beginning(group.last + 1);
+                let (next, began) = (Group::beginning(group.last + 1), Instant::now());
                 std::mem::replace(&mut group, next).merge(&mut table, in_memory).await?;
+                let left = hurries_from.saturating_duration_since(Instant::now());
+                tokio::time::sleep(rest_after(began.elapsed(), left)).await;
             }
             group.last = commit.version;
             group.files.extend(commit.files.into_iter().map(|file| (commit.version, file)));
@@ -82,6 +92,11 @@ async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize) -> 
         at = to;
     }
     Ok(table.merged_to())
+}
+
+/// How long the next merge waits after one that took so long, while so much time is left.
+fn rest_after(took: Duration, left: Duration) -> Duration {
+    (took * REST).min(left)
 }
 
 fn day_of(file: &DataFile) -> &str {
@@ -203,6 +218,10 @@ mod tests {
         }
     }
 
+    async fn merge_now(lake: &Lake, topic: &str, held: u64) -> Result<u64> {
+        merge(lake, topic, held, Instant::now()).await
+    }
+
     /// Everything after a version, in the order in which it is read.
     async fn read_all(bronze: &mut Table, after: u64, covered: i64) -> Vec<(u32, i64)> {
         let mut covered: BTreeMap<u32, i64> = [(0, covered), (1, covered)].into();
@@ -229,10 +248,10 @@ mod tests {
         let mut writer = filled(&lake).await;
         let mut before = lake.open(writer.name()).await.unwrap();
         // Nothing that a pipeline may still read is merged.
-        assert_eq!(merge(&lake, TOPIC, 100).await.unwrap(), 0);
-        assert_eq!(merge(&lake, TOPIC, 290).await.unwrap(), 256);
+        assert_eq!(merge_now(&lake, TOPIC, 100).await.unwrap(), 0);
+        assert_eq!(merge_now(&lake, TOPIC, 290).await.unwrap(), 256);
         // Again, nothing is left to do.
-        assert_eq!(merge(&lake, TOPIC, 290).await.unwrap(), 256);
+        assert_eq!(merge_now(&lake, TOPIC, 290).await.unwrap(), 256);
         let mut merged = lake.open(writer.name()).await.unwrap();
         assert_eq!(merged.files().len(), 2 + 44);
         for (after, covered) in [(0, 0), (5, 5), (128, 128), (200, 200), (256, 256), (299, 299)] {
@@ -259,6 +278,14 @@ mod tests {
         assert_eq!(read_all(&mut opened, 0, 0).await, everything_from(128));
     }
 
+    #[test]
+    fn a_merge_rests_longer_than_it_took_while_there_is_time() {
+        let second = Duration::from_secs(1);
+        assert_eq!(rest_after(second, 100 * second), 3 * second);
+        assert_eq!(rest_after(second, second), second);
+        assert_eq!(rest_after(second, Duration::ZERO), Duration::ZERO);
+    }
+
     fn merged_versions(table: &Table) -> Vec<(u64, u64)> {
         let mut merged: Vec<(u64, u64)> = table.files().filter_map(DataFile::merged).collect();
         merged.sort_unstable();
@@ -274,12 +301,12 @@ mod tests {
         let accepted = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), 0));
         writer.commit(Vec::new(), Vec::new(), &accepted).await.unwrap();
         fill(&mut writer, 0..20).await;
-        merge(&lake, TOPIC, 151).await.unwrap();
+        merge_now(&lake, TOPIC, 151).await.unwrap();
         let table = lake.open(writer.name()).await.unwrap();
         assert_eq!(merged_versions(&table), [(1, 128), (129, 130)]);
         // The rest is merged with what comes; two versions in between are merges.
         fill(&mut writer, 20..130).await;
-        merge(&lake, TOPIC, 263).await.unwrap();
+        merge_now(&lake, TOPIC, 263).await.unwrap();
         let table = lake.open(writer.name()).await.unwrap();
         assert_eq!(merged_versions(&table), [(1, 128), (129, 130), (131, 261)]);
     }
@@ -294,7 +321,7 @@ mod tests {
         writer.commit(Vec::new(), Vec::new(), &accepted).await.unwrap();
         // The other partition has nothing since.
         fill_partitions(&mut writer, &[1], 0..130).await;
-        merge(&lake, TOPIC, writer.version()).await.unwrap();
+        merge_now(&lake, TOPIC, writer.version()).await.unwrap();
         assert_eq!(merged_versions(&lake.open(writer.name()).await.unwrap()), [(1, 3), (4, 132)]);
         let pipeline = parse(BUILT_IN).unwrap().pipelines.remove(0);
         let settings = RunnerSettings {
@@ -323,7 +350,7 @@ mod tests {
         let file = writer.files().next().unwrap();
         let rows = writer.read(file, None).await.unwrap();
         let bytes: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
-        merge_within(&lake, TOPIC, 300, bytes * 50).await.unwrap();
+        merge_within(&lake, TOPIC, 300, bytes * 50, Instant::now()).await.unwrap();
         let mut table = lake.open(writer.name()).await.unwrap();
         let merged = merged_versions(&table);
         assert!(merged.len() > 4 && merged.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{merged:?}");
@@ -336,7 +363,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
         let writer = filled(&lake).await;
-        let _ = tokio::join!(merge(&lake, TOPIC, 300), merge(&lake, TOPIC, 300));
+        let _ = tokio::join!(merge_now(&lake, TOPIC, 300), merge_now(&lake, TOPIC, 300));
         let mut table = lake.open(writer.name()).await.unwrap();
         assert_eq!(read_all(&mut table, 0, 0).await, everything_from(0));
         let rows: usize = table.read_all().await.unwrap().iter().map(RecordBatch::num_rows).sum();
