@@ -40,13 +40,12 @@ mod tests {
 
     use super::*;
 
-    /// Holds a merge up for as long as somebody has the other end.
+    /// Holds a merge up, at what it merges first, for as long as somebody has the other end.
+    #[derive(Clone)]
     struct HeldUp {
         holder: Weak<()>,
         is_held: Arc<AtomicBool>,
     }
-
-    struct KeepAll;
 
     impl Factory for HeldUp {
         fn name(&self) -> &'static str {
@@ -54,16 +53,16 @@ mod tests {
         }
 
         fn make_filter(&self, _: &Context) -> Box<dyn CompactionFilter> {
+            Box::new(self.clone())
+        }
+    }
+
+    impl CompactionFilter for HeldUp {
+        fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
             self.is_held.store(true, Ordering::Relaxed);
             while self.holder.strong_count() > 0 {
                 thread::sleep(Duration::from_millis(1));
             }
-            Box::new(KeepAll)
-        }
-    }
-
-    impl CompactionFilter for KeepAll {
-        fn filter_item(&mut self, _: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
             Ok(Verdict::Keep)
         }
     }
