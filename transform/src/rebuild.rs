@@ -97,8 +97,8 @@ pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, mut shadow: Ru
     })
 }
 
-/// The next offset of each partition as the version of `bronze` says it. The rows that were read say it too, but for a partition
-/// that was moved back and has no rows since: merged files have the rows of the commit that moved it, and there are none.
+/// The next offset of each partition as the version of `bronze` says it. What was read says it too, but for a partition that was
+/// moved back and has no rows since: not every merged file tells more than its rows do.
 async fn positions_in(bronze: &mut Table, topic: &str, read: BTreeMap<u32, i64>) -> Result<BTreeMap<u32, i64>> {
     let names: Vec<String> = read.keys().map(|partition| position_name(topic, *partition)).collect();
     let found = bronze.positions(&names).await?;

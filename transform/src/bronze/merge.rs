@@ -5,7 +5,7 @@
 //! rows of versions one after another.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -143,28 +143,33 @@ impl Group {
             batches.extend(rows);
             in_memory += bytes;
         }
-        part.last = self.last;
+        (part.last, part.positions) = (self.last, self.positions);
         part.put(table, &batches).await
+    }
+
+    /// The next offset of each partition that the versions moved: of one that was moved back, no row says it.
+    fn moved(&self) -> BTreeMap<u32, i64> {
+        self.positions.iter().filter_map(|(application, next)| Some((partition_of(application)?, *next))).collect()
     }
 
     /// Puts one file with the rows in the place of the group's.
     async fn put(self, table: &mut Table, rows: &[RecordBatch]) -> Result<()> {
         let replaced = self.files.iter().map(|(_, file)| file.path().to_owned()).collect();
         // A large one stays as it is and says what it holds.
+        let says = |file: &DataFile| file.with_versions(self.first, self.last).with_positions(&self.moved());
         if let [(_, only)] = self.files.as_slice() {
-            return Ok(table.merge(replaced, vec![only.with_versions(self.first, self.last)]).await?);
+            return Ok(table.merge(replaced, vec![says(only)]).await?);
         }
         let Some((_, first)) = self.files.first() else { return Ok(()) };
         let day = day_of(first).split_once('=').map(|(column, day)| (column.to_owned(), day.to_owned()));
         let merged = table.staging().stage("merged", &day.into_iter().collect::<Vec<_>>(), rows).await?;
-        let merged = merged.map(|merged| merged.with_versions(self.first, self.last));
-        Ok(table.merge(replaced, merged.into_iter().collect()).await?)
+        Ok(table.merge(replaced, merged.iter().map(says).collect()).await?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, ops::Range};
+    use std::ops::Range;
 
     use karat_eventlog::{Headers, Record};
     use karat_schemas::pipelines::{BUILT_IN, parse};
@@ -322,7 +327,13 @@ mod tests {
         // The other partition has nothing since.
         fill_partitions(&mut writer, &[1], 0..130).await;
         merge_now(&lake, TOPIC, writer.version()).await.unwrap();
-        assert_eq!(merged_versions(&lake.open(writer.name()).await.unwrap()), [(1, 3), (4, 132)]);
+        let mut merged = lake.open(writer.name()).await.unwrap();
+        assert_eq!(merged_versions(&merged), [(1, 3), (4, 132)]);
+        let part = read_after(&mut merged, 3, &BTreeMap::new()).await.unwrap();
+        assert_eq!((part.to, part.positions), (132, BTreeMap::from([(0, 0), (1, 128)])));
+        // A file that was merged before files said so, or that was repaired.
+        let silent = merged.merged_file_of(4).unwrap().with_positions(&BTreeMap::new());
+        merged.merge(vec![silent.path().to_owned()], vec![silent]).await.unwrap();
         let pipeline = parse(BUILT_IN).unwrap().pipelines.remove(0);
         let settings = RunnerSettings {
             lake: lake.clone(),
@@ -339,7 +350,7 @@ mod tests {
         while shadow.catch_up().await.unwrap() {}
         rebuild::swap(&pipeline, &settings, shadow).await.unwrap();
         let epoch = Epochs::of(&lake, &pipeline.name).unwrap().latest().await.unwrap().unwrap();
-        assert_eq!((epoch.bronze_version, epoch.covers()), (136, BTreeMap::from([(0, 0), (1, 130)])));
+        assert_eq!((epoch.bronze_version, epoch.covers()), (137, BTreeMap::from([(0, 0), (1, 130)])));
     }
 
     #[tokio::test(flavor = "multi_thread")]
