@@ -13,7 +13,7 @@ use karat_ingest::{Layer, Progress, Receipt, ReceiptSpan};
 use karat_lake::{Lake, epochs::Epochs};
 use karat_schemas::{
     COMMITS_TOPIC, clock,
-    epoch::Notice,
+    epoch::{Epoch, Notice},
     pipelines::{Pipeline, Pipelines},
 };
 use karat_transform::{bronze::table_name, plan::quarantine_name};
@@ -32,6 +32,38 @@ struct Known {
     gold: HashMap<String, Positions>,
     /// The newest epoch by pipeline.
     epochs: HashMap<String, Newest>,
+    /// By pipeline: the bronze version of the last commit that moves positions, of those that its epochs told of.
+    moved: HashMap<String, u64>,
+}
+
+impl Known {
+    /// Takes in the newest epoch of a pipeline of `topic`. Offsets only go up, but where a topic was accepted in the place of
+    /// another, or without its lost end, they are given again: bronze then has no more of a partition than the epoch says.
+    fn take(&mut self, pipeline: &str, topic: &str, epoch: &Epoch) {
+        let covered = epoch.covers();
+        let bronze = self.bronze.entry(topic.to_owned()).or_default();
+        // An epoch names what moves until its pipeline is there; bronze has gone on by then.
+        let moved = epoch.moved.as_ref().filter(|moved| self.moved.get(pipeline) != Some(&moved.bronze_version));
+        if let Some(moved) = moved {
+            lower(bronze, &moved.positions);
+            self.moved.insert(pipeline.to_owned(), moved.bronze_version);
+        }
+        // The epoch that said what moves was not seen.
+        if let Some(before) = self.gold.get(pipeline) {
+            let is_back =
+                |(partition, next): &(&u32, &i64)| before.get(*partition).is_some_and(|before| *next < before);
+            lower(bronze, &covered.iter().filter(is_back).map(|(partition, next)| (*partition, *next)).collect());
+        }
+        advance(bronze, &covered);
+        let newest = Newest {
+            number: epoch.epoch,
+            as_of_us: epoch.as_of_us,
+            written_at_us: epoch.written_at_us,
+            is_paused: epoch.paused.is_some(),
+        };
+        self.epochs.insert(pipeline.to_owned(), newest);
+        self.gold.insert(pipeline.to_owned(), covered);
+    }
 }
 
 /// What figures say of a pipeline's newest epoch.
@@ -201,18 +233,7 @@ impl Watcher {
         for (name, topic, epochs) in &self.pipelines {
             let seen = self.known.borrow().epochs.get(name).map_or(0, |newest| newest.number);
             if let Ok(Some(epoch)) = epochs.newer_than(seen).await {
-                self.known.send_modify(|known| {
-                    let newest = Newest {
-                        number: epoch.epoch,
-                        as_of_us: epoch.as_of_us,
-                        written_at_us: epoch.written_at_us,
-                        is_paused: epoch.paused.is_some(),
-                    };
-                    known.epochs.insert(name.clone(), newest);
-                    let covered = epoch.covers();
-                    advance(known.bronze.entry(topic.clone()).or_default(), &covered);
-                    known.gold.insert(name.clone(), covered);
-                });
+                self.known.send_modify(|known| known.take(name, topic, &epoch));
             }
         }
     }
@@ -222,6 +243,12 @@ fn advance(known: &mut Positions, positions: &Positions) {
     for (partition, next) in positions {
         let at = known.entry(*partition).or_insert(0);
         *at = (*next).max(*at);
+    }
+}
+
+fn lower(known: &mut Positions, positions: &Positions) {
+    for (partition, next) in positions {
+        known.entry(*partition).and_modify(|at| *at = (*at).min(*next));
     }
 }
 
@@ -278,7 +305,50 @@ impl StartPositions for FromEnd {
 
 #[cfg(test)]
 mod tests {
+    use karat_schemas::epoch::Moved;
+
     use super::*;
+
+    fn epoch(number: u64, next: i64, moved: Option<(u64, i64)>) -> Epoch {
+        let moved =
+            moved.map(|(bronze_version, next)| Moved { bronze_version, positions: BTreeMap::from([(0, next)]) });
+        Epoch { epoch: number, positions: BTreeMap::from([(0, next), (1, 9)]), moved, ..Epoch::default() }
+    }
+
+    #[test]
+    fn bronze_is_not_said_to_have_offsets_that_are_given_again_after_a_topic_was_accepted() {
+        let mut known = Known::default();
+        let bronze = |known: &Known| known.bronze["t"].clone();
+        known.take("p", "t", &epoch(1, 30, None));
+        advance(known.bronze.entry("t".to_owned()).or_default(), &BTreeMap::from([(0, 50)]));
+        // A pipeline that is behind bronze, as always, takes nothing of it.
+        known.take("p", "t", &epoch(2, 40, None));
+        assert_eq!(bronze(&known), BTreeMap::from([(0, 50), (1, 9)]));
+        // What this pipeline covers does not go back, but bronze does.
+        known.take("p", "t", &epoch(3, 40, Some((7, 45))));
+        assert_eq!(bronze(&known), BTreeMap::from([(0, 45), (1, 9)]));
+        known.take("p", "t", &epoch(4, 40, Some((8, 20))));
+        assert_eq!((bronze(&known)[&0], known.gold["p"][&0]), (20, 20));
+        // Bronze goes on before the pipeline does, whose next epoch still says what moves.
+        advance(known.bronze.entry("t".to_owned()).or_default(), &BTreeMap::from([(0, 25)]));
+        known.take("p", "t", &epoch(5, 40, Some((8, 20))));
+        assert_eq!((bronze(&known)[&0], known.gold["p"][&0]), (25, 20));
+        known.take("p", "t", &epoch(6, 25, None));
+        assert_eq!((bronze(&known)[&0], known.gold["p"][&0]), (25, 25));
+    }
+
+    #[test]
+    fn bronze_goes_back_with_an_epoch_that_covers_less_when_the_one_that_said_why_was_not_seen() {
+        let mut known = Known::default();
+        known.take("p", "t", &epoch(1, 40, None));
+        known.take("p", "t", &epoch(3, 12, None));
+        assert_eq!(known.bronze["t"], BTreeMap::from([(0, 12), (1, 9)]));
+        assert_eq!(known.epochs["p"].number, 3);
+        // One of another pipeline that is behind says nothing of bronze.
+        known.take("q", "t", &epoch(1, 5, None));
+        known.take("q", "t", &epoch(2, 6, None));
+        assert_eq!(known.bronze["t"], BTreeMap::from([(0, 12), (1, 9)]));
+    }
 
     #[test]
     fn the_lag_is_the_age_of_the_oldest_record_that_waits_and_else_nothing() {

@@ -20,6 +20,7 @@ use std::{
 
 use fjall::{
     Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
+    compaction::Leveled,
     config::{CompressionPolicy, FilterPolicy, PinningPolicy},
 };
 use karat_lake::parquet::bloom_filter::Sbbf;
@@ -34,6 +35,14 @@ const RECENT: &str = "identities.recent";
 /// Identities in memory at which they are sealed: some 35 MiB, twice while they are written. Larger runs are merged
 /// less often on disk.
 const SEAL_AT: usize = 1 << 19;
+
+/// Runs that are merged into the first level at once, and bytes of a file of a level. The level is as large as by the storage
+/// crate's own numbers (4 of 64 MiB), but is written anew half as often, and its files, which are narrower, are merged with less of
+/// the next one: an identity is written some eight times instead of eleven until there are fifty million. Each look on disk is
+/// at two runs more. A file is larger than two runs, or one merge a run would not keep up. A store that was made with other
+/// numbers keeps those.
+const RUNS: u8 = 8;
+const TABLE: u64 = 32 << 20;
 
 /// Bytes of an identity and its content in a step's value.
 const ENTRY: usize = 24;
@@ -86,7 +95,8 @@ impl Identities {
         let options = || {
             let unfiltered = KeyspaceCreateOptions::default().filter_policy(FilterPolicy::disabled());
             let unpacked = unfiltered.data_block_compression_policy(CompressionPolicy::disabled());
-            unpacked.index_block_pinning_policy(PinningPolicy::all(true))
+            let merged = Leveled::default().with_l0_threshold(RUNS).with_table_target_size(TABLE);
+            unpacked.index_block_pinning_policy(PinningPolicy::all(true)).compaction_strategy(Arc::new(merged))
         };
         let settled = database.keyspace(SETTLED, options)?;
         let recent = database.keyspace(RECENT, KeyspaceCreateOptions::default)?;
@@ -275,6 +285,10 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use fjall::AbstractTree;
+
     use super::*;
 
     fn open(database: &Database) -> Identities {
@@ -324,6 +338,33 @@ mod tests {
         let identities = open(&database);
         assert!(identities.active.len() < 750);
         assert!(is_complete(&identities, 750));
+    }
+
+    #[test]
+    fn eight_runs_are_merged_at_once_and_hold_the_same_before_and_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::builder(folder.path()).open().unwrap();
+        let mut identities = open(&database);
+        let seal = |identities: &mut Identities, run: u128| {
+            step(&database, identities, run * 100..(run + 1) * 100);
+            wait_until_settled(&database, identities);
+        };
+        (0..7).for_each(|run| seal(&mut identities, run));
+        // The first may be alone when it is looked at, and is then no run over another any more.
+        assert!((6..=7).contains(&identities.settled.tree.l0_run_count()));
+        let is_complete = |identities: &Identities, runs: u128| {
+            (0..runs * 100).all(|number| identities.get(hash(number)).unwrap() == Some(number as u64))
+        };
+        assert!(is_complete(&identities, 7));
+        let (mut runs, deadline) = (7, Instant::now() + Duration::from_secs(60));
+        while identities.settled.tree.l0_run_count() >= 6 {
+            assert!(Instant::now() < deadline, "{runs} runs are not merged");
+            seal(&mut identities, runs);
+            runs += 1;
+        }
+        assert!(is_complete(&identities, runs));
+        drop(identities);
+        assert!(is_complete(&open(&database), runs));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! Bronze is read version by version, so its log goes only as far as its versions are merged (`bronze::merge`), and that is
 //! never further than every pipeline is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use karat_lake::{Cleaned, Cleaner, Kept, Lake, epochs::Epochs};
 use karat_schemas::{clock, pipelines::Pipeline};
@@ -71,6 +71,8 @@ pub(crate) async fn run(settings: WorkerSettings, owned: Owned, mut stop: watch:
 /// Each pipeline's tables are the owner's to clean; what belongs to none, the owner's of the first pipeline.
 async fn clean_all(settings: &WorkerSettings, owned: &Owned, cleaner: &mut Cleaner) {
     let age = settings.maintenance.kept;
+    // What is not merged by then was too much to take time over.
+    let hurries_from = Instant::now() + settings.maintenance.every / 2;
     for pipeline in settings.pipelines.pipelines.iter().filter(|pipeline| owned.is(&pipeline.name)) {
         match tables_of(pipeline, &settings.lake, age).await {
             Ok(tables) => {
@@ -86,7 +88,7 @@ async fn clean_all(settings: &WorkerSettings, owned: &Owned, cleaner: &mut Clean
     }
     clean(cleaner, EVENT_LOG, &Kept { age, version: None, commits_after: None, milestones: None }).await;
     for topic in &settings.pipelines.topics {
-        match merge_bronze(settings, &topic.name).await {
+        match merge_bronze(settings, &topic.name, hurries_from).await {
             Ok(merged) => {
                 let kept = Kept { age, version: None, commits_after: Some(merged), milestones: Some(MILESTONES) };
                 clean(cleaner, &bronze::table_name(&topic.name), &kept).await;
@@ -98,10 +100,10 @@ async fn clean_all(settings: &WorkerSettings, owned: &Owned, cleaner: &mut Clean
 }
 
 /// The version up to which bronze is merged now.
-async fn merge_bronze(settings: &WorkerSettings, topic: &str) -> Result<u64> {
+async fn merge_bronze(settings: &WorkerSettings, topic: &str, hurries_from: Instant) -> Result<u64> {
     let has_checkpoints = settings.checkpoints.is_some();
     let held = merge::held_from(&settings.lake, &settings.pipelines, topic, has_checkpoints).await?;
-    merge::merge(&settings.lake, topic, held).await
+    merge::merge(&settings.lake, topic, held, hurries_from).await
 }
 
 async fn clean(cleaner: &mut Cleaner, table: &str, kept: &Kept) {

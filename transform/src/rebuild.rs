@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    bronze::{position_name, table_name},
     journal::Journal,
     plan::{PipelinePlan, declaration_number},
     runner::{Runner, RunnerSettings, generation_folder},
@@ -70,10 +71,11 @@ pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, mut shadow: Ru
     Box::pin(async move {
         shadow.publish(true).await?;
         let generation = live.generation + 1;
-        let bronze = live.lake.open(&crate::bronze::table_name(&pipeline.topic)).await?;
         let position = shadow.position();
+        let mut bronze = live.lake.open_at(&table_name(&pipeline.topic), position).await?;
         let id = i64::try_from(uuid::Uuid::new_v4().as_u128() & u128::from(u32::MAX)).unwrap_or(1);
-        let (positions, as_of_us) = shadow.covered();
+        let (covered, as_of_us) = shadow.covered();
+        let positions = positions_in(&mut bronze, &pipeline.topic, covered).await?;
         let fingerprint = shadow.fingerprint().to_owned();
         let ready = Ready {
             id,
@@ -93,6 +95,14 @@ pub fn swap<'a>(pipeline: &'a Pipeline, live: &'a RunnerSettings, mut shadow: Ru
         crash::point(live.lake.root(), "swap.noted").await;
         finish(pipeline, live, &ready).await
     })
+}
+
+/// The next offset of each partition as the version of `bronze` says it. What was read says it too, but for a partition that was
+/// moved back and has no rows since: not every merged file tells more than its rows do.
+async fn positions_in(bronze: &mut Table, topic: &str, read: BTreeMap<u32, i64>) -> Result<BTreeMap<u32, i64>> {
+    let names: Vec<String> = read.keys().map(|partition| position_name(topic, *partition)).collect();
+    let found = bronze.positions(&names).await?;
+    Ok(read.into_iter().zip(found).map(|((partition, next), found)| (partition, found.unwrap_or(next))).collect())
 }
 
 /// Ends a swap that a crash interrupted; true when there was one.

@@ -6,6 +6,7 @@
 //! same tables (see [`crate::step`]).
 
 mod buffers;
+mod database;
 mod reader;
 
 use std::{
@@ -34,9 +35,6 @@ pub(crate) const META: &str = "meta";
 /// What identities are called where all pairs of a store are.
 pub(crate) const IDENTITIES: &str = "identities";
 
-/// Bytes of the journal: what is read again at a start after a crash, and kept on disk beside the sorted files.
-const JOURNAL: u64 = 128 << 20;
-
 /// Stands for the empty key, the one group of a table without groups: the store takes none. No encoded value begins so.
 const EMPTY: &[u8] = &[0xf0];
 
@@ -47,10 +45,6 @@ fn stored_key(key: &[u8]) -> &[u8] {
 fn key_of_stored(key: &[u8]) -> Vec<u8> {
     if key == EMPTY { Vec::new() } else { key.to_vec() }
 }
-
-/// Blocks of the store that are kept in memory, of those that were read: most of what is kept for a million keys. A store
-/// that is smaller takes no more than it is large.
-const CACHE_BYTES: u64 = 192 << 20;
 
 /// Filters and indexes of every file are held: a byte or two a key. Otherwise those of large files, hundreds of kilobytes
 /// each, push everything else out of the cache and are read and checked anew for nearly each lookup.
@@ -81,7 +75,7 @@ impl StateStore {
     }
 
     fn open_existing(folder: &Path, names: &[String]) -> Result<Self> {
-        let database = Database::builder(folder).cache_size(CACHE_BYTES).max_journaling_size(JOURNAL).open()?;
+        let database = database::builder(folder).open()?;
         let mut keyspaces = HashMap::new();
         for name in names.iter().map(String::as_str).chain([META]) {
             keyspaces.insert(name.to_owned(), database.keyspace(name, options)?);

@@ -3,6 +3,8 @@
 //! A table that is read version by version, as bronze is, can then be read although the commits themselves are cleaned up:
 //! the rows of versions `first` to `last` are in the one file, in their order.
 
+use std::collections::BTreeMap;
+
 use deltalake::kernel::{Add, Remove};
 use karat_schemas::trace::Traces;
 
@@ -15,6 +17,9 @@ use crate::{
 
 /// In the tags of a merged file: `first-last`.
 const VERSIONS_TAG: &str = "karatVersions";
+
+/// In the tags of a merged file: `partition:next` of each partition, with commas between.
+const POSITIONS_TAG: &str = "karatPositions";
 
 /// Numbers the merges of a table: of two at once, one fails.
 const APPLICATION: &str = "karat.merge";
@@ -31,6 +36,23 @@ impl DataFile {
     pub fn with_versions(&self, first: u64, last: u64) -> Self {
         let mut add = self.add().as_ref().clone();
         add.tags.get_or_insert_default().insert(VERSIONS_TAG.to_owned(), Some(format!("{first}-{last}")));
+        Self::from(add)
+    }
+
+    /// The next offset of each partition after the versions of a merged file, of those that they moved. Nothing where the file
+    /// does not say it.
+    pub fn merged_positions(&self) -> BTreeMap<u32, i64> {
+        let tag = self.add().tags.as_ref().and_then(|tags| tags.get(POSITIONS_TAG)?.as_deref());
+        let pairs = tag.unwrap_or_default().split(',').filter_map(|pair| pair.split_once(':'));
+        pairs.filter_map(|(partition, next)| Some((partition.parse().ok()?, next.parse().ok()?))).collect()
+    }
+
+    /// The same file, said to be up to these positions.
+    #[must_use]
+    pub fn with_positions(&self, positions: &BTreeMap<u32, i64>) -> Self {
+        let pairs: Vec<String> = positions.iter().map(|(partition, next)| format!("{partition}:{next}")).collect();
+        let mut add = self.add().as_ref().clone();
+        add.tags.get_or_insert_default().insert(POSITIONS_TAG.to_owned(), Some(pairs.join(",")));
         Self::from(add)
     }
 }

@@ -4,7 +4,10 @@
 //! crash, is there commit by commit. A rebuild, which begins at the first version, reads merged files as what they are: the
 //! rows of versions one after another.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::{Duration, Instant},
+};
 
 use karat_lake::{CommitSummary, DataFile, Lake, Table, TransactionId, arrow::array::RecordBatch, epochs::Epochs};
 use karat_schemas::pipelines::Pipelines;
@@ -21,6 +24,10 @@ const MOST_BYTES: i64 = 32 << 20;
 
 /// Bytes of rows that are merged at once, as they are in memory: payloads that repeat are far smaller in their files.
 const MOST_IN_MEMORY: usize = 256 << 20;
+
+/// Rests after a merge, in times that it took: under load there are hundreds, and one after the other they would take a core from
+/// the pipelines for minutes.
+const REST: u32 = 3;
 
 /// Commits that are looked at in one go.
 const COMMITS: u64 = 256;
@@ -52,15 +59,16 @@ pub(crate) async fn held_from(lake: &Lake, pipelines: &Pipelines, topic: &str, h
     Ok(if held == u64::MAX { 0 } else { held })
 }
 
-/// Merges what is behind version `held`; returns the version up to which everything is merged.
+/// Merges what is behind version `held`; returns the version up to which everything is merged. It takes its time until
+/// `hurries_from`.
 ///
 /// # Errors
 /// The table does not open, or somebody else merges it: both are for the next time.
-pub(crate) async fn merge(lake: &Lake, topic: &str, held: u64) -> Result<u64> {
-    merge_within(lake, topic, held, MOST_IN_MEMORY).await
+pub(crate) async fn merge(lake: &Lake, topic: &str, held: u64, hurries_from: Instant) -> Result<u64> {
+    merge_within(lake, topic, held, MOST_IN_MEMORY, hurries_from).await
 }
 
-async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize) -> Result<u64> {
+async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize, hurries_from: Instant) -> Result<u64> {
     let mut table = lake.open(&table_name(topic)).await?;
     let end = held.min(table.version());
     let (mut group, mut at) = (Group::beginning(table.merged_to() + 1), table.merged_to());
@@ -70,8 +78,10 @@ async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize) -> 
             let rows: u64 = commit.files.iter().filter_map(DataFile::rows).sum();
             let bytes: i64 = commit.files.iter().map(DataFile::size_bytes).sum();
             if group.is_full_with(rows, bytes, &commit) {
-                let next = Group::beginning(group.last + 1);
+                let (next, began) = (Group::beginning(group.last + 1), Instant::now());
                 std::mem::replace(&mut group, next).merge(&mut table, in_memory).await?;
+                let left = hurries_from.saturating_duration_since(Instant::now());
+                tokio::time::sleep(rest_after(began.elapsed(), left)).await;
             }
             group.last = commit.version;
             group.files.extend(commit.files.into_iter().map(|file| (commit.version, file)));
@@ -82,6 +92,11 @@ async fn merge_within(lake: &Lake, topic: &str, held: u64, in_memory: usize) -> 
         at = to;
     }
     Ok(table.merged_to())
+}
+
+/// How long the next merge waits after one that took so long, while so much time is left.
+fn rest_after(took: Duration, left: Duration) -> Duration {
+    (took * REST).min(left)
 }
 
 fn day_of(file: &DataFile) -> &str {
@@ -128,37 +143,48 @@ impl Group {
             batches.extend(rows);
             in_memory += bytes;
         }
-        part.last = self.last;
+        (part.last, part.positions) = (self.last, self.positions);
         part.put(table, &batches).await
+    }
+
+    /// The next offset of each partition that the versions moved: of one that was moved back, no row says it.
+    fn moved(&self) -> BTreeMap<u32, i64> {
+        self.positions.iter().filter_map(|(application, next)| Some((partition_of(application)?, *next))).collect()
     }
 
     /// Puts one file with the rows in the place of the group's.
     async fn put(self, table: &mut Table, rows: &[RecordBatch]) -> Result<()> {
         let replaced = self.files.iter().map(|(_, file)| file.path().to_owned()).collect();
         // A large one stays as it is and says what it holds.
+        let says = |file: &DataFile| file.with_versions(self.first, self.last).with_positions(&self.moved());
         if let [(_, only)] = self.files.as_slice() {
-            return Ok(table.merge(replaced, vec![only.with_versions(self.first, self.last)]).await?);
+            return Ok(table.merge(replaced, vec![says(only)]).await?);
         }
         let Some((_, first)) = self.files.first() else { return Ok(()) };
         let day = day_of(first).split_once('=').map(|(column, day)| (column.to_owned(), day.to_owned()));
         let merged = table.staging().stage("merged", &day.into_iter().collect::<Vec<_>>(), rows).await?;
-        let merged = merged.map(|merged| merged.with_versions(self.first, self.last));
-        Ok(table.merge(replaced, merged.into_iter().collect()).await?)
+        Ok(table.merge(replaced, merged.iter().map(says).collect()).await?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, ops::Range};
+    use std::ops::Range;
 
     use karat_eventlog::{Headers, Record};
+    use karat_schemas::pipelines::{BUILT_IN, parse};
 
     use super::*;
-    use crate::bronze::{
-        position_name,
-        read::{places, read_after},
-        rows::from_records,
-        table_spec,
+    use crate::{
+        bronze::{
+            position_name,
+            read::{places, read_after},
+            rows::from_records,
+            table_spec,
+        },
+        journal::Journal,
+        rebuild,
+        runner::RunnerSettings,
     };
 
     const TOPIC: &str = "karat.events";
@@ -172,6 +198,11 @@ mod tests {
 
     /// Two records a commit, of two partitions.
     async fn fill(table: &mut Table, numbers: Range<i64>) {
+        fill_partitions(table, &[0, 1], numbers).await;
+    }
+
+    /// One record of each partition a commit.
+    async fn fill_partitions(table: &mut Table, partitions: &[u32], numbers: Range<i64>) {
         for number in numbers {
             let record = |partition| Record {
                 topic: TOPIC.into(),
@@ -182,12 +213,18 @@ mod tests {
                 headers: Headers::default(),
                 payload: format!("{partition}/{number}").into(),
             };
-            let rows = from_records(&[record(0), record(1)], 1_770_000_000_000_000).unwrap();
+            let records: Vec<Record> = partitions.iter().map(|partition| record(*partition)).collect();
+            let rows = from_records(&records, 1_770_000_000_000_000).unwrap();
             let day = [("ingest_date".to_owned(), "2026-02-02".to_owned())];
             let file = table.staging().stage("part", &day, &[rows]).await.unwrap();
-            let positions = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), number + 1));
+            let position = |partition: &u32| TransactionId::new(position_name(TOPIC, *partition), number + 1);
+            let positions: Vec<TransactionId> = partitions.iter().map(position).collect();
             table.commit(Vec::new(), file.into_iter().collect(), &positions).await.unwrap();
         }
+    }
+
+    async fn merge_now(lake: &Lake, topic: &str, held: u64) -> Result<u64> {
+        merge(lake, topic, held, Instant::now()).await
     }
 
     /// Everything after a version, in the order in which it is read.
@@ -216,10 +253,10 @@ mod tests {
         let mut writer = filled(&lake).await;
         let mut before = lake.open(writer.name()).await.unwrap();
         // Nothing that a pipeline may still read is merged.
-        assert_eq!(merge(&lake, TOPIC, 100).await.unwrap(), 0);
-        assert_eq!(merge(&lake, TOPIC, 290).await.unwrap(), 256);
+        assert_eq!(merge_now(&lake, TOPIC, 100).await.unwrap(), 0);
+        assert_eq!(merge_now(&lake, TOPIC, 290).await.unwrap(), 256);
         // Again, nothing is left to do.
-        assert_eq!(merge(&lake, TOPIC, 290).await.unwrap(), 256);
+        assert_eq!(merge_now(&lake, TOPIC, 290).await.unwrap(), 256);
         let mut merged = lake.open(writer.name()).await.unwrap();
         assert_eq!(merged.files().len(), 2 + 44);
         for (after, covered) in [(0, 0), (5, 5), (128, 128), (200, 200), (256, 256), (299, 299)] {
@@ -246,6 +283,14 @@ mod tests {
         assert_eq!(read_all(&mut opened, 0, 0).await, everything_from(128));
     }
 
+    #[test]
+    fn a_merge_rests_longer_than_it_took_while_there_is_time() {
+        let second = Duration::from_secs(1);
+        assert_eq!(rest_after(second, 100 * second), 3 * second);
+        assert_eq!(rest_after(second, second), second);
+        assert_eq!(rest_after(second, Duration::ZERO), Duration::ZERO);
+    }
+
     fn merged_versions(table: &Table) -> Vec<(u64, u64)> {
         let mut merged: Vec<(u64, u64)> = table.files().filter_map(DataFile::merged).collect();
         merged.sort_unstable();
@@ -261,14 +306,51 @@ mod tests {
         let accepted = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), 0));
         writer.commit(Vec::new(), Vec::new(), &accepted).await.unwrap();
         fill(&mut writer, 0..20).await;
-        merge(&lake, TOPIC, 151).await.unwrap();
+        merge_now(&lake, TOPIC, 151).await.unwrap();
         let table = lake.open(writer.name()).await.unwrap();
         assert_eq!(merged_versions(&table), [(1, 128), (129, 130)]);
         // The rest is merged with what comes; two versions in between are merges.
         fill(&mut writer, 20..130).await;
-        merge(&lake, TOPIC, 263).await.unwrap();
+        merge_now(&lake, TOPIC, 263).await.unwrap();
         let table = lake.open(writer.name()).await.unwrap();
         assert_eq!(merged_versions(&table), [(1, 128), (129, 130), (131, 261)]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_rebuild_over_merged_versions_covers_no_offsets_that_an_accepted_topic_gives_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::at(folder.path().join("lake").to_str().unwrap()).unwrap();
+        let mut writer = lake.open_or_create(&table_spec(TOPIC)).await.unwrap();
+        fill(&mut writer, 0..3).await;
+        let accepted = [0, 1].map(|partition| TransactionId::new(position_name(TOPIC, partition), 0));
+        writer.commit(Vec::new(), Vec::new(), &accepted).await.unwrap();
+        // The other partition has nothing since.
+        fill_partitions(&mut writer, &[1], 0..130).await;
+        merge_now(&lake, TOPIC, writer.version()).await.unwrap();
+        let mut merged = lake.open(writer.name()).await.unwrap();
+        assert_eq!(merged_versions(&merged), [(1, 3), (4, 132)]);
+        let part = read_after(&mut merged, 3, &BTreeMap::new()).await.unwrap();
+        assert_eq!((part.to, part.positions), (132, BTreeMap::from([(0, 0), (1, 128)])));
+        // A file that was merged before files said so, or that was repaired.
+        let silent = merged.merged_file_of(4).unwrap().with_positions(&BTreeMap::new());
+        merged.merge(vec![silent.path().to_owned()], vec![silent]).await.unwrap();
+        let pipeline = parse(BUILT_IN).unwrap().pipelines.remove(0);
+        let settings = RunnerSettings {
+            lake: lake.clone(),
+            tables: lake.clone(),
+            state_folder: folder.path().join("state"),
+            generation: 0,
+            declared: None,
+            writes_epochs: true,
+            checkpoints: None,
+            publishes_later: false,
+            journal: Journal::off(),
+        };
+        let mut shadow = rebuild::start(&pipeline, &settings).await.unwrap();
+        while shadow.catch_up().await.unwrap() {}
+        rebuild::swap(&pipeline, &settings, shadow).await.unwrap();
+        let epoch = Epochs::of(&lake, &pipeline.name).unwrap().latest().await.unwrap().unwrap();
+        assert_eq!((epoch.bronze_version, epoch.covers()), (137, BTreeMap::from([(0, 0), (1, 130)])));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +361,7 @@ mod tests {
         let file = writer.files().next().unwrap();
         let rows = writer.read(file, None).await.unwrap();
         let bytes: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
-        merge_within(&lake, TOPIC, 300, bytes * 50).await.unwrap();
+        merge_within(&lake, TOPIC, 300, bytes * 50, Instant::now()).await.unwrap();
         let mut table = lake.open(writer.name()).await.unwrap();
         let merged = merged_versions(&table);
         assert!(merged.len() > 4 && merged.windows(2).all(|pair| pair[0].1 + 1 == pair[1].0), "{merged:?}");
@@ -292,7 +374,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lake = Lake::at(folder.path().to_str().unwrap()).unwrap();
         let writer = filled(&lake).await;
-        let _ = tokio::join!(merge(&lake, TOPIC, 300), merge(&lake, TOPIC, 300));
+        let _ = tokio::join!(merge_now(&lake, TOPIC, 300), merge_now(&lake, TOPIC, 300));
         let mut table = lake.open(writer.name()).await.unwrap();
         assert_eq!(read_all(&mut table, 0, 0).await, everything_from(0));
         let rows: usize = table.read_all().await.unwrap().iter().map(RecordBatch::num_rows).sum();

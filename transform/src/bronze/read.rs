@@ -75,6 +75,8 @@ async fn from_merged(bronze: &Table, after: u64, covered: &BTreeMap<u32, i64>) -
         }
         part.rows.push(rows);
     }
+    // Of a partition that was moved back, the rows do not say it. Files that were merged before say nothing else.
+    part.positions.extend(file.merged_positions());
     Ok(Some(part))
 }
 

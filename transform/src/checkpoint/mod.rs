@@ -56,6 +56,7 @@ pub struct CheckpointSettings {
     pub min_appended: u64,
     /// Rests after a write, in times that it took, where there is more to write than fits `max_bytes`: ten leaves the pipelines
     /// nine tenths of a core that would write the copy. What is lost with the disk then grows with the size of the state.
+    /// The whole state takes some of that rest between its parts, so that it never takes a core for long.
     pub rest: u32,
     /// Bytes of the state that are read and written at a time.
     pub part_bytes: usize,

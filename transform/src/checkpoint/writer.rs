@@ -29,6 +29,13 @@ const MOST_FILES: usize = 1_000;
 /// How long writing the whole state may take: files that no version names are removed after an hour.
 const LONGEST: Duration = Duration::from_secs(45 * 60);
 
+/// Rests after a part of the whole state, in times that it took, of all that it rests: a large state has hundreds of parts, and one
+/// after the other they would take a core from the steps for most of a minute.
+const REST_OF_PART: u32 = 3;
+
+/// How long a whole state may take with such rests: what is left then is written without, long before [`LONGEST`].
+const SPREAD: Duration = Duration::from_secs(10 * 60);
+
 /// How long nothing is tried after a failure.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
@@ -63,6 +70,7 @@ pub(super) struct Writer {
     has_gap: bool,
     /// When the writer has rested from its last write.
     rested: Instant,
+    /// When the next part of the whole state may be written, or it may be begun after a failure.
     not_before: Option<Instant>,
 }
 
@@ -290,9 +298,13 @@ impl Writer {
         let (part, rows) = read.await??;
         crash::point(table.url(), "checkpoint.part").await;
         anew.files.extend(stage(table, anew.version, anew.begun, &rows).await?);
-        anew.took += began.elapsed();
+        let took = began.elapsed();
+        anew.took += took;
         match part {
-            Part::More => self.anew = Some(anew),
+            Part::More => {
+                self.not_before = Some(Instant::now() + rest_of_part(took, anew.began.elapsed(), self.limits.rest));
+                self.anew = Some(anew);
+            }
             Part::End => {
                 self.written = self.written.max(anew.version);
                 crash::point(table.url(), "checkpoint.whole").await;
@@ -300,7 +312,8 @@ impl Writer {
                 table.commit(anew.replaced, anew.files, &self.facts.transactions(Some(self.written))).await?;
                 // Whatever was appended since the snapshot follows it without a gap; what was let go after that lies behind.
                 (self.is_whole, self.stands_for, self.has_gap) = (true, self.written, self.lags);
-                self.rest_from(anew.took);
+                // Between its parts it has rested for a while already.
+                self.rested = anew.began + anew.took * (self.limits.rest + 1);
             }
             Part::Closed => return Ok(false),
         }
@@ -317,6 +330,11 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// How long the next part waits after one that took so long, of a whole state that was begun so long ago.
+fn rest_of_part(took: Duration, elapsed: Duration, rest: u32) -> Duration {
+    if elapsed < SPREAD { took * REST_OF_PART.min(rest) } else { Duration::ZERO }
 }
 
 /// One row a key that steps wrote: the newest. Identities are each written once.
@@ -410,6 +428,24 @@ mod tests {
             let steps = steps.into_iter().map(|(key, _)| u64::from_be_bytes(key.try_into().unwrap())).collect();
             (position, steps)
         }
+    }
+
+    #[tokio::test]
+    async fn the_parts_of_a_whole_state_leave_time_to_the_steps_and_none_waits_when_the_writer_stops() {
+        let mut world = World::new().await;
+        for version in 1..4 {
+            world.step(version).await;
+        }
+        let began = Instant::now();
+        assert!(world.writer.write_part().await.unwrap() && world.writer.anew.is_some());
+        assert!(world.writer.next_part() > Some(began + world.writer.anew.as_ref().unwrap().took * REST_OF_PART));
+        world.writer.finish().await.unwrap();
+        assert_eq!((world.writer.must_write_whole(), world.writer.next_part()), (false, None));
+        assert_eq!(world.restored().await, (Some(3), vec![1, 2, 3]));
+        let second = Duration::from_secs(1);
+        assert_eq!(rest_of_part(second, SPREAD - second, 10), second * REST_OF_PART);
+        assert_eq!(rest_of_part(second, SPREAD - second, 1), second);
+        assert_eq!(rest_of_part(second, SPREAD, 10), Duration::ZERO);
     }
 
     #[tokio::test]
