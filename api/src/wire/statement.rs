@@ -30,7 +30,8 @@ impl Statement {
         if sql.is_empty() {
             return Ok(Self::Empty);
         }
-        let words: Vec<String> = sql.split_whitespace().take(5).map(str::to_lowercase).collect();
+        let words = sql.split(|c: char| c.is_whitespace() || c == ';').filter(|word| !word.is_empty());
+        let words: Vec<String> = words.take(5).map(str::to_lowercase).collect();
         let rest = words.get(1..).unwrap_or_default().join(" ");
         let statement = match words.first().map_or("", String::as_str) {
             "begin" => Self::Begin,
